@@ -1,0 +1,1 @@
+"""Decisions: which answer, and why. Start at `decide`."""

@@ -1,0 +1,1 @@
+"""Dialogues: saying it: templates, messages, destinations."""

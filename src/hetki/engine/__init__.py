@@ -1,0 +1,1 @@
+"""Engine: load, call the rooms, save. Start at `advance`."""

@@ -1,0 +1,1 @@
+"""Events: what arrives. Start at `event`."""

@@ -1,0 +1,1 @@
+"""Measurement: what an answer did, with its interval. Start at `effect`."""

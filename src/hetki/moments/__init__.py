@@ -1,0 +1,1 @@
+"""Moments: what calls for an answer. Start at `moment`, then `fold`."""

@@ -1,0 +1,1 @@
+"""Patterns: conditions and sequences over one customer. Start at `pattern`, then `matcher`."""

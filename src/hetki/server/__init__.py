@@ -1,0 +1,1 @@
+"""Server: the HTTP API and the console: the only room that knows status codes."""

@@ -1,0 +1,41 @@
+"""Bounds and defaults that every room may read: law 9 in one place.
+
+What a project sets for itself (`hetki.toml`) is read by `hetki.engine.project`; here are only values.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+#: One second in the unit of every instant: instants are whole microseconds since 1970-01-01 UTC.
+SECOND = 1_000_000
+DAY = 86_400 * SECOND
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The largest input that is accepted; anything beyond is refused with a reason (bytes, counts)."""
+
+    body_bytes_max: int = 4 * 1024 * 1024
+    inflated_bytes_max: int = 16 * 1024 * 1024
+    batch_events_max: int = 5_000
+    event_bytes_max: int = 32 * 1024
+    depth_max: int = 16
+    keys_max: int = 1_000
+    id_chars_max: int = 100
+    text_chars_max: int = 512
+    ahead_s_max: int = 86_400
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The `[hetki]` table of `hetki.toml`.
+
+    `lateness_s`: how long an absence waits after its deadline for events that are still under way.
+    `time_zone`: the zone of a customer whose own is not known (IANA name).
+    """
+
+    name: str
+    data: str = "data"
+    lateness_s: int = 10
+    time_zone: str = "UTC"
+    holdout_salt: str = "hetki"
+    limits: Limits = Limits()

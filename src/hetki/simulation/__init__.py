@@ -1,0 +1,1 @@
+"""Simulation: seeded customers, channels and faults with known truth."""

@@ -1,0 +1,1 @@
+"""Store: the ports and the disks behind them. Start at `ports`."""
