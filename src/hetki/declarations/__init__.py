@@ -1,1 +1,1 @@
-"""Declarations: reading YAML with positions, faults and JSON Schema; what all declarations share. Start at `read`."""
+"""Declarations: reading YAML with places and faults, durations, JSON Schema. Start at `read`."""

@@ -1,0 +1,125 @@
+"""Catalogue: the names and typed fields of events. Shipped with Segment's specs; a project may add to it.
+
+The shipped table is in `catalogue_table`. Fields stand in an event's `properties`; the built-ins are read
+from the event itself and its `context`.
+"""
+
+from __future__ import annotations
+
+from typing import Iterable, Literal
+
+import msgspec
+
+from hetki.errors import Fault, Invalid, shown
+from hetki.events.catalogue_table import TABLE
+
+FieldType = Literal["text", "number", "integer", "boolean", "time", "list", "object"]
+
+BUILT_IN: dict[str, FieldType] = {
+    "channel": "text",
+    "source": "text",
+    "device": "text",
+    "locale": "text",
+    "page_path": "text",
+    "occurred_at": "time",
+}
+
+_LETTERS: dict[str, FieldType] = {
+    "n": "number",
+    "i": "integer",
+    "b": "boolean",
+    "t": "time",
+    "l": "list",
+    "o": "object",
+}
+
+
+class EventSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One `events/*.yaml`: an event's name, its fields, and which of them are personal data."""
+
+    event: str
+    title: str = ""
+    fields: dict[str, FieldType] = {}
+    personal: list[str] = []
+
+
+class Catalogue(msgspec.Struct, frozen=True):
+    """Every known event by name."""
+
+    events: dict[str, EventSpec]
+
+    def field_type(self, event: str, field: str) -> FieldType | None:
+        """The type of a field of an event, built-ins included; `None` if either is unknown.
+
+        >>> SHIPPED.field_type("Order Completed", "total"), SHIPPED.field_type("Order Completed", "channel")
+        ('number', 'text')
+        """
+        spec = self.events.get(event)
+        return None if spec is None else BUILT_IN.get(field) or spec.fields.get(field)
+
+    def fields(self, event: str) -> list[str]:
+        """The names of an event's fields, built-ins last; empty for an unknown event."""
+        spec = self.events.get(event)
+        return [] if spec is None else [*spec.fields, *BUILT_IN]
+
+    def extended(self, specs: Iterable[EventSpec]) -> Catalogue:
+        """This catalogue with more events, and with more fields for the events it has.
+
+        Raises `Invalid` with every field that would change its type or shadow a built-in.
+        """
+        events, faults = dict(self.events), []
+        for spec in specs:
+            known = events.get(spec.event, EventSpec(spec.event))
+            faults.extend(clashes(known, spec))
+            events[spec.event] = EventSpec(
+                spec.event,
+                spec.title or known.title,
+                {**known.fields, **spec.fields},
+                sorted({*known.personal, *spec.personal}),
+            )
+        if faults:
+            raise Invalid(*faults)
+        return Catalogue(events)
+
+
+def clashes(known: EventSpec, added: EventSpec) -> list[Fault]:
+    """What forbids to add the fields of `added` to those of `known`; `where` is `Event Name.field`."""
+    faults = []
+    for name, kind in added.fields.items():
+        before = BUILT_IN.get(name) or known.fields.get(name)
+        if name in BUILT_IN:
+            must = "another name, as every event has a built-in field of this name"
+            faults.append(Fault(f"{added.event}.{name}", shown(name), must))
+        elif before is not None and before != kind:
+            faults.append(Fault(f"{added.event}.{name}", kind, f"{before}, as the catalogue has it"))
+    for name in added.personal:
+        if name not in known.fields and name not in added.fields:
+            faults.append(Fault(f"{added.event}.{name}", shown(name), "a field of this event to be personal"))
+    return faults
+
+
+def parse_table(table: str) -> Catalogue:
+    """A table in the short form of `catalogue_table`: `Event Name: field field:n field! @group`.
+
+    A line that starts with two spaces continues the one before.
+    """
+    groups: dict[str, list[str]] = {}
+    events: dict[str, EventSpec] = {}
+    for line in table.replace("\n  ", " ").splitlines():
+        name, colon, rest = line.partition(":")
+        if not colon or line.startswith("#"):
+            continue
+        words = [word for each in rest.split() for word in groups.get(each, [each])]
+        if name.startswith("@"):
+            groups[name] = words
+            continue
+        fields: dict[str, FieldType] = {}
+        for word in words:
+            field, _, letter = word.rstrip("!").partition(":")
+            fields[field] = _LETTERS[letter] if letter else "text"
+        personal = sorted(word.rstrip("!").partition(":")[0] for word in words if word.endswith("!"))
+        events[name] = EventSpec(name, name, fields, personal)
+    return Catalogue(events)
+
+
+SHIPPED = parse_table(TABLE)
