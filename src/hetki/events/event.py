@@ -7,6 +7,7 @@ Instants are whole microseconds since 1970-01-01 UTC (see docs/design.md, "Why i
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import NewType
 
 import msgspec
@@ -71,3 +72,8 @@ def utc(at: int) -> datetime:
     """
     seconds, micros = divmod(at, 1_000_000)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=micros)
+
+
+def event_id(key: bytes, source: str, message_id: str) -> EventId:
+    """The keyed hash by which repeats of one message are one event, for ever (16 bytes)."""
+    return EventId(blake2b(f"{source}\0{message_id}".encode(), key=key, digest_size=16).digest())

@@ -1,0 +1,84 @@
+"""Identifiers: the names by which sources call a customer, made comparable, and the leaf of an event.
+
+A node is the keyed hash of a namespace and a value. A leaf is the node that owns an event: its user id,
+else its anonymous id, else the event itself; never a shared address or device.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+from typing import Literal, NewType
+
+import msgspec
+
+from hetki.events.event import Event, LeafId
+
+Namespace = Literal["user_id", "anonymous_id", "event", "email", "phone"]
+#: Keyed hash (16 bytes) of a namespace and a normalised value.
+NodeId = NewType("NodeId", bytes)
+
+#: Values that broken clients send in place of an id; they name nobody.
+JUNK = frozenset(
+    {"", "null", "none", "nil", "undefined", "nan", "unknown", "anonymous", "guest", "n/a", "na", "0", "-1"}
+    | {"true", "false", "[object object]", "{}", "[]", "00000000-0000-0000-0000-000000000000"}
+)
+EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]+\.[^@\s.]{2,}")
+NOT_DIGITS = re.compile(r"[\s().\-/]+")
+PHONE = re.compile(r"\+?[0-9]{7,15}")
+
+
+class Identifier(msgspec.Struct, frozen=True):
+    """One name of a customer: where it is from, its normalised value, its node."""
+
+    node: NodeId
+    namespace: Namespace
+    value: str
+
+
+def normalised(namespace: Namespace, value: str) -> str | None:
+    """A value in comparable form; None when it names nobody.
+
+    >>> normalised("email", " Anna@Example.FI "), normalised("phone", "00358 40 123-4567")
+    ('anna@example.fi', '+358401234567')
+    >>> normalised("user_id", "undefined") is None
+    True
+    """
+    text = value.strip()
+    if text.lower() in JUNK:
+        return None
+    if namespace == "email":
+        text = text.lower()
+        return text if EMAIL.fullmatch(text) else None
+    if namespace == "phone":
+        text = NOT_DIGITS.sub("", text)
+        text = "+" + text[2:] if text.startswith("00") else text
+        return text if PHONE.fullmatch(text) else None
+    return text
+
+
+def identifier(key: bytes, namespace: Namespace, value: str) -> Identifier | None:
+    """An identifier with its node; None when the value names nobody."""
+    text = normalised(namespace, value)
+    if text is None:
+        return None
+    digest = blake2b(f"{namespace}\0{text}".encode(), key=key, digest_size=16).digest()
+    return Identifier(NodeId(digest), namespace, text)
+
+
+def leaf_of(key: bytes, event: Event) -> Identifier:
+    """The leaf of an event: its user id, else its anonymous id, else the event itself."""
+    for namespace in ("user_id", "anonymous_id"):
+        value = event.identifiers.get(namespace)
+        if value is not None:
+            found = identifier(key, namespace, value)
+            if found is not None:
+                return found
+    own = identifier(key, "event", f"{event.source}:{event.message_id}")
+    assert own is not None, "an event names itself"
+    return own
+
+
+def as_leaf(node: NodeId) -> LeafId:
+    """A node taken as a leaf."""
+    return LeafId(bytes(node))

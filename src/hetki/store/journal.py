@@ -1,0 +1,234 @@
+"""The journal: every event, command and rejected body, append-only, encrypted, hash-chained.
+
+One row per batch in `journal.db`; a row's body is a run of frames, one per entry. The row's chain is
+SHA-256 over the chain before it and the ciphertext, so any changed byte is found by `verify`.
+An entry is addressed by its row's position and its frame's byte offset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Callable, Iterator, Sequence
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from hetki.errors import Fault, Invalid
+from hetki.events.event import EventId, LeafId
+from hetki.store.ports import Chance, Disk
+from hetki.store.secrets import Secrets
+from hetki.store.sqlite import transaction
+
+FILE = "journal.db"
+NONCE_BYTES = 12
+#: kind, period, leaf, event id, length of nonce and ciphertext
+FRAME = struct.Struct(">BI16s16sI")
+ROW = struct.Struct(">QqI")
+CIPHERS_MAX = 50_000
+ORIGIN = hashlib.sha256(b"hetki journal").digest()
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS journal(
+    position INTEGER PRIMARY KEY,  -- 1, 2, 3 ... without a gap
+    received_at INTEGER NOT NULL,  -- microseconds since 1970 UTC
+    n_entries INTEGER NOT NULL,
+    n_statements INTEGER NOT NULL, -- entries that speak of consent: a send waits until they are folded
+    chain BLOB NOT NULL,
+    body BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS journal_statements ON journal(position) WHERE n_statements > 0;
+"""
+
+
+class Kind(IntEnum):
+    """What an entry is."""
+
+    EVENT = 1
+    COMMAND = 2
+    REJECTED = 3
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One thing to append, in plain text: whose it is, what it is, and its bytes."""
+
+    kind: Kind
+    leaf: LeafId
+    event_id: EventId
+    source: str
+    retention: str
+    body: bytes
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """One entry read back. `body` is None when a secret it needs was destroyed."""
+
+    kind: Kind
+    leaf: LeafId
+    event_id: EventId
+    position: int
+    frame_offset: int
+    received_at: int
+    body: bytes | None
+
+
+class Journal:
+    """`journal.db`. Any process may append; rows are never changed."""
+
+    def __init__(self, disk: Disk, chance: Chance, secrets: Secrets) -> None:
+        self._db = disk.connect(FILE)
+        self._db.executescript(SCHEMA)
+        self._chance = chance
+        self._secrets = secrets
+        self._ciphers: dict[tuple[LeafId, int], AESGCM] = {}
+
+    def append(self, batches: Sequence[Sequence[Entry]], received_at: int, n_statements: int) -> int:
+        """Append one row per batch in one durable transaction; return the last position.
+
+        Raises `Unavailable`; then nothing of it is kept. A repeat appends again: equal events are told
+        apart later, by their ids.
+        """
+        month = datetime.fromtimestamp(received_at // 1_000_000, UTC).strftime("%Y-%m")
+        leaves = {entry.leaf for batch in batches for entry in batch}
+        periods = {(entry.source, entry.retention, month) for batch in batches for entry in batch}
+        self._secrets.ensure(leaves, periods)
+        bodies = [(len(batch), self._seal(batch, month)) for batch in batches]
+        with transaction(self._db):
+            position, chain = self.head()
+            rows = []
+            for n_entries, body in bodies:
+                position += 1
+                chain = _link(chain, position, received_at, n_entries, body)
+                rows.append((position, received_at, n_entries, n_statements, chain, body))
+            self._db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", rows)
+        return position
+
+    def head(self) -> tuple[int, bytes]:
+        """The last position and its chain; 0 and the origin of the chain when empty."""
+        row = self._db.execute("SELECT position, chain FROM journal ORDER BY position DESC LIMIT 1").fetchone()
+        return (row[0], row[1]) if row else (0, ORIGIN)
+
+    def has_statements_after(self, position: int) -> bool:
+        """Whether a consent statement was accepted after this position."""
+        row = self._db.execute(
+            "SELECT 1 FROM journal WHERE n_statements > 0 AND position > ? LIMIT 1", (position,)
+        ).fetchone()
+        return row is not None
+
+    def read(self, after: int, n_entries_max: int) -> list[Stored]:
+        """The entries of whole rows after a position, in order: at least one row, if there is one."""
+        stored: list[Stored] = []
+        rows = self._db.execute(
+            "SELECT position, received_at, body FROM journal WHERE position > ? ORDER BY position", (after,)
+        )
+        for position, received_at, body in rows:
+            stored.extend(self._open_row(position, received_at, body))
+            if len(stored) >= n_entries_max:
+                break
+        rows.close()
+        return stored
+
+    def entries(self, places: Sequence[tuple[int, int]]) -> list[Stored]:
+        """The entries at `(position, frame offset)`, in the order asked; all must exist."""
+        found: dict[tuple[int, int], Stored] = {}
+        by_row: dict[int, list[int]] = {}
+        for position, frame_offset in places:
+            by_row.setdefault(position, []).append(frame_offset)
+        for position, offsets in by_row.items():
+            received_at = self._db.execute(
+                "SELECT received_at FROM journal WHERE position = ?", (position,)
+            ).fetchone()[0]
+            with self._db.blobopen("journal", "body", position, readonly=True) as blob:
+                for frame_offset in offsets:
+                    blob.seek(frame_offset)
+                    frame = blob.read(FRAME.size)
+                    sealed = blob.read(FRAME.unpack(frame)[4])
+                    found[(position, frame_offset)] = self._open(
+                        position, received_at, frame_offset, frame, sealed
+                    )
+        return [found[place] for place in places]
+
+    def verify(self, progress: Callable[[int], None] = lambda position: None) -> int:
+        """Walk the whole chain; return the number of rows. Raises `Invalid` at the first broken row."""
+        chain, expected = ORIGIN, 1
+        rows = self._db.execute(
+            "SELECT position, received_at, n_entries, chain, body FROM journal ORDER BY position"
+        )
+        for position, received_at, n_entries, stored, body in rows:
+            chain = _link(chain, position, received_at, n_entries, body)
+            if position != expected or chain != stored:
+                rows.close()
+                raise Invalid(
+                    Fault(
+                        f"{FILE}: row {expected}",
+                        "bytes that do not fit the hash chain",
+                        "what was once committed",
+                        "restore journal.db from a backup; rows before this one are intact",
+                    )
+                )
+            expected += 1
+            progress(position)
+        return expected - 1
+
+    def _seal(self, batch: Sequence[Entry], month: str) -> bytes:
+        nonces = self._chance.bytes(NONCE_BYTES * len(batch))
+        parts: list[bytes] = []
+        for number, entry in enumerate(batch):
+            period, period_secret = self._secrets.period((entry.source, entry.retention, month))
+            cipher = self._ciphers.get((entry.leaf, period))
+            if cipher is None:
+                leaf_secret = self._secrets.leaf(entry.leaf)
+                assert leaf_secret is not None, "secrets are ensured before anything is sealed"
+                cipher = self._cipher(entry.leaf, leaf_secret, period, period_secret)
+            nonce = nonces[number * NONCE_BYTES : (number + 1) * NONCE_BYTES]
+            sealed = cipher.encrypt(nonce, entry.body, entry.event_id)
+            parts.append(
+                FRAME.pack(entry.kind, period, entry.leaf, entry.event_id, NONCE_BYTES + len(sealed))
+            )
+            parts.append(nonce)
+            parts.append(sealed)
+        return b"".join(parts)
+
+    def _open_row(self, position: int, received_at: int, body: bytes) -> Iterator[Stored]:
+        frame_offset = 0
+        while frame_offset < len(body):
+            start = frame_offset + FRAME.size
+            frame = body[frame_offset:start]
+            end = start + FRAME.unpack(frame)[4]
+            yield self._open(position, received_at, frame_offset, frame, body[start:end])
+            frame_offset = end
+
+    def _open(
+        self, position: int, received_at: int, frame_offset: int, frame: bytes, sealed: bytes
+    ) -> Stored:
+        kind, period, leaf, event_id, _ = FRAME.unpack(frame)
+        cipher = self._ciphers.get((leaf, period))
+        if cipher is None:
+            leaf_secret, period_secret = self._secrets.leaf(leaf), self._secrets.period_secret(period)
+            if leaf_secret is not None and period_secret is not None:
+                cipher = self._cipher(leaf, leaf_secret, period, period_secret)
+        body = None
+        if cipher is not None:
+            try:
+                body = cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], event_id)
+            except InvalidTag as error:
+                where = f"{FILE}: row {position} at byte {frame_offset}"
+                fault = Fault(where, "bytes that its key does not open", "what was once sealed", "hetki verify")
+                raise Invalid(fault) from error
+        return Stored(Kind(kind), leaf, event_id, position, frame_offset, received_at, body)
+
+    def _cipher(self, leaf: LeafId, leaf_secret: bytes, period: int, period_secret: bytes) -> AESGCM:
+        derived = HKDF(hashes.SHA256(), 32, salt=period_secret, info=b"hetki entry").derive(leaf_secret)
+        if len(self._ciphers) >= CIPHERS_MAX:
+            for key in list(self._ciphers)[: CIPHERS_MAX // 4]:
+                del self._ciphers[key]
+        cipher = self._ciphers[(leaf, period)] = AESGCM(derived)
+        return cipher
+
+
+def _link(chain: bytes, position: int, received_at: int, n_entries: int, body: bytes) -> bytes:
+    return hashlib.sha256(chain + ROW.pack(position, received_at, n_entries) + body).digest()

@@ -1,0 +1,51 @@
+"""What every SQLite file here shares: how a transaction begins, ends, and fails."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import contextmanager
+from typing import Iterable, Iterator, TypeVar
+
+from hetki.errors import Fault, Unavailable
+
+T = TypeVar("T")
+
+#: Values bound in one IN (...) list.
+IN_MAX = 500
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """One atomic, durable write. Raises `Unavailable` if the disk is full, locked or failing.
+
+    On any error nothing of the block is kept, and the error goes on to the caller.
+    """
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        yield db
+        db.execute("COMMIT")
+    except sqlite3.OperationalError as error:
+        _undo(db)
+        raise Unavailable(
+            Fault("store", str(error), "a disk with room that no other process holds", "try again later")
+        ) from error
+    except BaseException:
+        _undo(db)
+        raise
+
+
+def _undo(db: sqlite3.Connection) -> None:
+    if db.in_transaction:
+        db.execute("ROLLBACK")
+
+
+def chunks(values: Iterable[T]) -> Iterator[tuple[str, list[T]]]:
+    """Values in lists that fit one IN (...), each with its question marks.
+
+    >>> list(chunks([1, 2]))
+    [('?,?', [1, 2])]
+    """
+    listed = list(values)
+    for start in range(0, len(listed), IN_MAX):
+        part = listed[start : start + IN_MAX]
+        yield ",".join("?" * len(part)), part
