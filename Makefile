@@ -23,7 +23,7 @@ test: $(INSTALLED) $(if $(NPM),tests/clients/node_modules/.installed)
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary src
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q -n 2 $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q -rs -n 2 $(ARGS)
 
 format: $(INSTALLED)
 	@$(BIN)/ruff check --quiet --fix .
@@ -49,5 +49,5 @@ $(INSTALLED): requirements/dev.txt pyproject.toml | $(UV)
 	@touch $@
 
 tests/clients/node_modules/.installed: tests/clients/package-lock.json
-	@cd tests/clients && $(NPM) ci --silent --no-audit --no-fund
+	@cd tests/clients && $(NPM) ci --loglevel=error --no-audit --no-fund
 	@touch $@
