@@ -75,13 +75,24 @@ def aliases(file: File) -> dict[str, str]:
     return known
 
 
+def annotations(file: File) -> set[int]:
+    """The ids of all nodes that only name a type."""
+    notes: list[ast.expr | None] = []
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.arg | ast.AnnAssign):
+            notes.append(node.annotation)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            notes.append(node.returns)
+    return {id(inner) for note in notes if note for inner in ast.walk(note)}
+
+
 def uses(file: File) -> Iterator[tuple[int, str, bool]]:
-    """Every use of an imported or built-in name: line, full dotted name, whether it is given an argument."""
+    """Every use of an imported or built-in name but as a type: line, dotted name, is it called with arguments."""
     known = aliases(file)
     local = {n.id for n in ast.walk(file.tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     local |= {n.arg for n in ast.walk(file.tree) if isinstance(n, ast.arg)}
     given = {id(n.func) for n in ast.walk(file.tree) if isinstance(n, ast.Call) and (n.args or n.keywords)}
-    inner = {id(n.value) for n in ast.walk(file.tree) if isinstance(n, ast.Attribute)}
+    inner = {id(n.value) for n in ast.walk(file.tree) if isinstance(n, ast.Attribute)} | annotations(file)
     for node in ast.walk(file.tree):
         if id(node) in inner or not isinstance(node, ast.Name | ast.Attribute):
             continue

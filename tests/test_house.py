@@ -242,6 +242,7 @@ RULES: dict[Rule, dict[str, str]] = {
         "hetki/events/disk5.py": "import pyarrow.parquet as pq\nx = pq.read_table('a')",
         "hetki/events/chance.py": "import numpy as np\nx = np.random.default_rng()",
         "hetki/events/chance2.py": "import numpy as np\nx = np.random.rand(3)",
+        "hetki/simulation/chance5.py": "from random import Random\nx = Random()",
         "hetki/engine/chance3.py": "import uuid\nx = uuid.uuid4()",
         "hetki/events/chance4.py": "from os import urandom",
         "hetki/moments/net.py": "import urllib.request",
@@ -268,7 +269,7 @@ import sqlite3
 import time
 x = sqlite3.connect("a"), time.time(), open("b")
 """,
-    "hetki/simulation/a.py": "'A seed.'\nfrom random import Random\nx = Random(7)",
+    "hetki/simulation/a.py": "'A seed.'\nfrom random import Random\ndef f() -> Random:\n    return Random(7)",
     "hetki/server/a.py": "'A lock.'\nimport asyncio\nx = asyncio.Lock()",
 }
 
@@ -300,7 +301,7 @@ def test_a_cycle_inside_a_room_is_caught() -> None:
 
 
 REGISTRY = re.compile(r"(pypi|pythonhosted|npmjs)\.(org|com|io)")
-MACHINE_PATH = re.compile(r"(?<![\w.*<>{}-])/(work|root|tmp|home/\w+|Users/\w+)/\w")
+MACHINE_PATH = re.compile(r"(?<![\w.*<>{}-])/(work/|tmp/|home/\w+/|Users/\w+/|root/\.)\w")
 LEFT_OPEN = re.compile(r"\b(TO" r"DO|FIX" r"ME|NotImplemented" r"Error)\b|mark\.(skip|xfail)\b")
 
 
