@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from hetki.declarations.toml import parse_toml
-from hetki.declarations.tree import Node, Parsed, place
+from hetki.declarations.tree import Node, Parsed, in_order, place
 from hetki.declarations.walk import FAULTS_MAX, walk
 from hetki.declarations.yaml import parse_yaml
 from hetki.errors import Fault
@@ -76,7 +76,7 @@ def _read(text: str, path: str, spec: type[T], parsed: Parsed | None) -> Declare
     if len(faults) >= FAULTS_MAX:
         more = Fault(path, f"{FAULTS_MAX} faults or more", "repaired first", "later faults are not shown")
         faults = [*faults[:FAULTS_MAX], more]
-    declared: Declared[T] = Declared(path, text, None, faults, parsed.root)
+    declared: Declared[T] = Declared(path, text, None, in_order(faults), parsed.root)
     if faults:
         return declared
     try:

@@ -10,11 +10,18 @@ from hetki.declarations.tree import Node, Parsed
 from hetki.errors import Fault, shown
 from hetki.settings import Limits
 
+#: A key of n dotted names costs the parser n * n steps and bytes.
+DOTS_MAX = 64
+
 _POSITION = re.compile(r" \(at line (\d+), column (\d+)\)$")
 
 
 def parse_toml(text: str, path: str) -> Parsed:
     """The tree of a TOML file; never raises. Broken TOML gives one fault at its place."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.count(".") > DOTS_MAX:
+            must = f"a line with at most {DOTS_MAX} dots"
+            return Parsed(None, [Fault(f"{path}:{number}:1", f"{line.count('.')} dots", must)])
     try:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:

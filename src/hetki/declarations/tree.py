@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,6 +11,8 @@ from hetki.errors import Fault
 #: `broken` is a piece that already has its fault; nothing more is said about it.
 Kind = Literal["nothing", "text", "integer", "number", "boolean", "list", "map", "broken"]
 Scalar = str | int | float | bool | None
+
+_POSITION = re.compile(r"(.*?):(\d+):(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,16 @@ class Parsed:
 
     root: Node | None
     faults: list[Fault]
+
+
+def in_order(faults: list[Fault]) -> list[Fault]:
+    """Faults by file, line and column; those of one place stay as they were found."""
+
+    def position(fault: Fault) -> tuple[str, int, int]:
+        found = _POSITION.fullmatch(fault.where)
+        return (found[1], int(found[2]), int(found[3])) if found else (fault.where.split(":")[0], 0, 0)
+
+    return sorted(faults, key=position)
 
 
 def place(path: str, text: str, index: int) -> str:

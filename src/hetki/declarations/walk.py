@@ -62,7 +62,7 @@ def _struct(node: Node, spec: inspect.StructType, faults: list[Fault]) -> Plain:
             faults.append(Fault(child.key_where, f"the unknown field {shown(key)}", must, hint))
     for key, each in fields.items():
         if each.required and key not in node.entries and len(faults) < FAULTS_MAX:
-            faults.append(Fault(node.where, f"no field {key!r}", f"given: {key!r} is {words(each.type)}"))
+            faults.append(Fault(node.where, f"no {key!r}", f"given: {words(each.type)}"))
     return values
 
 
@@ -128,8 +128,8 @@ def _hint(node: Node, spec: inspect.Type) -> str:
     wanted = {kind for each in _members(spec) for kind in _kinds(each)}
     if "text" in wanted and node.kind in ("integer", "number", "boolean"):
         return "put it in quotes"
-    if node.kind == "text" and wanted & {"integer", "number", "boolean"}:
-        return "write it without quotes and without a unit"
+    if node.kind == "text" and wanted & {"integer", "number"} and str(node.scalar)[:1].isdigit():
+        return "write the number alone, without quotes and unit"
     if "list" in wanted and node.kind not in ("list", "map", "nothing"):
         return f"write it as a list: [{node.scalar}]"
     if "map" in wanted and node.kind == "text" and isinstance(node.scalar, str) and ":" in node.scalar:

@@ -121,11 +121,22 @@ class _Builder:
         if self._refuse_references(event) or isinstance(event, AliasEvent):
             return Node("broken", where, index=index)
         if event.style:
-            return Node("text", where, index=index, scalar=event.value)
+            return self._text(event, where, index)
         kind, value = _resolve(event.value)
         if kind == "broken":
             self.faults.append(Fault(where, shown(event.value), "a number of at most 18 digits"))
         return Node(kind, where, index=index, scalar=value)
+
+    def _text(self, event: ScalarEvent, where: str, index: int) -> Node:
+        """Quoted text. Escapes can write what no file may hold: NUL and halves of characters."""
+        try:
+            text = event.value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            text = "\0"
+        if "\0" in text:
+            self.faults.append(Fault(where, shown(event.value), "text without NUL and half characters"))
+            return Node("broken", where, index=index)
+        return Node("text", where, index=index, scalar=text)
 
     def _map(self, node: Node, children: list[Node]) -> Node:
         entries: dict[str, Node] = {}
@@ -150,7 +161,7 @@ def _resolve(text: str) -> tuple[Kind, Scalar]:
     if text in ("true", "True", "TRUE", "false", "False", "FALSE"):
         return "boolean", text.lower() == "true"
     if _INTEGER.fullmatch(text):
-        return ("integer", int(text)) if len(text) <= 18 else ("broken", None)
+        return ("integer", int(text)) if len(text.lstrip("+-")) <= 18 else ("broken", None)
     if _NUMBER.fullmatch(text):
         number = float(text)
         return ("number", number) if abs(number) < 1e300 else ("broken", None)

@@ -10,14 +10,13 @@ live chat and B2B SaaS, with Segment's field names; then Hetki's own events wher
 from __future__ import annotations
 
 TABLE = """
-@product: product_id sku category name brand variant price:n quantity:i coupon position:i url image_url
+@product: product_id sku category name brand variant price:n quantity:n coupon position:n url image_url
 @money: revenue:n shipping:n tax:n discount:n coupon currency
 @promotion: promotion_id creative name position
-@payment: checkout_id order_id step:i shipping_method payment_method
+@payment: checkout_id order_id step:n shipping_method payment_method
 @version: version build
-@campaign: campaign_id campaign_name campaign_source campaign_medium
 @email: email_id email_subject campaign_id campaign_name
-@chat: conversation_id agent_id agent_name agent_username
+@chat: conversation_id conversation_duration:n agent_id agent_name agent_username message_id message_body!
 
 # Who the customer is, and what was seen
 Customer Identified: email! phone! name! first_name! last_name! birthday:t! gender! address:o!
@@ -37,8 +36,8 @@ Promotion Clicked: @promotion
 # Commerce: products, cart and checkout
 Product Clicked: @product
 Product Viewed: @product currency value:n
-Product Added: @product cart_id currency value:n
-Product Removed: @product cart_id currency value:n
+Product Added: @product cart_id
+Product Removed: @product cart_id
 Cart Viewed: cart_id products:l
 Checkout Started: order_id affiliation value:n @money products:l
 Checkout Step Viewed: @payment
@@ -59,19 +58,19 @@ Product Removed from Wishlist: @product wishlist_id wishlist_name
 Wishlist Product Added to Cart: @product wishlist_id wishlist_name cart_id
 Product Shared: share_via share_message! recipient! @product
 Cart Shared: share_via share_message! recipient! cart_id products:l
-Product Reviewed: product_id review_id review_body! rating:n
+Product Reviewed: product_id review_id review_body! rating
 
 # Mobile
 Application Installed: @version
 Application Opened: from_background:b referring_application url @version
 Application Updated: previous_version previous_build @version
-Application Backgrounded: url
-Application Crashed: @version
-Application Uninstalled: @version
+Application Backgrounded:
+Application Crashed:
+Application Uninstalled:
 Install Attributed: provider campaign:o
-Push Notification Received: message_id @campaign
-Push Notification Tapped: action message_id @campaign
-Push Notification Bounced: action message_id @campaign
+Push Notification Received: campaign:o
+Push Notification Tapped: action campaign:o
+Push Notification Bounced: action campaign:o
 Deep Link Clicked: provider url
 Deep Link Opened: provider url
 
@@ -79,15 +78,15 @@ Deep Link Opened: provider url
 Email Delivered: @email
 Email Opened: @email
 Email Link Clicked: @email link_id link_url
-Email Bounced: @email reason
+Email Bounced: @email
 Email Marked as Spam: @email
 Unsubscribed: @email list_id list_name
 
 # Live chat
 Live Chat Conversation Started: @chat
-Live Chat Message Sent: @chat message_id message_body!
-Live Chat Message Received: @chat message_id message_body!
-Live Chat Conversation Ended: @chat conversation_duration:n
+Live Chat Message Sent: @chat
+Live Chat Message Received: @chat
+Live Chat Conversation Ended: @chat
 
 # B2B SaaS
 Account Created: account_name
