@@ -87,7 +87,7 @@ def annotations(file: File) -> set[int]:
 
 
 def uses(file: File) -> Iterator[tuple[int, str, bool]]:
-    """Every use of an imported or built-in name but as a type: line, dotted name, is it called with arguments."""
+    """Every use of an imported or built-in name not as a type: line, dotted name, has arguments."""
     known = aliases(file)
     local = {n.id for n in ast.walk(file.tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     local |= {n.arg for n in ast.walk(file.tree) if isinstance(n, ast.arg)}
