@@ -13,6 +13,7 @@ from hetki.settings import Limits
 #: A key of n dotted names costs the parser n * n steps and bytes.
 DOTS_MAX = 64
 
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 _POSITION = re.compile(r" \(at line (\d+), column (\d+)\)$")
 
 
@@ -40,11 +41,12 @@ def _node(value: object, path: str, name: str, depth: int, faults: list[Fault]) 
         return Node("broken", where, where)
     if isinstance(value, dict):
         entries = {}
-        for key, each in value.items():
+        for raw, each in value.items():
+            key = raw if _BARE.fullmatch(raw) else shown(raw)
             inner = f"{name}.{key}" if name else f"[{key}]" if isinstance(each, dict) else key
             if isinstance(each, dict) and name:
                 inner = f"{name[:-1]}.{key}]" if name.endswith("]") else f"{name}.{key}"
-            entries[key] = _node(each, path, inner, depth + 1, faults)
+            entries[raw] = _node(each, path, inner, depth + 1, faults)
         return Node("map", where, where, entries=entries)
     if isinstance(value, list):
         items = [_node(each, path, f"{name}[{i}]", depth + 1, faults) for i, each in enumerate(value)]
