@@ -1,0 +1,163 @@
+"""Report: load sums from the lake, estimate, set the effects in a table. Writes nothing to the lake."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import duckdb
+import msgspec
+import pyarrow as pa
+
+from hetki.events.event import Event
+from hetki.measurement.effect import Arm, Effect, Sums, estimate
+from hetki.measurement.outcome import CANDIDATES, SUMS, Hit, Measured, hits, rules, settlers
+
+_RULES = pa.schema(
+    [
+        ("moment", pa.string()),
+        ("measure", pa.string()),
+        ("settler", pa.int64()),
+        ("within_us", pa.int64()),
+        ("negated", pa.bool_()),
+    ]
+)
+_HITS = pa.schema([("settler", pa.int64()), ("customer", pa.string()), ("occurred_at", pa.int64())])
+_ROWS_MAX = 10_000
+
+#: initiative, moment ("": the whole initiative), measure
+_Key = tuple[str, str, str]
+
+
+def report(lake: duckdb.DuckDBPyConnection, moments: Sequence[Measured], until: int) -> list[Effect]:
+    """Every measure of every moment and of every initiative, judged by what had happened at `until`.
+
+    `lake` shows the tables events, customers, decisions and deliveries. A declared measure without a single
+    mature decision is a row too: "not enough data".
+    """
+    sums: dict[_Key, dict[tuple[Arm, float], Sums]] = defaultdict(dict)
+    for key in _declared(moments):
+        sums[key] = {}
+    for initiative, moment, measure, arm, holdout_share, *row in _load_sums(lake, moments, until):
+        sums[initiative, moment or "", measure][arm, holdout_share] = Sums(*(int(each) for each in row))
+    return [estimate(*key, by_share) for key, by_share in sums.items()]
+
+
+def render_report(effects: Sequence[Effect]) -> str:
+    """The effects as lines of plain text, one block per initiative."""
+    lines: list[str] = []
+    for initiative in dict.fromkeys(each.initiative for each in effects):
+        lines += ["", f"initiative {initiative}"]
+        lines += _aligned([_HEAD, *(_cells(each) for each in effects if each.initiative == initiative)])
+    return "\n".join([*lines[1:], "", *_notes(effects)]) if effects else "no moment has a measure to report"
+
+
+def _declared(moments: Sequence[Measured]) -> list[_Key]:
+    """Initiative by initiative: the whole first, then its moments, each in the order of declaration."""
+    keys: list[_Key] = []
+    for initiative in dict.fromkeys(each.initiative for each in moments):
+        mine = [each for each in moments if each.initiative == initiative]
+        keys += [(initiative, "", name) for each in mine for name in each.outcomes]
+        keys += [(initiative, each.moment, name) for each in mine for name in each.outcomes]
+    return list(dict.fromkeys(keys))
+
+
+def _load_sums(
+    lake: duckdb.DuckDBPyConnection, moments: Sequence[Measured], until: int
+) -> list[tuple[str, str | None, str, Arm, float, *tuple[int, ...]]]:
+    rows = [msgspec.structs.asdict(each) for each in rules(moments)]
+    found = [msgspec.structs.asdict(each) for each in _load_hits(lake, moments)]
+    lake.register("hetki_rules", pa.Table.from_pylist(rows, schema=_RULES))
+    lake.register("hetki_hits", pa.Table.from_pylist(found, schema=_HITS))
+    try:
+        return lake.execute(SUMS, {"until": until}).fetchall()
+    finally:
+        lake.unregister("hetki_rules")
+        lake.unregister("hetki_hits")
+
+
+def _load_hits(lake: duckdb.DuckDBPyConnection, moments: Sequence[Measured]) -> list[Hit]:
+    waiting = settlers(moments)
+    names = sorted({name for any_of in waiting for name, _ in any_of})
+    found: list[Hit] = []
+    cursor = lake.execute(CANDIDATES, {"names": names})
+    while rows := cursor.fetchmany(_ROWS_MAX):
+        for customer, *fields in rows:
+            found += hits(waiting, customer, _event(*fields))
+    return found
+
+
+def _event(
+    source: str,
+    message_id: str,
+    channel: str,
+    name: str,
+    occurred_at: int,
+    received_at: int,
+    identifiers: str,
+    properties: str,
+    context: str,
+    sequence: int,
+    gpc: bool,
+) -> Event:
+    known = msgspec.json.decode(identifiers, type=dict[str, str])
+    told = (properties.encode(), context.encode())
+    return Event(source, message_id, channel, name, occurred_at, received_at, known, *told, sequence, gpc)
+
+
+_HEAD = (
+    "moment",
+    "measure",
+    "answered",
+    "customers",
+    "holdout",
+    "customers",
+    "effect (95 %)",
+    "evidence",
+    "",
+)
+
+
+def _cells(effect: Effect) -> tuple[str, ...]:
+    interval = "-"
+    if effect.effect is not None and effect.low is not None and effect.high is not None:
+        interval = f"{100 * effect.effect:+.1f} ({100 * effect.low:+.1f} to {100 * effect.high:+.1f})"
+    return (
+        effect.moment or "(all)",
+        effect.measure,
+        _share(effect.share_answered, effect.n_answered),
+        f"{effect.n_customers_answered:,}",
+        _share(effect.share_holdout, effect.n_holdout),
+        f"{effect.n_customers_holdout:,}",
+        interval,
+        effect.grade,
+        effect.verdict,
+    )
+
+
+def _share(share: float | None, n_decisions: int) -> str:
+    return "-" if share is None else f"{100 * share:.1f} % of {n_decisions:,}"
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _notes(effects: Sequence[Effect]) -> list[str]:
+    """What a reader must know of how the arms were made and what reached them."""
+    notes = ["Arms as assigned, whatever was delivered; n in decisions; intervals clustered by customer."]
+    for each in effects:
+        where = f"{each.initiative}, {each.moment or '(all)'}, {each.measure}"
+        if each.grade == "broken":
+            notes.append(f"{where}: sample ratio p = {each.ratio_p_value:.2g}.")
+        if each.n_crossed:
+            notes.append(
+                f"{where}: customers in both arms before a merge: {each.n_crossed:,} (first counts)."
+            )
+        if each.n_delivered_answered < each.n_answered or each.n_delivered_holdout:
+            sent = f"{each.n_delivered_answered:,} of {each.n_answered:,} answered"
+            notes.append(
+                f"{where}: sent to {sent}, {each.n_delivered_holdout:,} of {each.n_holdout:,} holdout."
+            )
+    return notes

@@ -1,0 +1,148 @@
+"""Outcome: whether a decision was followed by what its moment calls a result, as a count per arm.
+
+The path, in reading order: `CANDIDATES` fetches the events that could settle a result, `hits` keeps those
+that do (the only place where a condition is evaluated), and `SUMS` turns decisions and hits into whole-number
+sums per arm, which is all that `effect` ever sees.
+
+The window of a result is `(decided_at, decided_at + within_s]`. A decision counts when its window has
+elapsed, in both arms alike, so that nobody's result is judged early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from hetki.events.event import Event
+
+#: A condition over the event at hand, compiled. It says no where SQL would say unknown.
+Fits = Callable[[Event], bool]
+
+
+#: Events that settle a result: a name with its condition (None: every such event).
+AnyOf = tuple[tuple[str, Fits | None], ...]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """`[no] EVENT [where COND] [or EVENT ...] within DURATION`, ready to be judged.
+
+    `negated` is the leading `no`.
+    """
+
+    any_of: AnyOf
+    within_s: int
+    negated: bool = False
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """What a moment is judged by: `solved`, `business`, then its guardrails by name, in the order shown."""
+
+    moment: str
+    initiative: str
+    outcomes: dict[str, Outcome]
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """One outcome of one moment, as `SUMS` reads it. `settler` is a place in `settlers(...)`."""
+
+    moment: str
+    measure: str
+    settler: int
+    within_us: int
+    negated: bool
+
+
+class Hit(msgspec.Struct, frozen=True):
+    """An event of a customer that settles what waits for it."""
+
+    settler: int
+    customer: str
+    occurred_at: int
+
+
+def settlers(moments: Sequence[Measured]) -> list[AnyOf]:
+    """What outcomes wait for, each once: moments that wait for the same share its hits."""
+    return list(dict.fromkeys(outcome.any_of for each in moments for outcome in each.outcomes.values()))
+
+
+def rules(moments: Sequence[Measured]) -> list[Rule]:
+    """Every outcome of every moment as one flat list."""
+    place = {any_of: number for number, any_of in enumerate(settlers(moments))}
+    pairs = [(each, name, outcome) for each in moments for name, outcome in each.outcomes.items()]
+    return [
+        Rule(each.moment, name, place[outcome.any_of], outcome.within_s * 1_000_000, outcome.negated)
+        for each, name, outcome in pairs
+    ]
+
+
+def hits(waiting: Sequence[AnyOf], customer: str, event: Event) -> list[Hit]:
+    """What this event settles for this customer."""
+    return [
+        Hit(settler, customer, event.occurred_at)
+        for settler, any_of in enumerate(waiting)
+        if any(name == event.name and (fits is None or fits(event)) for name, fits in any_of)
+    ]
+
+
+# Grain: one event with one of $names, of a customer with a decision in the experiment, after the first one.
+CANDIDATES = """
+WITH decided AS (
+    SELECT coalesce(c.customer, d.customer) AS customer, min(epoch_us(d.decided_at)) AS decided_at
+    FROM decisions d LEFT JOIN customers c ON c.leaf = d.leaf
+    WHERE d.arm IN ('answered', 'holdout')
+    GROUP BY 1
+)
+SELECT decided.customer, e.source, e.message_id, e.channel, e.name, epoch_us(e.occurred_at) AS occurred_at,
+    epoch_us(e.received_at) AS received_at, e.identifiers, e.properties, e.context, e.sequence, e.gpc
+FROM events e
+JOIN customers c ON c.leaf = e.leaf
+JOIN decided ON decided.customer = c.customer
+WHERE e.name IN (SELECT unnest($names)) AND epoch_us(e.occurred_at) > decided.decided_at
+"""
+
+# Grain: initiative, moment (NULL: the whole initiative), measure, arm, declared holdout share.
+# Reads the lake's decisions, customers and deliveries, and the tables `hetki_rules` and `hetki_hits`.
+# `assigned`: a decision, under the customer that its leaf belongs to now.
+# `stands`: a customer's arm in an initiative is that of the first assignment; `crossed`: there were two.
+# `judged`: a mature decision under a rule; the first hit after it decides.
+SUMS = """
+WITH assigned AS (
+    SELECT d.decision_id, d.moment, d.initiative, d.arm, d.holdout_share,
+        coalesce(c.customer, d.customer) AS customer, epoch_us(d.decided_at) AS decided_at,
+        d.decision_id IN (SELECT decision_id FROM deliveries WHERE status = 'sent') AS delivered
+    FROM decisions d LEFT JOIN customers c ON c.leaf = d.leaf
+    WHERE d.arm IN ('answered', 'holdout')
+),
+stands AS (
+    SELECT initiative, customer, count(DISTINCT arm) > 1 AS crossed,
+        arg_min(arm, (decided_at, decision_id)) AS arm,
+        arg_min(holdout_share, (decided_at, decision_id)) AS holdout_share
+    FROM assigned GROUP BY initiative, customer
+),
+mature AS (
+    SELECT a.*, r.measure, r.settler, r.negated, a.decided_at + r.within_us AS ended_at
+    FROM assigned a JOIN hetki_rules r ON r.moment = a.moment
+    WHERE a.decided_at + r.within_us <= $until
+),
+judged AS (
+    SELECT m.initiative, m.moment, m.measure, m.customer, m.delivered,
+        (coalesce(h.occurred_at <= m.ended_at, false) <> m.negated)::INTEGER AS good
+    FROM mature m ASOF LEFT JOIN hetki_hits h
+        ON h.settler = m.settler AND h.customer = m.customer AND m.decided_at < h.occurred_at
+),
+per_customer AS (
+    SELECT initiative, moment, measure, customer,
+        count(*) AS n, sum(good) AS g, count(*) FILTER (delivered) AS n_delivered
+    FROM judged
+    GROUP BY GROUPING SETS ((initiative, moment, measure, customer), (initiative, measure, customer))
+)
+SELECT p.initiative, p.moment, p.measure, s.arm, s.holdout_share,
+    count(*) AS n_customers, sum(p.n) AS n_decisions, sum(p.g) AS n_good,
+    sum(p.n * p.n) AS nn, sum(p.n * p.g) AS ng, sum(p.g * p.g) AS gg,
+    count(*) FILTER (p.g > 0) AS n_with_good, count(*) FILTER (p.g < p.n) AS n_with_bad,
+    sum(p.n_delivered) AS n_delivered, count(*) FILTER (s.crossed) AS n_crossed
+FROM per_customer p JOIN stands s ON s.initiative = p.initiative AND s.customer = p.customer
+GROUP BY ALL
+ORDER BY ALL
+"""

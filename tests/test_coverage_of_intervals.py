@@ -1,0 +1,128 @@
+"""The promise behind every figure: of many experiments with a known truth, 95 % of the intervals hold it.
+
+All experiments of a kind lie in one lake and go through the same report as real ones. Customers differ (some
+are hard to please), and the hard ones have more decisions: a report that forgot the clusters would fail.
+"""
+
+from __future__ import annotations
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+
+from hetki.engine.report import report
+from hetki.measurement.effect import NO_EFFECT, NOT_BELIEVED, Effect
+from hetki.measurement.outcome import Measured, Outcome
+
+N_EXPERIMENTS = 200
+DAY_US = 86_400_000_000
+WHEN = pa.timestamp("us", tz="UTC")
+OUTCOMES = {"solved": Outcome((("Contact Started", None),), 86_400, negated=True)}
+
+
+def simulated(
+    seed: int, planted: float, holdout_share: float, drawn_share: float, n_customers: int, base: float = 0.5
+) -> list[Effect]:
+    """The initiatives' effects on `solved`; `drawn_share` is the holdout that is really drawn."""
+    rng = np.random.default_rng(seed)
+    n = N_EXPERIMENTS * n_customers
+    is_holdout = rng.random(n) < drawn_share
+    easy = base + min(base, 1 - base) * 0.6 * rng.uniform(-1, 1, n)
+    n_decisions = rng.integers(1, 4, n) + 2 * (easy < base)
+    customer = np.repeat(np.arange(n), n_decisions)
+    place = np.arange(len(customer)) - np.repeat(np.cumsum(n_decisions) - n_decisions, n_decisions)
+    at = place * 3 * DAY_US
+    is_solved = rng.random(len(customer)) < easy[customer] + planted * ~is_holdout[customer]
+    lake = duckdb.connect()
+    lake.register("customers", pa.table({"leaf": names(np.arange(n)), "customer": names(np.arange(n))}))
+    lake.register("decisions", decisions_of(customer, n_customers, at, is_holdout, holdout_share))
+    lake.register("events", contacts_of(customer[~is_solved], at[~is_solved] + DAY_US // 2))
+    lake.register("deliveries", pa.table({"decision_id": names(np.arange(0)), "status": names(np.arange(0))}))
+    moments = [Measured(f"m{i:03}", f"i{i:03}", OUTCOMES) for i in range(N_EXPERIMENTS)]
+    effects = [each for each in report(lake, moments, 100 * DAY_US) if each.moment == ""]
+    assert len(effects) == N_EXPERIMENTS
+    return effects
+
+
+def names(numbers: NDArray[np.int64], form: str = "c%d") -> pa.Array:
+    return pa.array([form % each for each in numbers], pa.string())
+
+
+def decisions_of(
+    customer: NDArray[np.int64],
+    n_customers: int,
+    at: NDArray[np.int64],
+    is_holdout: NDArray[np.bool_],
+    holdout_share: float,
+) -> pa.Table:
+    experiment = customer // n_customers
+    return pa.table(
+        {
+            "decision_id": names(np.arange(len(customer)), "d%d"),
+            "moment": names(experiment, "m%03d"),
+            "initiative": names(experiment, "i%03d"),
+            "customer": names(customer),
+            "leaf": names(customer),
+            "arm": np.where(is_holdout[customer], "holdout", "answered"),
+            "decided_at": pa.array(at, WHEN),
+            "holdout_share": np.full(len(customer), holdout_share),
+        }
+    )
+
+
+def contacts_of(customer: NDArray[np.int64], at: NDArray[np.int64]) -> pa.Table:
+    same = {"source": "web", "channel": "web", "name": "Contact Started"}
+    empty = dict.fromkeys(("identifiers", "properties", "context"), "{}")
+    return pa.table(
+        {
+            "leaf": names(customer),
+            "message_id": names(np.arange(len(customer)), "e%d"),
+            **{column: pa.array([value] * len(customer)) for column, value in (same | empty).items()},
+            "occurred_at": pa.array(at, WHEN),
+            "received_at": pa.array(at, WHEN),
+            "sequence": np.zeros(len(customer), np.int64),
+            "gpc": np.zeros(len(customer), np.bool_),
+        }
+    )
+
+
+def holding(effects: list[Effect], truth: float) -> float:
+    """The share of experiments whose interval holds the truth."""
+    kept = [e.low <= truth <= e.high for e in effects if e.low is not None and e.high is not None]
+    assert len(kept) == len(effects)
+    return sum(kept) / len(kept)
+
+
+@pytest.mark.parametrize("seed, holdout_share, n_customers", [(1, 0.5, 200), (2, 0.1, 600)])
+def test_19_of_20_intervals_hold_the_planted_truth(seed: int, holdout_share: float, n_customers: int) -> None:
+    effects = simulated(seed, 0.08, holdout_share, holdout_share, n_customers)
+    assert 0.92 <= holding(effects, 0.08) <= 0.98
+    middle = np.mean([each.effect for each in effects if each.effect is not None])
+    assert middle == pytest.approx(0.08, abs=0.015)
+
+
+@pytest.mark.parametrize("seed, holdout_share, n_customers", [(3, 0.5, 200), (4, 0.1, 600)])
+def test_a_planted_zero_is_said_to_be_one(seed: int, holdout_share: float, n_customers: int) -> None:
+    effects = simulated(seed, 0.0, holdout_share, holdout_share, n_customers)
+    assert sum(each.verdict == NO_EFFECT for each in effects) >= 0.92 * N_EXPERIMENTS
+
+
+def test_a_rare_result_is_not_taken_for_an_effect() -> None:
+    """97 of 100 solved and a holdout of 20 to 60 customers: often none of them has the result."""
+    effects = simulated(5, 0.0, 0.1, 0.1, 400, base=0.97)
+    assert 0.92 <= holding(effects, 0.0)
+
+
+def test_an_effect_that_is_there_is_found() -> None:
+    """So that 'no effect shown' is not simply always said."""
+    effects = simulated(6, 0.15, 0.5, 0.5, 400)
+    assert sum(each.verdict.startswith("+") for each in effects) > 0.9 * N_EXPERIMENTS
+
+
+def test_a_broken_assignment_is_flagged_and_a_sound_one_is_not() -> None:
+    broken = simulated(7, 0.0, 0.1, 0.2, 400)
+    assert sum(each.verdict == NOT_BELIEVED for each in broken) > 0.95 * N_EXPERIMENTS
+    sound = simulated(8, 0.0, 0.1, 0.1, 400)
+    assert sum(each.grade == "broken" for each in sound) <= 2

@@ -1,0 +1,287 @@
+"""The report, from the lake's tables to rows: who counts, in which arm, for how long, and what is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import duckdb
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hetki.engine.report import render_report, report
+from hetki.measurement.effect import NOT_ENOUGH, Effect
+from hetki.measurement.outcome import Measured, Outcome
+
+HOUR_US = 3_600_000_000
+WHEN = pa.timestamp("us", tz="UTC")
+SCHEMAS = {
+    "events": pa.schema(
+        [(name, pa.string()) for name in ("leaf", "event_id", "source", "message_id", "channel", "name")]
+        + [("occurred_at", WHEN), ("received_at", WHEN), ("sequence", pa.int64()), ("gpc", pa.bool_())]
+        + [(name, pa.string()) for name in ("identifiers", "properties", "context")]
+    ),
+    "customers": pa.schema([("leaf", pa.string()), ("customer", pa.string())]),
+    "decisions": pa.schema(
+        [(name, pa.string()) for name in ("decision_id", "moment", "initiative", "customer", "leaf", "arm")]
+        + [("decided_at", WHEN), ("holdout_share", pa.float64())]
+    ),
+    "deliveries": pa.schema(
+        [("message_id", pa.string()), ("decision_id", pa.string()), ("status", pa.string())]
+    ),
+}
+Row = dict[str, object]
+SOLVED = Outcome((("Contact Started", None),), 24 * 3600, negated=True)
+BUSINESS = Outcome((("Order Completed", None),), 60 * 24 * 3600)
+MOMENT = Measured("late", "keep_our_word", {"solved": SOLVED})
+LATER = 1000 * HOUR_US
+
+
+def happened(leaf: str, name: str, hour: float, properties: str = "{}") -> Row:
+    at = round(hour * HOUR_US)
+    told = {"identifiers": '{"user_id":"u"}', "properties": properties, "context": "{}"}
+    where = {
+        "leaf": leaf,
+        "event_id": f"{leaf}{at}",
+        "source": "web",
+        "message_id": f"{leaf}{at}",
+        "channel": "web",
+    }
+    return {**where, **told, "name": name, "occurred_at": at, "received_at": at, "sequence": 0, "gpc": False}
+
+
+def decided(
+    leaf: str, hour: float, arm: str, moment: str = "late", customer: str = "", holdout_share: float = 0.5
+) -> Row:
+    return {
+        "decision_id": f"{moment}-{leaf}-{hour}",
+        "moment": moment,
+        "initiative": "keep_our_word",
+        "customer": customer or leaf,
+        "leaf": leaf,
+        "arm": arm,
+        "decided_at": round(hour * HOUR_US),
+        "holdout_share": holdout_share,
+    }
+
+
+def lake_of(
+    decisions: Sequence[Row],
+    events: Sequence[Row] = (),
+    customers: dict[str, str] | None = None,
+    deliveries: Sequence[Row] = (),
+) -> duckdb.DuckDBPyConnection:
+    """A lake in memory. A leaf that `customers` does not name is a customer of its own."""
+    leaves = {str(row["leaf"]) for row in (*decisions, *events)}
+    owners = {leaf: leaf for leaf in leaves} | (customers or {})
+    tables: dict[str, Sequence[Row]] = {
+        "events": events,
+        "customers": [{"leaf": leaf, "customer": customer} for leaf, customer in owners.items()],
+        "decisions": decisions,
+        "deliveries": deliveries,
+    }
+    lake = duckdb.connect()
+    for name, rows in tables.items():
+        lake.register(name, pa.Table.from_pylist(list(rows), schema=SCHEMAS[name]))
+    return lake
+
+
+def solved(lake: duckdb.DuckDBPyConnection, until: int = LATER) -> Effect:
+    (found,) = [each for each in report(lake, [MOMENT], until) if each.moment == "late"]
+    return found
+
+
+def shares(effect: Effect) -> tuple[tuple[float | None, int], tuple[float | None, int]]:
+    return (effect.share_answered, effect.n_answered), (effect.share_holdout, effect.n_holdout)
+
+
+def test_a_contact_within_the_window_means_not_solved() -> None:
+    lake = lake_of(
+        [decided("a", 1, "answered"), decided("b", 1, "answered"), decided("c", 1, "holdout")],
+        [happened("a", "Order Tracked", 2), happened("c", "Contact Started", 3)],
+    )
+    assert shares(solved(lake)) == ((1.0, 2), (0.0, 1))
+
+
+@pytest.mark.parametrize(
+    "hour, is_solved",
+    [(0.9, 1.0), (1, 1.0), (1 + 1e-9, 0.0), (25, 0.0), (25 + 1e-9, 1.0)],
+    ids=["before", "at the decision", "just after", "at the end", "after the end"],
+)
+def test_the_window_opens_after_the_decision_and_includes_its_end(hour: float, is_solved: float) -> None:
+    lake = lake_of([decided("a", 1, "answered")], [happened("a", "Contact Started", hour)])
+    assert solved(lake).share_answered == is_solved
+
+
+def test_only_decisions_whose_window_has_elapsed_count_in_both_arms() -> None:
+    early = [decided("a", 1, "answered"), decided("b", 1, "holdout")]
+    late = [decided("c", 2, "answered"), decided("d", 2, "holdout")]
+    lake = lake_of(
+        early + late,
+        [happened("c", "Contact Started", 3), happened("d", "Contact Started", 3)],
+    )
+    assert shares(solved(lake, until=25 * HOUR_US)) == ((1.0, 1), (1.0, 1))
+    assert shares(solved(lake, until=25 * HOUR_US - 1)) == ((None, 0), (None, 0))
+    assert shares(solved(lake, until=26 * HOUR_US)) == ((0.5, 2), (0.5, 2))
+
+
+def test_decisions_outside_the_experiment_do_not_count() -> None:
+    effect = solved(lake_of([decided("a", 1, "none"), decided("b", 1, "answered")]))
+    assert (effect.n_answered, effect.n_holdout) == (1, 0)
+
+
+def test_a_condition_of_an_outcome_is_evaluated_on_the_event_itself() -> None:
+    big = Outcome((("Order Completed", lambda event: b'"size":"big"' in event.properties),), 3600)
+    lake = lake_of(
+        [decided("a", 1, "answered"), decided("b", 1, "answered")],
+        [happened("a", "Order Completed", 1.5, '{"size":"big"}'), happened("b", "Order Completed", 1.5)],
+    )
+    effect = report(lake, [Measured("late", "keep_our_word", {"business": big})], LATER)[-1]
+    assert (effect.measure, effect.share_answered, effect.n_answered) == ("business", 0.5, 2)
+
+
+def test_what_a_customer_does_under_another_leaf_counts() -> None:
+    same = {"phone": "a", "web": "a"}
+    lake = lake_of([decided("phone", 1, "answered")], [happened("web", "Contact Started", 2)], same)
+    assert solved(lake).share_answered == 0.0
+
+
+def test_decisions_are_clustered_by_the_customer_that_their_leaf_belongs_to_now() -> None:
+    decisions = [
+        decided("web", 1, "answered"),
+        decided("phone", 40, "answered"),
+        decided("web", 80, "answered"),
+    ]
+    apart = solved(lake_of(decisions))
+    joined = solved(lake_of(decisions, customers={"web": "z", "phone": "z"}))
+    assert (apart.n_customers_answered, joined.n_customers_answered) == (2, 1)
+    assert apart.n_answered == joined.n_answered == 3
+
+
+def test_after_a_merge_the_first_assignment_stands_and_the_crossing_is_counted() -> None:
+    decisions = [decided("web", 1, "holdout"), decided("phone", 40, "answered"), decided("b", 1, "answered")]
+    apart, joined = (
+        solved(lake_of(decisions)),
+        solved(lake_of(decisions, customers={"phone": "z", "web": "z"})),
+    )
+    assert (apart.n_answered, apart.n_holdout, apart.n_crossed) == (2, 1, 0)
+    assert (joined.n_answered, joined.n_holdout, joined.n_crossed) == (1, 2, 1)
+
+
+def test_the_first_assignment_of_the_initiative_stands_across_its_moments() -> None:
+    decisions = [decided("web", 1, "holdout", moment="wrong"), decided("phone", 40, "answered")]
+    effect = solved(lake_of(decisions, customers={"phone": "z", "web": "z"}))
+    assert (effect.n_answered, effect.n_holdout, effect.n_crossed) == (0, 1, 1)
+
+
+def test_an_initiative_takes_all_decisions_of_its_moments_once_per_customer() -> None:
+    other = Measured("wrong", "keep_our_word", {"solved": SOLVED, "business": BUSINESS})
+    decisions = [
+        decided("a", 1, "answered"),
+        decided("a", 2, "answered", "wrong"),
+        decided("b", 3, "holdout"),
+    ]
+    lake = lake_of(decisions, [happened("a", "Order Completed", 30)])
+    effects = {(each.moment, each.measure): each for each in report(lake, [MOMENT, other], 9000 * HOUR_US)}
+    assert list(effects) == [
+        ("", "solved"),
+        ("", "business"),
+        ("late", "solved"),
+        ("wrong", "solved"),
+        ("wrong", "business"),
+    ]
+    whole = effects["", "solved"]
+    assert (whole.n_answered, whole.n_customers_answered, whole.n_customers_holdout) == (2, 1, 1)
+    assert (effects["late", "solved"].n_answered, effects["wrong", "solved"].n_answered) == (1, 1)
+    assert effects["", "business"].share_answered == 1.0
+
+
+def test_as_assigned_whatever_was_delivered() -> None:
+    decisions = [decided("a", 1, "answered"), decided("b", 1, "answered"), decided("c", 1, "holdout")]
+    sent: list[Row] = [{"message_id": f"m{i}", "decision_id": "late-a-1", "status": "sent"} for i in range(2)]
+    failed: list[Row] = [{"message_id": "m9", "decision_id": "late-b-1", "status": "failed"}]
+    effect = solved(lake_of(decisions, deliveries=sent + failed))
+    assert (effect.n_answered, effect.n_delivered_answered, effect.n_delivered_holdout) == (2, 1, 0)
+    assert "sent to 1 of 2 answered, 0 of 1 holdout" in render_report([effect])
+
+
+def test_a_measure_without_decisions_is_a_row_that_says_so() -> None:
+    effects = report(lake_of([]), [MOMENT], LATER)
+    assert [(each.moment, each.n_answered, each.verdict) for each in effects] == [
+        ("", 0, NOT_ENOUGH),
+        ("late", 0, NOT_ENOUGH),
+    ]
+    assert report(lake_of([decided("a", 1, "answered")]), [], LATER) == []
+
+
+def test_the_lake_is_left_as_it_was() -> None:
+    lake = lake_of([decided("a", 1, "answered")])
+    before = lake.execute("SHOW TABLES").fetchall()
+    report(lake, [MOMENT], LATER)
+    assert lake.execute("SHOW TABLES").fetchall() == before
+
+
+def experiment(n_answered: int, n_holdout: int, holdout_share: float) -> duckdb.DuckDBPyConnection:
+    arms = {f"{i:04}": "answered" if i < n_answered else "holdout" for i in range(n_answered + n_holdout)}
+    decisions = [decided(leaf, 1, arm, holdout_share=holdout_share) for leaf, arm in arms.items()]
+    every = {"answered": 5, "holdout": 2}
+    contacts = [
+        happened(leaf, "Contact Started", 2) for leaf, arm in arms.items() if int(leaf) % every[arm] == 0
+    ]
+    return lake_of(decisions, contacts)
+
+
+def test_the_text_and_the_json_carry_interval_n_and_grade() -> None:
+    effects = report(experiment(200, 200, 0.5), [MOMENT], LATER)
+    text = render_report(effects)
+    row = next(line for line in text.splitlines() if line.startswith("late"))
+    assert "80.0 % of 200" in row and "50.0 % of 200" in row and "randomised" in row
+    assert row.endswith("+30.0 points (95 % from +21.1 to +38.9)")
+    (_, again) = msgspec.json.decode(msgspec.json.encode(effects), type=list[Effect])
+    assert again == effects[1]
+
+
+def test_a_broken_ratio_is_flagged_instead_of_believed() -> None:
+    effect = solved(experiment(200, 200, 0.1))
+    assert effect.grade == "broken" and effect.verdict.startswith("not to be believed")
+    assert "sample ratio p =" in render_report([effect])
+
+
+ROWS = st.lists(
+    st.tuples(st.sampled_from("abcdefgh"), st.integers(1, 90), st.sampled_from(["answered", "holdout"])),
+    min_size=1,
+    max_size=20,
+    unique_by=lambda row: row[:2],
+)
+CONTACTS = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(1, 120)), max_size=20, unique=True)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data(), ROWS, CONTACTS)
+def test_neither_the_order_of_rows_nor_their_files_matter(
+    data: st.DataObject, rows: list[tuple[str, int, str]], contacts: list[tuple[str, int]]
+) -> None:
+    tables = {
+        "decisions": [decided(*row) for row in rows],
+        "events": [happened(leaf, "Contact Started", hour) for leaf, hour in contacts],
+    }
+    owners = dict(zip("abcdefgh", "aacceegg", strict=True))
+    lake = lake_of(tables["decisions"], tables["events"], owners)
+    expected = report(lake, [MOMENT], LATER)
+    with TemporaryDirectory() as folder:
+        for name, table in tables.items():
+            in_three_files(lake, Path(folder), name, data.draw(st.permutations(table)))
+        assert report(lake, [MOMENT], LATER) == expected
+
+
+def in_three_files(lake: duckdb.DuckDBPyConnection, folder: Path, name: str, rows: Sequence[Row]) -> None:
+    for part in range(3):
+        table = pa.Table.from_pylist(list(rows[part::3]), schema=SCHEMAS[name])
+        pq.write_table(table, folder / f"{name}-{part}.parquet")
+    lake.unregister(name)
+    lake.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{folder}/{name}-*.parquet')")
