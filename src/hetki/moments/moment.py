@@ -1,0 +1,259 @@
+"""Moment: a declaration compiled, and Occurrence: one caught. Start here, then `sentence`.
+
+A moment has four parts: *identify* (when), *design* (which answers), *secure* (what it needs) and *analyse*
+(what must come of it).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from hashlib import blake2b
+from typing import Final, Iterable, Literal
+
+import msgspec
+
+from hetki.declarations.durations import seconds
+from hetki.declarations.read import Declared
+from hetki.errors import Fault, Invalid, nearest, shown
+from hetki.events.catalogue import Catalogue
+from hetki.events.event import EventId
+from hetki.patterns.choices import Choice, EventWithin, parse_outcome
+from hetki.patterns.pattern import Pattern, parse_pattern
+from hetki.patterns.run import Bound
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,59}")
+_EXPECT: Final = re.compile(
+    r"\s*(?P<result>solved|business)\s+(?P<points>[+-]\d+(?:\.\d+)?)\s+points?\s+by\s+(?P<date>\d{4}-\d\d-\d\d)\s*"
+)
+_SHARE: Final = re.compile(r"\s*(?P<percent>\d+(?:\.\d+)?)\s*%\s*")
+
+
+class Identify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When it is this moment: the customer's need, and the steps that show it.
+
+    `who` is judged at the first step. `within` runs from the first event step to the last. An answer
+    later than `expires` after the occurrence is never sent.
+    """
+
+    need: str
+    steps: list[dict[str, str]]
+    expires: str
+    who: str = ""
+    within: str = ""
+    repeat: str = "every time"
+
+
+class Design(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The actions that may answer; doing nothing always may."""
+
+    answers: list[str]
+
+
+class Secure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What must be in place. `process` is a file of the project."""
+
+    process: str = ""
+
+
+class Analyse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What must come of it, for the customer (`solved`) and for the business, and who gets no answer."""
+
+    solved: str
+    business: str = ""
+    guardrails: list[str] = []
+    expect: str = ""
+    holdout: str = "10%"
+
+
+class MomentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One `moments/*.yaml`. `purpose` is the one under which its events are read."""
+
+    moment: str
+    title: str
+    owner: str
+    initiative: str
+    purpose: str
+    identify: Identify
+    design: Design
+    analyse: Analyse
+    secure: Secure = Secure()
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """What the owner expects: so many percentage points of a result, by a day (ISO 8601)."""
+
+    result: Literal["solved", "business"]
+    points: float
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A moment that passed its checks. `guardrails` are counted within the window of `solved`."""
+
+    name: str
+    title: str
+    owner: str
+    initiative: str
+    purpose: str
+    pattern: Pattern
+    expires_s: int
+    answers: tuple[str, ...]
+    holdout_share: float
+    solved: EventWithin
+    business: EventWithin | None
+    guardrails: tuple[EventWithin, ...]
+    expect: Expect | None
+    spec: MomentSpec
+
+
+class Occurrence(msgspec.Struct, frozen=True, array_like=True):
+    """A moment caught for one customer. `caught_at` is when the engine settled it, if it was live."""
+
+    occurrence_id: str
+    moment: str
+    occurred_at: int
+    expires_at: int
+    bound: list[Bound]
+    deadline: int | None = None
+    caught_at: int | None = None
+
+
+def occurrence_id(moment_name: str, start_event_id: EventId) -> str:
+    """The identity of an occurrence: at most one per moment and start. 32 hex digits.
+
+    >>> occurrence_id("where_is_my_order", EventId(bytes(16)))
+    '2f0485e0e9e4ae0919ae3b7494148fa9'
+    """
+    data = moment_name.encode() + b"\0" + start_event_id
+    return blake2b(data, digest_size=16, person=b"occurrence").hexdigest()
+
+
+def compile_moment(
+    declared: Declared[MomentSpec], catalogue: Catalogue, captures_wanted: Iterable[tuple[str, str]] = ()
+) -> tuple[Moment | None, list[Fault]]:
+    """A moment as it was read, checked against the catalogue: the moment, or every fault with its place.
+
+    `captures_wanted` names the fields of steps, as `(step, field)`, that actions and templates read.
+    """
+    spec = declared.value
+    if spec is None:
+        return None, list(declared.faults)
+    faults: list[Fault] = []
+    if not _NAME.fullmatch(spec.moment):
+        must = "a name of small letters, digits and _, such as late_order"
+        faults.append(Fault(declared.where("moment"), shown(spec.moment), must))
+    part = spec.identify
+    pattern, found = parse_pattern(
+        part.steps,
+        part.who,
+        part.within,
+        part.repeat,
+        catalogue,
+        captures_wanted,
+        lambda *keys, offset=0: declared.where("identify", *keys, offset=offset),
+    )
+    faults.extend(found)
+    expires_s = _duration(part.expires, declared.where("identify", "expires"), faults)
+    faults.extend(_answers(declared, spec.design.answers))
+    solved = _outcome(declared, "solved", spec.analyse.solved, catalogue, faults)
+    business = _outcome(declared, "business", spec.analyse.business, catalogue, faults)
+    holdout_share = _share(spec.analyse.holdout, declared.where("analyse", "holdout"), faults)
+    expect = _expect(spec.analyse, declared.where("analyse", "expect"), faults)
+    faults.extend(_guardrails(declared, spec.analyse.guardrails, catalogue))
+    if faults or pattern is None or solved is None:
+        return None, faults
+    return Moment(
+        name=spec.moment,
+        title=spec.title,
+        owner=spec.owner,
+        initiative=spec.initiative,
+        purpose=spec.purpose,
+        pattern=pattern,
+        expires_s=expires_s,
+        answers=tuple(spec.design.answers),
+        holdout_share=holdout_share,
+        solved=solved,
+        business=business,
+        guardrails=tuple(
+            EventWithin(False, (Choice(event),), solved.within_s) for event in spec.analyse.guardrails
+        ),
+        expect=expect,
+        spec=spec,
+    ), []
+
+
+def _duration(text: str, at: str, faults: list[Fault]) -> int:
+    try:
+        length_s = seconds(text, at)
+    except Invalid as error:
+        faults.extend(error.faults)
+        return 0
+    if length_s == 0:
+        faults.append(Fault(at, shown(text), "longer than nothing"))
+    return length_s
+
+
+def _answers(declared: Declared[MomentSpec], answers: list[str]) -> list[Fault]:
+    if not answers:
+        return [Fault(declared.where("design", "answers"), "no answer", "at least one action")]
+    return [
+        Fault(declared.where("design", "answers", number), shown(answer), "named once")
+        for number, answer in enumerate(answers)
+        if answer in answers[:number]
+    ]
+
+
+def _guardrails(declared: Declared[MomentSpec], events: list[str], catalogue: Catalogue) -> list[Fault]:
+    faults = []
+    for number, event in enumerate(events):
+        if event not in catalogue.events:
+            at, hint = declared.where("analyse", "guardrails", number), nearest(event, catalogue.events)
+            faults.append(Fault(at, shown(event), "an event of the catalogue", hint))
+    return faults
+
+
+def _outcome(
+    declared: Declared[MomentSpec], key: str, text: str, catalogue: Catalogue, faults: list[Fault]
+) -> EventWithin | None:
+    if not text and key == "business":
+        return None
+    outcome, found = parse_outcome(
+        text, catalogue, lambda offset: declared.where("analyse", key, offset=offset)
+    )
+    faults.extend(found)
+    return outcome
+
+
+def _share(text: str, at: str, faults: list[Fault]) -> float:
+    written = _SHARE.fullmatch(text)
+    if written is None or float(written["percent"]) > 50:
+        faults.append(Fault(at, shown(text), "a share of customers from 0% to 50%, such as 10%"))
+        return 0.0
+    return float(written["percent"]) / 100
+
+
+def _expect(analyse: Analyse, at: str, faults: list[Fault]) -> Expect | None:
+    if not analyse.expect:
+        return None
+    written = _EXPECT.fullmatch(analyse.expect)
+    must = "such as: solved +8 points by 2027-03-31"
+    if written is None or not _is_day(written["date"]):
+        faults.append(Fault(at, shown(analyse.expect), must))
+        return None
+    if written["result"] == "business" and not analyse.business:
+        faults.append(Fault(at, shown(analyse.expect), "about solved, as no business result is declared"))
+        return None
+    result: Literal["solved", "business"] = "solved" if written["result"] == "solved" else "business"
+    return Expect(result, float(written["points"]), written["date"])
+
+
+def _is_day(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True

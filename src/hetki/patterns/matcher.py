@@ -1,0 +1,258 @@
+"""The matcher: a pattern followed over one customer's events. This readable form is the definition.
+
+Events come in their total order. Each event that fits the first step opens a partial of its own; an open
+partial binds, step by step, the first later event that fits. `observe` moves a run by one event, `settle`
+by time alone, and `step` is both over a batch, without touching what it was given.
+
+Any split of a stream into batches gives equal matches and, after the same `settle`, equal runs. So nothing
+here may depend on when a dead partial is swept out: whether one is open is asked of the event's instant.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Final, Iterable, Mapping, Sequence
+
+import msgspec
+
+from hetki.events.fields import instant_of
+from hetki.patterns.evaluate import Test, number
+from hetki.patterns.pattern import EventStep, Pattern
+from hetki.patterns.run import Bound, Match, Partial, Run, Seen, copied
+from hetki.settings import SECOND
+
+#: How many partials of one pattern may be open for one customer; the oldest gives way, and is counted.
+OPEN_MAX: Final = 64
+
+_NO_TRAITS: Final[dict[str, object]] = {}
+
+
+def observe(pattern: Pattern, run: Run, seen: Seen, traits: Mapping[str, object]) -> list[Match]:
+    """Move a run by one event, and give the occurrences that end with it.
+
+    The run is changed in place: the caller owns it. The event must be later in total order than any seen
+    before, and its instant later than any `until` that was settled; older ones need a fold from the start.
+    """
+    matches: list[Match] = []
+    if run.partials:
+        kept = []
+        for partial in run.partials:
+            if _advanced(pattern, partial, seen, traits):
+                if partial.due_at is None and len(partial.bound) == len(pattern.events):
+                    matches.append(_match(pattern, partial, seen.occurred_at))
+                else:
+                    kept.append(partial)
+        run.partials = kept
+    if seen.name in pattern.events[0].tests and _starts(pattern, seen, traits):
+        opened = _bind(pattern, Partial([], [None] * len(pattern.timed)), seen)
+        if opened is not None and opened.due_at is None and len(pattern.events) == 1:
+            matches.append(_match(pattern, opened, seen.occurred_at))
+        elif opened is not None:
+            _open(run, opened, seen.occurred_at)
+    return _emitted(pattern, run, matches)
+
+
+def settle(pattern: Pattern, run: Run, until: int) -> list[Match]:
+    """Give the occurrences that end with an absence and lie at or before `until`, in order of emission.
+
+    Also forgets all that can no longer matter for events after `until`. The run is changed in place.
+    """
+    due, kept = [], []
+    for partial in run.partials:
+        if partial.due_at is None:
+            if until <= partial.bound[0].occurred_at + pattern.within_us:
+                kept.append(partial)
+        elif partial.due_at <= until:
+            due.append(partial)
+        else:
+            kept.append(partial)
+    run.partials = kept
+    due.sort(key=_due_at)
+    matches = _emitted(pattern, run, [_match(pattern, partial, _due_at(partial)) for partial in due])
+    if run.emitted_at is not None and run.emitted_at + pattern.repeat.period_s * SECOND <= until:
+        run.emitted_at = None
+    return matches
+
+
+def withdraw(run: Run, since: int) -> None:
+    """Drop what is still open at `since`, when consent for the moment's purpose ends.
+
+    An occurrence that lies before `since` and only waits for late events stays.
+    """
+    run.partials = [each for each in run.partials if each.due_at is not None and each.due_at < since]
+
+
+def next_due(run: Run) -> int | None:
+    """The earliest instant at which an occurrence may happen without a further event."""
+    return min((each.due_at for each in run.partials if each.due_at is not None), default=None)
+
+
+def step(
+    pattern: Pattern,
+    run: Run,
+    batch: Iterable[Seen],
+    advance_to: int,
+    lateness_s: int,
+    traits: Mapping[str, object] = _NO_TRAITS,
+) -> tuple[Run, list[Match]]:
+    """The pure form: a new run, and the matches settled on the way. `run` stays as it is."""
+    moved, matches = copied(run), []
+    settled = advance_to - lateness_s * SECOND
+    for seen in sorted(batch, key=_order_key):
+        if seen.name not in pattern.names:
+            continue
+        if moved.partials:
+            matches += settle(pattern, moved, min(settled, seen.occurred_at - 1))
+        matches += observe(pattern, moved, seen, traits)
+    return moved, matches + settle(pattern, moved, settled)
+
+
+def _order_key(seen: Seen) -> tuple[int, str, int, str]:
+    return seen.order_key
+
+
+def _due_at(partial: Partial) -> int:
+    assert partial.due_at is not None, "only complete partials are due"
+    return partial.due_at
+
+
+def _end(partial: Partial, n: int) -> int:
+    deadline = partial.deadlines[n]
+    assert deadline is not None, "an absence is watched before the step that it holds up"
+    return deadline
+
+
+def _advanced(pattern: Pattern, partial: Partial, seen: Seen, traits: Mapping[str, object]) -> bool:
+    """Move one partial by an event; whether it lives on."""
+    at = seen.occurred_at
+    if partial.due_at is not None:
+        if at > partial.due_at:
+            return True  # it has happened, and waits only for late events
+    elif at > partial.bound[0].occurred_at + pattern.within_us:
+        return False
+    if seen.name in pattern.forbids and _broken(pattern, partial, seen, traits):
+        return False
+    if partial.due_at is not None:
+        return True
+    awaited = pattern.events[len(partial.bound)]
+    tests = awaited.tests.get(seen.name)
+    if tests is None or not all(at > _end(partial, n) for n in awaited.waits):
+        return True
+    if not _fits(tests, seen, partial.bound, traits):
+        return True
+    return _bind(pattern, partial, seen) is not None
+
+
+def _broken(pattern: Pattern, partial: Partial, seen: Seen, traits: Mapping[str, object]) -> bool:
+    """Whether an event breaks an absence that is watched at its instant."""
+    n_bound = len(partial.bound)
+    for absence, timed, test in pattern.forbids[seen.name]:
+        if timed < 0:
+            if n_bound != absence.follows:
+                continue
+        else:
+            deadline = partial.deadlines[timed]
+            if deadline is None or seen.occurred_at > deadline:
+                continue
+        if test is None or test(seen.fields, partial.bound, traits) is True:
+            return True
+    return False
+
+
+def _fits(
+    tests: Sequence[Test | None], seen: Seen, bound: Sequence[Bound], traits: Mapping[str, object]
+) -> bool:
+    return any(test is None or test(seen.fields, bound, traits) is True for test in tests)
+
+
+def _starts(pattern: Pattern, seen: Seen, traits: Mapping[str, object]) -> bool:
+    """Whether an event opens a partial: it fits the first step, and the customer is one of `who`."""
+    who = pattern.who
+    return _fits(pattern.events[0].tests[seen.name], seen, (), traits) and (
+        who is None or who.test(seen.fields, (), traits) is True
+    )
+
+
+def _bind(pattern: Pattern, partial: Partial, seen: Seen) -> Partial | None:
+    """Bind an event to the next step; `None` if a deadline that it should name is missing."""
+    step = pattern.events[len(partial.bound)]
+    for n in step.anchors:
+        deadline = _deadline(pattern, n, seen)
+        if deadline is None:
+            return None
+        partial.deadlines[n] = deadline
+    partial.bound.append(_bound(step, seen))
+    if pattern.ending and len(partial.bound) == len(pattern.events):
+        partial.due_at = max(seen.occurred_at, *(_end(partial, n) for n in pattern.ending))
+    return partial
+
+
+def _deadline(pattern: Pattern, n: int, seen: Seen) -> int | None:
+    absence = pattern.timed[n]
+    if absence.for_s is not None:
+        return seen.occurred_at + absence.for_s * SECOND
+    assert absence.by is not None, "a timed absence has a duration or names a field"
+    return seen.occurred_at if absence.by == "occurred_at" else instant_of(seen.fields.get(absence.by))
+
+
+def _bound(step: EventStep, seen: Seen) -> Bound:
+    values = {}
+    for name in step.captures:
+        value = seen.fields.get(name)
+        if value is not None:
+            values[name] = storable(value)
+    return Bound(step.name, seen.event_id, seen.leaf, seen.occurred_at, seen.source, seen.purposes, values)
+
+
+def storable(value: object) -> object:
+    """A JSON value as MessagePack can hold it: a number beyond 64 bits reads as null, as in conditions."""
+    if isinstance(value, list):
+        return [storable(each) for each in value]
+    if isinstance(value, dict):
+        return {key: storable(each) for key, each in value.items()}
+    return number(value) if type(value) is int else value
+
+
+def _open(run: Run, opened: Partial, at: int) -> None:
+    """Add a partial; at the bound the oldest that is still open at `at` gives way."""
+    if len(run.partials) >= OPEN_MAX:
+        # Those not yet complete were swept for this instant already; a complete one is open until it is due.
+        still_open = [n for n, each in enumerate(run.partials) if each.due_at is None or each.due_at >= at]
+        if len(still_open) >= OPEN_MAX:
+            del run.partials[still_open[0]]
+            run.n_dropped += 1
+    run.partials.append(opened)
+
+
+def _match(pattern: Pattern, partial: Partial, at: int) -> Match:
+    repeat = pattern.repeat
+    key = partial.bound[repeat.index].values.get(repeat.field) if repeat.once == "field" else None
+    deadline = max(_end(partial, n) for n in pattern.ending) if pattern.ending else None
+    return Match(at, partial.bound, deadline, key)
+
+
+def _emitted(pattern: Pattern, run: Run, matches: list[Match]) -> list[Match]:
+    """Those that are no repetition. A missing key equals no other, so it never suppresses."""
+    if pattern.repeat.once == "always" or not matches:
+        return matches
+    emitted = []
+    for match in matches:
+        if pattern.repeat.once == "period":
+            last = run.emitted_at
+            if last is not None and match.occurred_at - last < pattern.repeat.period_s * SECOND:
+                continue
+            run.emitted_at = match.occurred_at
+        elif match.repeat_key is not None:
+            digest = _digest(match.repeat_key)
+            if digest in run.emitted:
+                continue
+            run.emitted.append(digest)
+        emitted.append(match)
+    return emitted
+
+
+def _digest(key: object) -> bytes:
+    """Eight bytes that stand for a key; 1 and 1.0 are one key, as they are equal in conditions."""
+    if isinstance(key, float) and key.is_integer():
+        key = int(key)
+    return blake2b(msgspec.msgpack.encode(key), digest_size=8).digest()

@@ -1,0 +1,90 @@
+"""What the matcher holds of one customer and one pattern: nouns only. `matcher` moves them.
+
+All of them encode to MessagePack as arrays, and equal states give equal bytes.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from hetki.events.event import Event, EventId, LeafId, OrderKey
+from hetki.events.fields import Fields
+
+
+class Seen(msgspec.Struct, frozen=True, gc=False):
+    """What the matcher sees of an event. `purposes` is a bit mask: which purposes could see it then."""
+
+    event_id: EventId
+    leaf: LeafId
+    order_key: OrderKey
+    name: str
+    occurred_at: int
+    source: str
+    purposes: int
+    fields: Fields
+
+
+class Bound(msgspec.Struct, frozen=True, array_like=True):
+    """An event bound to a step. `values` are the captured fields that were there, as they were sent."""
+
+    step: str
+    event_id: EventId
+    leaf: LeafId
+    occurred_at: int
+    source: str
+    purposes: int
+    values: dict[str, object]
+
+
+class Partial(msgspec.Struct, array_like=True):
+    """A start that may still become an occurrence.
+
+    `bound` holds one event per event step that is passed. `deadlines` follows the pattern's timed
+    absences; `None` until their anchor is bound. `due_at` is set once every event step is bound: the
+    instant of the occurrence, unless an absence is broken before.
+    """
+
+    bound: list[Bound]
+    deadlines: list[int | None]
+    due_at: int | None = None
+
+
+class Run(msgspec.Struct, array_like=True):
+    """All state of one pattern for one customer.
+
+    `partials` stand in the order of their starts. `emitted` remembers what `repeat` compares: digests of
+    keys in order of emission. `emitted_at` is the last emission under a period. `n_dropped` counts
+    partials that the bound on open ones pushed out.
+    """
+
+    partials: list[Partial] = []
+    emitted: list[bytes] = []
+    emitted_at: int | None = None
+    n_dropped: int = 0
+
+
+class Match(msgspec.Struct, frozen=True, array_like=True):
+    """A completed pattern: when, with which events, and the last deadline if it ended with an absence."""
+
+    occurred_at: int
+    bound: list[Bound]
+    deadline: int | None = None
+    repeat_key: object = None
+
+
+def seen(event: Event, event_id: EventId, leaf: LeafId, purposes: int = -1) -> Seen:
+    """An event as the matcher sees it."""
+    return Seen(
+        event_id, leaf, event.order_key, event.name, event.occurred_at, event.source, purposes, Fields(event)
+    )
+
+
+def packed(run: Run) -> Run | None:
+    """The run as it should be stored: `None` when it holds nothing."""
+    return run if run.partials or run.emitted or run.emitted_at is not None or run.n_dropped else None
+
+
+def copied(run: Run) -> Run:
+    """A run that can be moved on without touching this one (bound events are shared: they never change)."""
+    partials = [Partial(list(each.bound), list(each.deadlines), each.due_at) for each in run.partials]
+    return Run(partials, list(run.emitted), run.emitted_at, run.n_dropped)

@@ -1,0 +1,53 @@
+"""Scope: which names a condition may use, and their types. What `condition` and `pattern` share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Callable, Mapping
+
+from hetki.events.catalogue import Catalogue
+from hetki.patterns.tree import Kind
+
+#: Turns an offset in a text into a place a person can find (`moments/late.yaml:8:24`).
+Place = Callable[[int], str]
+
+_KIND: dict[str, Kind] = {"integer": "number"}
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """`events` are the possible names of the event at hand; `steps` those of every event step that may be
+    referred to, in order. Both hold names of the catalogue only.
+    """
+
+    catalogue: Catalogue
+    events: tuple[str, ...] = ()
+    steps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    #: Steps that exist but cannot be referred to here, with the reason.
+    closed: Mapping[str, str] = field(default_factory=dict)
+
+    def kinds(self, events: tuple[str, ...], name: str) -> dict[str, Kind]:
+        """The type of a field in each of the events that have it."""
+        found: dict[str, Kind] = {}
+        for event in events:
+            kind = self.catalogue.field_type(event, name)
+            if kind is not None:
+                found[event] = _KIND.get(kind) or _plain(kind)
+        return found
+
+    def index(self, step: str) -> int:
+        """Which event step it is, counted from 0."""
+        return list(self.steps).index(step)
+
+
+def _plain(kind: str) -> Kind:
+    match kind:
+        case "text" | "number" | "boolean" | "time" | "list" | "object":
+            return kind
+        case _:
+            return "unknown"
+
+
+def shifted(place: Place, start: int) -> Place:
+    """The places of a text that starts `start` characters into another."""
+    return lambda offset: place(start + offset)
