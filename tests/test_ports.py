@@ -287,7 +287,7 @@ def test_a_plain_name_stays_inside_and_is_its_own_plain_name(name: str) -> None:
     except Invalid:
         return
     assert plain_name(plain) == plain
-    assert Path("/root/of/all", plain).resolve().is_relative_to("/root/of/all")
+    assert Path("/data/of/all", plain).resolve().is_relative_to("/data/of/all")
     assert listed(plain, "**") == (not any(part.startswith(".") for part in plain.split("/")))
 
 

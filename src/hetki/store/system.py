@@ -22,11 +22,11 @@ from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from http import HTTPStatus
-from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 from typing import Callable, Iterator
 from urllib.parse import urlsplit
 
+from hetki.dialogues.destination import host_port, is_address, is_loopback
 from hetki.errors import Fault, Invalid, NotFound, Unavailable, shown
 from hetki.store.ports import Sent
 
@@ -38,8 +38,6 @@ CACHE_KB = 16 * 1024
 ANSWER_BYTES_MAX = 64 * 1024
 RETRY_AFTER_S_MAX = 7 * 86_400.0
 
-#: One plain address: smtplib would pick one out of a list, or out of a display name, and send to that.
-_ADDRESS = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[A-Za-z0-9.\[\]:-]{1,255}", re.ASCII)
 _SQLITE_TAILS = ("", "-wal", "-shm", "-journal")
 
 
@@ -237,10 +235,11 @@ class SystemNet:
 
     def mail(self, server: str, sender: str, recipient: str, message: bytes, timeout_s: float) -> Sent:
         """TLS from the start on port 465, else STARTTLS where it is offered; loopback is trusted in plain."""
-        if not (_ADDRESS.fullmatch(sender) and _ADDRESS.fullmatch(recipient)):
+        # smtplib would pick one address out of a list and send to that
+        if not (is_address(sender) and is_address(recipient)):
             return Sent(False, 0, "address refused")
         try:
-            host, port = _host_port(server)
+            host, port = host_port(server)
             name = socket.gethostname() or "localhost"
             smtp = (
                 smtplib.SMTP_SSL(local_hostname=name, timeout=timeout_s, context=self._tls)
@@ -257,7 +256,7 @@ class SystemNet:
                     return Sent(False, status, said or _failure(error))
                 finally:
                     smtp.close()
-        except ValueError:
+        except (Invalid, ValueError):
             return Sent(False, 0, "server refused")
 
     def _http(self, url: str, timeout_s: float) -> http.client.HTTPConnection:
@@ -280,7 +279,7 @@ class SystemNet:
         if status != 220:
             return Sent(False, status, f"SMTP {status}")
         smtp.ehlo()
-        if smtp.has_extn("starttls") and not _is_loopback(server[0]):
+        if smtp.has_extn("starttls") and not is_loopback(server[0]):
             smtp.starttls(context=self._tls)
             smtp.ehlo()
         smtp.sendmail(sender, [recipient], message)
@@ -308,20 +307,6 @@ def _deadline(timeout_s: float, open_socket: Callable[[], socket.socket | None])
         yield over
     finally:
         timer.cancel()
-
-
-def _host_port(server: str) -> tuple[str, int]:
-    parts = urlsplit(f"//{server}")
-    if not parts.hostname or parts.port is None:
-        raise ValueError("it is not host:port")
-    return parts.hostname, parts.port
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _phrase(status: int) -> str:
