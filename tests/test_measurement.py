@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hetki.declarations.read import read
+from hetki.events.catalogue import SHIPPED
 from hetki.events.event import Event
 from hetki.measurement.effect import (
     NO_EFFECT,
@@ -23,9 +25,28 @@ from hetki.measurement.effect import (
     mean_difference,
     sample_ratio,
 )
-from hetki.measurement.outcome import Hit, Measured, Outcome, hits, rules, settlers
+from hetki.measurement.outcome import Hit, Measured, hits, measured, rules, settlers
+from hetki.moments.moment import MomentSpec, compile_moment
+from hetki.patterns.choices import Choice, EventWithin, parse_outcome
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+MOMENT = """
+moment: late
+title: A late order
+owner: delivery_team
+initiative: keep_our_word
+purpose: service
+identify:
+  need: When will it come?
+  steps: [{late: Delivery Delayed}]
+  expires: 20 minutes
+design: {answers: [tell_new_time]}
+analyse:
+  solved: no Contact Started within 24 hours
+  business: Order Completed within 60 days
+  guardrails: [Unsubscribed, Complaint Opened]
+"""
 
 #: A customer: decisions, and those of them with the result.
 Customers = list[tuple[int, int]]
@@ -182,13 +203,16 @@ def event(name: str, occurred_at: int = 5, properties: bytes = b"{}") -> Event:
 
 
 def test_an_event_settles_the_outcomes_that_name_it_and_that_it_fits() -> None:
+    big, faults = parse_outcome("Order Completed where total > 20 within 1 day", SHIPPED, str)
+    assert big is not None and not faults
+    contact = (Choice("Contact Started"), Choice("Complaint Opened"))
     moment = Measured(
         "late",
         "keep_our_word",
         {
-            "solved": Outcome((("Contact Started", None), ("Complaint Opened", None)), 3600, negated=True),
-            "business": Outcome((("Order Completed", lambda e: b"big" in e.properties),), 86_400),
-            "Complaint Opened": Outcome((("Complaint Opened", None),), 3600),
+            "solved": EventWithin(True, contact, 3600),
+            "business": big,
+            "Complaint Opened": EventWithin(False, contact[1:], 3600),
         },
     )
     twin = Measured("wrong", "keep_our_word", {"Complaint Opened": moment.outcomes["Complaint Opened"]})
@@ -201,5 +225,16 @@ def test_an_event_settles_the_outcomes_that_name_it_and_that_it_fits() -> None:
     waiting = settlers([moment, twin])
     assert hits(waiting, "c", event("Complaint Opened")) == [Hit(0, "c", 5), Hit(2, "c", 5)]
     assert hits(waiting, "c", event("Order Completed")) == []
-    assert hits(waiting, "c", event("Order Completed", properties=b'{"size":"big"}')) == [Hit(1, "c", 5)]
+    assert hits(waiting, "c", event("Order Completed", properties=b'{"total":21}')) == [Hit(1, "c", 5)]
     assert hits(waiting, "c", event("Page Viewed")) == []
+
+
+def test_a_declared_moment_is_judged_by_its_results_and_then_its_guardrails() -> None:
+    declared = read(MOMENT, "moments/late.yaml", MomentSpec)
+    moment, faults = compile_moment(declared, SHIPPED)
+    assert moment is not None and not faults
+    found = measured(moment)
+    assert (found.moment, found.initiative) == ("late", "keep_our_word")
+    assert list(found.outcomes) == ["solved", "business", "Unsubscribed", "Complaint Opened"]
+    assert found.outcomes["solved"] == EventWithin(True, (Choice("Contact Started"),), 86_400)
+    assert found.outcomes["Unsubscribed"] == EventWithin(False, (Choice("Unsubscribed"),), 86_400)

@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hetki.engine.report import render_report, report
+from hetki.events.catalogue import SHIPPED
 from hetki.measurement.effect import NOT_ENOUGH, Effect
-from hetki.measurement.outcome import Measured, Outcome
+from hetki.measurement.outcome import Measured
+from hetki.patterns.choices import Choice, EventWithin, parse_outcome
 
 HOUR_US = 3_600_000_000
 WHEN = pa.timestamp("us", tz="UTC")
@@ -36,15 +38,15 @@ SCHEMAS = {
     ),
 }
 Row = dict[str, object]
-SOLVED = Outcome((("Contact Started", None),), 24 * 3600, negated=True)
-BUSINESS = Outcome((("Order Completed", None),), 60 * 24 * 3600)
+SOLVED = EventWithin(True, (Choice("Contact Started"),), 24 * 3600)
+BUSINESS = EventWithin(False, (Choice("Order Completed"),), 60 * 24 * 3600)
 MOMENT = Measured("late", "keep_our_word", {"solved": SOLVED})
 LATER = 1000 * HOUR_US
 
 
-def happened(leaf: str, name: str, hour: float, properties: str = "{}") -> Row:
+def happened(leaf: str, name: str, hour: float, properties: str = "{}", context: str = "{}") -> Row:
     at = round(hour * HOUR_US)
-    told = {"identifiers": '{"user_id":"u"}', "properties": properties, "context": "{}"}
+    told = {"identifiers": '{"user_id":"u"}', "properties": properties, "context": context}
     where = {
         "leaf": leaf,
         "event_id": f"{leaf}{at}",
@@ -136,13 +138,20 @@ def test_decisions_outside_the_experiment_do_not_count() -> None:
 
 
 def test_a_condition_of_an_outcome_is_evaluated_on_the_event_itself() -> None:
-    big = Outcome((("Order Completed", lambda event: b'"size":"big"' in event.properties),), 3600)
+    text = "Order Completed where total > 20 and device = 'mobile' or Cart Viewed within 1 hour"
+    big, faults = parse_outcome(text, SHIPPED, str)
+    assert big is not None and not faults
     lake = lake_of(
-        [decided("a", 1, "answered"), decided("b", 1, "answered")],
-        [happened("a", "Order Completed", 1.5, '{"size":"big"}'), happened("b", "Order Completed", 1.5)],
+        [decided(leaf, 1, "answered") for leaf in "abcd"],
+        [
+            happened("a", "Order Completed", 1.5, '{"total":30}', '{"device":{"type":"mobile"}}'),
+            happened("b", "Order Completed", 1.5, '{"total":10}', '{"device":{"type":"mobile"}}'),
+            happened("c", "Order Completed", 1.5, '{"total":30}'),
+            happened("d", "Cart Viewed", 1.5),
+        ],
     )
     effect = report(lake, [Measured("late", "keep_our_word", {"business": big})], LATER)[-1]
-    assert (effect.measure, effect.share_answered, effect.n_answered) == ("business", 0.5, 2)
+    assert (effect.measure, effect.share_answered, effect.n_answered) == ("business", 0.5, 4)
 
 
 def test_what_a_customer_does_under_another_leaf_counts() -> None:

@@ -78,7 +78,7 @@ def _load_sums(
 
 def _load_hits(lake: duckdb.DuckDBPyConnection, moments: Sequence[Measured]) -> list[Hit]:
     waiting = settlers(moments)
-    names = sorted({name for any_of in waiting for name, _ in any_of})
+    names = sorted({choice.event for outcome in waiting for choice in outcome.choices})
     found: list[Hit] = []
     cursor = lake.execute(CANDIDATES, {"names": names})
     while rows := cursor.fetchmany(_ROWS_MAX):

@@ -10,29 +10,15 @@ elapsed, in both arms alike, so that nobody's result is judged early.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from hetki.events.event import Event
-
-#: A condition over the event at hand, compiled. It says no where SQL would say unknown.
-Fits = Callable[[Event], bool]
-
-
-#: Events that settle a result: a name with its condition (None: every such event).
-AnyOf = tuple[tuple[str, Fits | None], ...]
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """`[no] EVENT [where COND] [or EVENT ...] within DURATION`, ready to be judged.
-
-    `negated` is the leading `no`.
-    """
-
-    any_of: AnyOf
-    within_s: int
-    negated: bool = False
+from hetki.events.fields import Fields
+from hetki.moments.moment import Moment
+from hetki.patterns.choices import Choice, EventWithin
+from hetki.settings import SECOND
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -40,7 +26,7 @@ class Measured(msgspec.Struct, frozen=True):
 
     moment: str
     initiative: str
-    outcomes: dict[str, Outcome]
+    outcomes: dict[str, EventWithin]
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -61,28 +47,47 @@ class Hit(msgspec.Struct, frozen=True):
     occurred_at: int
 
 
-def settlers(moments: Sequence[Measured]) -> list[AnyOf]:
-    """What outcomes wait for, each once: moments that wait for the same share its hits."""
-    return list(dict.fromkeys(outcome.any_of for each in moments for outcome in each.outcomes.values()))
+def measured(moment: Moment) -> Measured:
+    """What a declared moment is judged by. Without an initiative it is one of its own."""
+    outcomes = {"solved": moment.solved}
+    if moment.business is not None:
+        outcomes["business"] = moment.business
+    for guardrail in moment.guardrails:
+        outcomes[" or ".join(choice.event for choice in guardrail.choices)] = guardrail
+    return Measured(moment.name, moment.initiative or moment.name, outcomes)
+
+
+def settlers(moments: Sequence[Measured]) -> list[EventWithin]:
+    """What outcomes wait for, each once: outcomes that wait for the same events share their hits."""
+    return list(_first_by_choices(moments).values())
 
 
 def rules(moments: Sequence[Measured]) -> list[Rule]:
     """Every outcome of every moment as one flat list."""
-    place = {any_of: number for number, any_of in enumerate(settlers(moments))}
-    pairs = [(each, name, outcome) for each in moments for name, outcome in each.outcomes.items()]
+    place = {choices: number for number, choices in enumerate(_first_by_choices(moments))}
     return [
-        Rule(each.moment, name, place[outcome.any_of], outcome.within_s * 1_000_000, outcome.negated)
-        for each, name, outcome in pairs
+        Rule(each.moment, name, place[outcome.choices], outcome.within_s * SECOND, outcome.negated)
+        for each in moments
+        for name, outcome in each.outcomes.items()
     ]
 
 
-def hits(waiting: Sequence[AnyOf], customer: str, event: Event) -> list[Hit]:
+def hits(waiting: Sequence[EventWithin], customer: str, event: Event) -> list[Hit]:
     """What this event settles for this customer."""
+    fields = Fields(event)
     return [
         Hit(settler, customer, event.occurred_at)
-        for settler, any_of in enumerate(waiting)
-        if any(name == event.name and (fits is None or fits(event)) for name, fits in any_of)
+        for settler, outcome in enumerate(waiting)
+        if outcome.fits(event.name, fields)
     ]
+
+
+def _first_by_choices(moments: Sequence[Measured]) -> dict[tuple[Choice, ...], EventWithin]:
+    found: dict[tuple[Choice, ...], EventWithin] = {}
+    for each in moments:
+        for outcome in each.outcomes.values():
+            found.setdefault(outcome.choices, outcome)
+    return found
 
 
 # Grain: one event with one of $names, of a customer with a decision in the experiment, after the first one.
