@@ -1,0 +1,125 @@
+"""Group commit: many requests share one durable transaction, and each learns how it ended.
+
+While one group is being committed the next one gathers, so the group grows with the load by itself. The
+queue has a bound in requests and in bytes (law 9); beyond it a request is refused, never kept waiting.
+What a commit is, the engine says (`hetki.engine.accept`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hetki.errors import Exhausted, Fault, HetkiError, Unavailable
+from hetki.events.wire import Parsed
+
+log = logging.getLogger("hetki.server")
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One request in the queue; `done` belongs to the event loop that `loop` is."""
+
+    parsed: Parsed
+    n_bytes: int
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[None]
+
+
+class Committer:
+    """One thread that commits what is queued. `commit` blocks and is durable when it returns."""
+
+    def __init__(
+        self,
+        commit: Callable[[list[Parsed]], object],
+        n_requests_max: int = 2_000,
+        n_bytes_max: int = 64 * 1024 * 1024,
+        n_events_max: int = 10_000,
+    ) -> None:
+        self._commit = commit
+        self._n_requests_max = n_requests_max
+        self._n_bytes_max = n_bytes_max
+        self._n_events_max = n_events_max
+        self._queue: deque[Waiting] = deque()
+        self._n_bytes = 0
+        self._stopping = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="hetki-committer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread. A repeat is an error."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Refuse new requests, commit what is queued, and end. Blocks; a repeat does nothing."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    async def commit(self, parsed: Parsed, n_bytes: int) -> None:
+        """Return when `parsed` is durable. `n_bytes` is what it weighs in the queue.
+
+        Raises `Exhausted` when the queue is full, `Unavailable` when its group could not be committed; then
+        nothing of it is kept and the sender may send it again.
+        """
+        loop = asyncio.get_running_loop()
+        waiting = Waiting(parsed, n_bytes, loop, loop.create_future())
+        with self._changed:
+            if self._stopping:
+                raise Unavailable(Fault("server", "a request while it stops", "sent again in a moment"))
+            if len(self._queue) >= self._n_requests_max or (
+                self._queue and self._n_bytes + n_bytes > self._n_bytes_max
+            ):
+                full = f"{len(self._queue)} requests, {self._n_bytes} bytes"
+                raise Exhausted(Fault("queue", full, "shorter", "send it again in a moment"))
+            self._queue.append(waiting)
+            self._n_bytes += n_bytes
+            self._changed.notify()
+        await waiting.done
+
+    def _run(self) -> None:
+        while group := self._taken():
+            error: HetkiError | None = None
+            try:
+                self._commit([waiting.parsed for waiting in group])
+            except Exception as cause:
+                log.exception("commit failed n_requests=%d", len(group))
+                fault = Fault("journal", "a commit that failed", "sent again in a moment")
+                error = cause if isinstance(cause, Unavailable) else Unavailable(fault)
+            by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+            for waiting in group:
+                by_loop.setdefault(waiting.loop, []).append(waiting.done)
+            for loop, futures in by_loop.items():
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(_resolve, futures, error)
+
+    def _taken(self) -> list[Waiting]:
+        """The next group, waiting for one; empty when stopped and drained."""
+        with self._changed:
+            while not self._queue and not self._stopping:
+                self._changed.wait()
+            group: list[Waiting] = []
+            n_events = 0
+            while self._queue and n_events < self._n_events_max:
+                waiting = self._queue.popleft()
+                self._n_bytes -= waiting.n_bytes
+                n_events += len(waiting.parsed.events) + len(waiting.parsed.rejected)
+                group.append(waiting)
+            return group
+
+
+def _resolve(futures: list[asyncio.Future[None]], error: HetkiError | None) -> None:
+    """Tell each request of a group how it ended; one whose sender went away is cancelled by then."""
+    for future in futures:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(Unavailable(*error.faults))
