@@ -20,7 +20,7 @@ TABLE = """
 
 # Who the customer is, and what was seen
 Customer Identified: email! phone! name! first_name! last_name! birthday:t! gender! address:o!
-  age:i! avatar! username! title company:o created_at:t plan language time_zone website!
+  age:i! avatar! username! title company:o created_at:t plan language timezone website!
 Customer Aliased: previous_id
 Account Joined: group_id name industry employees:i plan website email! phone! address:o
 Page Viewed: name category path referrer search title url keywords:l

@@ -1,0 +1,172 @@
+"""Project: a CX project as the engine uses it. `load` reads a folder, checks all of it, and compiles it.
+
+`files` reads each declaration alone, `across` compares them, and this file puts them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import time
+
+from hetki.consent.purpose import Purpose
+from hetki.consent.source import Source
+from hetki.decisions.action import Action, ContactPolicy, Weights
+from hetki.decisions.contact import read_cap, read_quiet_hours
+from hetki.declarations.tree import in_order
+from hetki.dialogues.destination import Destination
+from hetki.dialogues.template import Template, parse
+from hetki.engine import across
+from hetki.engine.files import TOML, Examples, Files, read_files
+from hetki.errors import Fault, Invalid
+from hetki.events.catalogue import SHIPPED, Catalogue
+from hetki.measurement.initiative import Initiative
+from hetki.moments.moment import Moment, MomentSpec, compile_moment
+from hetki.patterns.choices import Choice
+from hetki.patterns.condition import Condition, step_fields
+from hetki.patterns.types import CUSTOMER
+from hetki.settings import Settings
+from hetki.store.ports import Disk
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """Every declaration by name, checked and compiled. A moment without an initiative is one by itself.
+
+    `eligible` holds the conditions of answers by (moment, action); caps read (n_max, period_s); `traits`
+    are the customer's traits that anything refers to; `content_hash` changes with any byte of any file
+    that can change a result (32 hex characters). `examples` are (path, examples).
+    """
+
+    settings: Settings
+    purposes: dict[str, Purpose]
+    sources: dict[str, Source]
+    destinations: dict[str, Destination]
+    contact: ContactPolicy
+    contact_cap: tuple[int, int] | None
+    quiet_hours: tuple[time, time] | None
+    weights: Weights
+    catalogue: Catalogue
+    initiatives: dict[str, Initiative]
+    moments: dict[str, Moment]
+    actions: dict[str, Action]
+    action_caps: dict[str, tuple[int, int]]
+    templates: dict[str, Template]
+    eligible: dict[tuple[str, str], Condition]
+    traits: frozenset[str]
+    content_hash: str
+    files: Files
+
+
+def load(disk: Disk) -> Project:
+    """The project in a folder. Raises `Invalid` with all faults of all files, `NotFound` if there is none."""
+    files = read_files(disk)
+    faults = list(files.faults)
+    catalogue = _catalogue(files, faults)
+    templates = _templates(files, faults)
+    moments = _moments(files, catalogue, templates, faults)
+    eligible, found = across.compile_eligible(files, moments, catalogue)
+    faults += found
+    faults += across.check_toml(files)
+    faults += across.check_names(files)
+    faults += across.check_sources(files)
+    faults += across.check_actions(files, templates)
+    faults += across.check_moments(files, moments, disk)
+    faults += across.check_templates(files, moments, templates, catalogue)
+    faults += across.check_traits(files, moments, catalogue)
+    if faults:
+        raise Invalid(*in_order(list(dict.fromkeys(faults))))
+    toml = files.toml.value
+    assert toml is not None, "a hetki.toml without faults has a value"
+    actions = {spec.action: spec for spec, _ in files.actions.read()}
+    cap, quiet = toml.contact.cap, toml.contact.quiet_hours
+    return Project(
+        settings=toml.hetki,
+        purposes=toml.purposes,
+        sources={spec.source: spec for spec, _ in files.sources.read()},
+        destinations=toml.destinations,
+        contact=toml.contact,
+        contact_cap=read_cap(cap, TOML) if cap else None,
+        quiet_hours=read_quiet_hours(quiet, TOML) if quiet else None,
+        weights=toml.decisions,
+        catalogue=catalogue,
+        initiatives={spec.initiative: spec for spec, _ in files.initiatives.read()},
+        moments=moments,
+        actions=actions,
+        action_caps={name: read_cap(each.cap, name) for name, each in actions.items() if each.cap},
+        templates=templates,
+        eligible=eligible,
+        traits=_traits(moments, eligible, templates),
+        content_hash=files.content_hash,
+        files=files,
+    )
+
+
+def examples(project: Project) -> list[tuple[str, Examples]]:
+    """The declared examples with the paths of their files."""
+    return [(declared.path, spec) for spec, declared in project.files.examples.read()]
+
+
+def _catalogue(files: Files, faults: list[Fault]) -> Catalogue:
+    """The shipped catalogue with the project's additions, those without faults."""
+    catalogue = SHIPPED
+    for spec, declared in files.events.read():
+        try:
+            catalogue = catalogue.extended([spec])
+        except Invalid as error:
+            for fault in error.faults:
+                field = fault.where.removeprefix(f"{spec.event}.")
+                where = declared.where("fields", field)
+                if field not in spec.fields:
+                    where = declared.where("personal", spec.personal.index(field))
+                faults.append(replace(fault, where=where))
+    return catalogue
+
+
+def _templates(files: Files, faults: list[Fault]) -> dict[str, Template]:
+    parsed: dict[str, Template] = {}
+    for name, texts in files.templates.items():
+        template, found = parse(name, texts)
+        faults.extend(found)
+        if template is not None:
+            parsed[name] = template
+    return parsed
+
+
+def _moments(
+    files: Files, catalogue: Catalogue, templates: Mapping[str, Template], faults: list[Fault]
+) -> dict[str, Moment]:
+    compiled: dict[str, Moment] = {}
+    for spec, declared in files.moments.read():
+        moment, found = compile_moment(declared, catalogue, _captures(files, spec, templates))
+        faults.extend(found)
+        if moment is not None:
+            compiled[moment.name] = replace(moment, initiative=moment.initiative or moment.name)
+    return compiled
+
+
+def _captures(files: Files, spec: MomentSpec, templates: Mapping[str, Template]) -> set[tuple[str, str]]:
+    """The fields of steps that the answers of a moment read, in conditions and templates."""
+    wanted: set[tuple[str, str]] = set()
+    for action, _ in files.actions.read():
+        if action.action in spec.design.answers:
+            wanted |= set(step_fields(action.eligible)) if action.eligible else set()
+            if action.template in templates:
+                wanted |= {use for use in templates[action.template].uses if use[0] != CUSTOMER}
+    return wanted
+
+
+def _traits(
+    moments: Mapping[str, Moment],
+    eligible: Mapping[tuple[str, str], Condition],
+    templates: Mapping[str, Template],
+) -> frozenset[str]:
+    """The customer's traits that any declaration refers to: no other is kept."""
+    conditions = list(eligible.values())
+    for moment in moments.values():
+        choices: list[Choice] = [choice for step in moment.pattern.steps for choice in step.choices]
+        conditions += [choice.where for choice in choices if choice.where]
+        conditions += [moment.pattern.who] if moment.pattern.who else []
+    named = {name for condition in conditions for name in across.traits_of(condition)}
+    printed = {field for each in templates.values() for root, field in each.uses if root == CUSTOMER}
+    return frozenset(named | printed)
