@@ -165,5 +165,3 @@ def masked(text: str, at: int) -> str:
             depth = max(depth + (character == "(") - (character == ")"), 0)
             out.append("\0" if depth or character == ")" else character)
     return "".join(out)
-
-

@@ -33,6 +33,8 @@ def observe(pattern: Pattern, run: Run, seen: Seen, traits: Mapping[str, object]
     The run is changed in place: the caller owns it. The event must be later in total order than any seen
     before, and its instant later than any `until` that was settled; older ones need a fold from the start.
     """
+    if seen.name not in pattern.names:
+        return []
     matches: list[Match] = []
     if run.partials:
         kept = []
@@ -99,8 +101,6 @@ def step(
     moved, matches = copied(run), []
     settled = advance_to - lateness_s * SECOND
     for seen in sorted(batch, key=_order_key):
-        if seen.name not in pattern.names:
-            continue
         if moved.partials:
             matches += settle(pattern, moved, min(settled, seen.occurred_at - 1))
         matches += observe(pattern, moved, seen, traits)

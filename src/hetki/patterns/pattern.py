@@ -1,9 +1,9 @@
 """Pattern: the steps of a moment, compiled. Start here, then `matcher` for what they mean.
 
-    - late: Delivery Delayed where n_minutes >= 15              an event step
-    - no tracked: Order Tracked                                 absent until the next event step
-    - no answered: Chat Started, for 10 minutes [after late]    absent for a time
-    - no delivered: Order Delivered, by late.promised_at        absent until a time that an event named
+- late: Delivery Delayed where n_minutes >= 15              an event step
+- no tracked: Order Tracked                                 absent until the next event step
+- no answered: Chat Started, for 10 minutes [after late]    absent for a time
+- no delivered: Order Delivered, by late.promised_at        absent until a time that an event named
 """
 
 from __future__ import annotations
@@ -178,9 +178,7 @@ def _misnamed(name: str, names: set[str], at: str) -> list[Fault]:
     return []
 
 
-def _read_absence(
-    name: str, text: str, scope: Scope, place: Place, faults: list[Fault]
-) -> Absence | None:
+def _read_absence(name: str, text: str, scope: Scope, place: Place, faults: list[Fault]) -> Absence | None:
     """An absence; what follows its events decides from where and until when it is watched."""
     if not scope.steps:
         must = "a step after an event step: a moment starts with an event"
@@ -225,7 +223,7 @@ def _absence(
     inner = replace(
         scope,
         steps={step: scope.steps[step] for step in steps[: anchor + 1]},
-        closed=dict.fromkeys(steps[anchor + 1:], reason),
+        closed=dict.fromkeys(steps[anchor + 1 :], reason),
     )
     return Absence(name, anchor, len(steps), checked(groups, inner, place, faults), for_s, by)
 

@@ -1,0 +1,361 @@
+"""The matcher, as stories: a line of steps, a line of events, and what fires (see `streams`).
+
+That any split is equal, and that the definition agrees, is in `test_matcher_random`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from streams import FAR, events_of, fires, pattern_of, shown
+
+from hetki.patterns import matcher
+from hetki.patterns.run import Run, packed
+from hetki.settings import SECOND
+
+AB = "a: A | b: B"
+STORIES = """
+one step is enough
+    a: A
+    0 A, 5 B, 9 A
+    -> 0: a0; 9: a9
+a later event fulfils the next step
+    a: A | b: B
+    0 A, 60 B
+    -> 60: a0 b60
+an earlier one does not
+    a: A | b: B
+    0 B, 60 A
+    -> nothing
+what stands between does not matter
+    a: A | b: B
+    0 A, 1 X, 2 C, 60 B
+    -> 60: a0 b60
+the first that fits is bound
+    a: A | b: B
+    0 A, 60 B, 70 B
+    -> 60: a0 b60
+every start has its own
+    a: A | b: B
+    0 A, 1 A, 60 B
+    -> 60: a0 b60; 60: a1 b60
+one event of several
+    a: A or B
+    0 B, 1 A, 2 C
+    -> 0: a0; 1: a1
+a where that is unknown is not true
+    a: A where v >= 2
+    0 A, 1 A v=1, 2 A v=2
+    -> 2: a2
+a where back to an earlier step
+    a: A | b: B where k = a.k
+    0 A k=x, 1 A k=y, 2 B k=y
+    -> 2: a1 b2
+a step compares its time
+    a: A | b: B where occurred_at - a.occurred_at > 9
+    0 A, 9 B, 10 B
+    -> 10: a0 b10
+within is inclusive
+    a: A | b: B; within: 60 seconds
+    0 A, 60 B
+    -> 60: a0 b60
+and ends there
+    a: A | b: B; within: 60 seconds
+    0 A, 61 B
+    -> nothing
+within is from the first event step to the last
+    a: A | b: B | c: C; within: 60 seconds
+    0 A, 50 B, 61 C
+    -> nothing
+one event binds one step and may start anew
+    a: A | b: A
+    0 A, 1 A, 2 A
+    -> 1: a0 b1; 2: a1 b2
+two partials bind the same event
+    a: A | b: B | c: C
+    0 A, 1 A, 2 B, 3 C
+    -> 3: a0 b2 c3; 3: a1 b2 c3
+## Absence between two steps
+a bare absence holds
+    a: A | no x: X | b: B
+    0 A, 60 B
+    -> 60: a0 b60
+a bare absence is broken
+    a: A | no x: X | b: B
+    0 A, 30 X, 60 B
+    -> nothing
+only for the starts before
+    a: A | no x: X | b: B
+    0 A, 30 X, 40 A, 60 B
+    -> 60: a40 b60
+before the step it follows it means nothing
+    a: A | b: B | no x: X | c: C
+    0 A, 1 X, 2 B, 3 C
+    -> 3: a0 b2 c3
+a broken absence with a where
+    a: A | no x: X where k = a.k | b: B
+    0 A k=x, 1 X k=y, 2 X, 3 B
+    -> 3: a0 b3
+forbidden and next at once: it breaks
+    a: A | no x: B where v = 1 | b: B
+    0 A, 1 B v=1, 2 B v=2
+    -> nothing
+## Absence for a time, in the middle
+the next step waits for the end
+    a: A | no x: X, for 10 seconds | b: B
+    0 A, 5 B, 11 B
+    -> 11: a0 b11
+strictly after the deadline
+    a: A | no x: X, for 10 seconds | b: B
+    0 A, 10 B, 12 B
+    -> 12: a0 b12
+an event at the deadline breaks
+    a: A | no x: X, for 10 seconds | b: B
+    0 A, 10 X, 12 B
+    -> nothing
+an event after it does not
+    a: A | no x: X, for 10 seconds | b: B
+    0 A, 11 X, 12 B
+    -> 12: a0 b12
+then an event of the same kind may follow
+    a: A | no x: B, for 10 seconds | b: B
+    0 A, 11 B
+    -> 11: a0 b11
+watched from an earlier step on
+    a: A | b: B | no x: X, for 10 seconds after a | c: C
+    0 A, 2 X, 3 B, 12 C
+    -> nothing
+and over before the next
+    a: A | b: B | no x: X, for 10 seconds after a | c: C
+    0 A, 3 B, 9 C, 11 X, 12 C
+    -> 12: a0 b3 c12
+what it forbids cannot bind either
+    a: A | b: B | no x: B, for 10 seconds after a | c: C
+    0 A, 3 B, 12 C
+    -> nothing
+## Absence at the end
+silence
+    a: A | no x: X, for 10 seconds
+    0 A
+    -> 10: a0
+no silence
+    a: A | no x: X, for 10 seconds
+    0 A, 10 X
+    -> nothing
+too late to break it
+    a: A | no x: X, for 10 seconds
+    0 A, 11 X
+    -> 10: a0
+an event of the start's instant, after it in order, breaks
+    a: A | no x: X, for 10 seconds
+    0 A, 0 X
+    -> nothing
+one before it in order does not
+    a: A | no x: X, for 10 seconds
+    0 X, 0 A
+    -> 10: a0
+silence after two steps
+    a: A | b: B | no x: X, for 10 seconds
+    0 A, 5 X, 6 B
+    -> 16: a0 b6
+silence after the first of two
+    a: A | b: B | no x: X, for 10 seconds after a
+    0 A, 6 B
+    -> 10: a0 b6
+which was over before the second
+    a: A | b: B | no x: X, for 10 seconds after a
+    0 A, 11 X, 16 B
+    -> 16: a0 b16
+within does not cover the silence
+    a: A | b: B | no x: X, for 1 hour; within: 9 seconds
+    0 A, 9 B
+    -> 3609: a0 b9
+several absences must all hold
+    a: A | no x: X, for 10 seconds | no y: Y, for 20 seconds
+    0 A, 100 A, 115 Y, 200 A, 205 X
+    -> 20: a0
+the last deadline counts
+    a: A | no x: X, for 20 seconds | no y: Y, for 10 seconds
+    0 A, 15 Y
+    -> 20: a0
+a restart is a start
+    a: A | no x: A, for 10 seconds
+    0 A, 5 A
+    -> 15: a5
+two silences end in their order
+    a: A | no x: X, by a.due
+    0 A due=50, 1 A due=40
+    -> 40: a1; 50: a0
+## Absence by a time that an event named
+by a promised time
+    a: A | no x: X, by a.due
+    0 A due=30
+    -> 30: a0
+kept in time
+    a: A | no x: X, by a.due
+    0 A due=30, 30 X
+    -> nothing
+kept too late
+    a: A | no x: X, by a.due
+    0 A due=30, 31 X
+    -> 30: a0
+no promise, no moment
+    a: A | no x: X, by a.due
+    0 A, 1 A due=soon
+    -> nothing
+promised for the past
+    a: A | no x: X, by a.due
+    50 A due=30, 51 X
+    -> 50: a50
+the last event is later than the promise
+    a: A | b: B | no x: X, by a.due
+    0 A due=30, 50 B, 51 X
+    -> 50: a0 b50
+watched from the promise on
+    a: A | b: B | no x: X, by a.due
+    0 A due=30, 10 X, 20 B
+    -> nothing
+a promise in the middle
+    a: A | no x: X, by a.due | b: B
+    0 A due=30, 30 B, 31 B
+    -> 31: a0 b31
+by the second step's time
+    a: A | b: B | no x: X, by b.due
+    0 A, 1 X, 2 B due=9
+    -> 9: a0 b2
+## Repetition
+once per field
+    a: A; repeat: once per a.k
+    0 A k=x, 1 A k=y, 2 A k=x
+    -> 0: a0; 1: a1
+a missing key equals no other
+    a: A; repeat: once per a.k
+    0 A, 1 A
+    -> 0: a0; 1: a1
+1 and 1.0 are one key
+    a: A; repeat: once per a.v
+    0 A v=1, 1 A v=1.0, 2 A v=2
+    -> 0: a0; 2: a2
+once per period
+    a: A; repeat: once per 10 seconds
+    0 A, 9 A, 10 A, 15 A, 20 A
+    -> 0: a0; 10: a10; 20: a20
+what is suppressed does not count
+    a: A; repeat: once per 10 seconds
+    0 A, 6 A, 12 A
+    -> 0: a0; 12: a12
+in order of emission
+    a: A | no x: X, by a.due; repeat: once per a.k
+    0 A k=x due=50, 1 A k=x due=40
+    -> 40: a1
+a tie is the earlier start's
+    a: A | b: B; repeat: once per b.k
+    0 A, 1 A, 2 B k=x
+    -> 2: a0 b2
+## Ties of time are ordered by source, then sequence, then message id
+a tie in order
+    a: A | b: B
+    5 A, 5 B
+    -> 5: a5 b5
+a tie ordered by source
+    a: A | b: B
+    5 A from=q, 5 B from=p
+    -> nothing
+"""
+
+
+def told(text: str) -> list[tuple[str, str, dict[str, str], str, list[str]]]:
+    """Stories as (title, steps, options, events, what fires)."""
+    lines = [line for line in text.splitlines() if line and not line.startswith("##")]
+    stories = []
+    for title, declared, events, fired in (lines[n : n + 4] for n in range(0, len(lines), 4)):
+        steps, *options = declared.split(";")
+        named = dict(each.strip().split(": ", 1) for each in options)
+        expected = fired.strip().removeprefix("-> ")
+        stories.append((title, steps, named, events, [] if expected == "nothing" else expected.split("; ")))
+    return stories
+
+
+@pytest.mark.parametrize(
+    ("steps", "options", "line", "expected"),
+    [story[1:] for story in told(STORIES)],
+    ids=[story[0] for story in told(STORIES)],
+)
+def test_story(steps: str, options: dict[str, str], line: str, expected: list[str]) -> None:
+    assert fires(pattern_of(steps, **options), line) == expected
+
+
+def test_who_is_judged_at_the_first_step() -> None:
+    pattern = pattern_of(AB, who="customer.plan = 'private'")
+    run = Run()
+    first, second, third = events_of("0 A, 1 A, 2 B")
+    assert matcher.observe(pattern, run, first, {"plan": "private"}) == []
+    assert matcher.observe(pattern, run, second, {"plan": "company"}) == []
+    assert shown(matcher.observe(pattern, run, third, {"plan": "company"})) == ["2: a0 b2"]
+    assert packed(run) is None
+
+
+def test_an_absence_waits_for_late_events() -> None:
+    pattern = pattern_of("a: A | no x: X, for 10 seconds")
+    run, matches = matcher.step(pattern, Run(), events_of("0 A"), 14 * SECOND, lateness_s=5)
+    assert matches == [] and matcher.next_due(run) == 10 * SECOND
+    later, matches = matcher.step(pattern, run, [], 15 * SECOND, lateness_s=5)
+    assert shown(matches) == ["10: a0"] and packed(later) is None
+    assert matches[0].deadline == 10 * SECOND
+    # The pure form left what it was given: it can be moved again, and gives the same.
+    assert shown(matcher.step(pattern, run, [], 15 * SECOND, lateness_s=5)[1]) == ["10: a0"]
+
+
+def test_captured_values_are_those_that_are_read() -> None:
+    pattern = pattern_of("a: A | b: B where k = a.k", repeat="once per b.v")
+    (match,) = matcher.step(pattern, Run(), events_of("0 A k=x v=1, 2 B k=x v=7"), FAR, 0)[1]
+    assert [bound.values for bound in match.bound] == [{"k": "x"}, {"v": 7.0}]
+    assert match.repeat_key == 7.0
+
+
+def test_a_number_beyond_64_bits_can_be_stored() -> None:
+    assert matcher.storable({"n": [10**30, 5], "m": 2**63}) == {"n": [None, 5], "m": None}
+
+
+def test_withdrawn_consent_drops_what_is_open() -> None:
+    pattern = pattern_of("a: A | b: B | no x: X, for 10 seconds")
+    run = Run()
+    for each in events_of("0 A, 1 B, 20 A, 21 B, 22 A"):
+        matcher.observe(pattern, run, each, {})
+    matcher.withdraw(run, 25 * SECOND)
+    assert shown(matcher.settle(pattern, run, FAR * SECOND)) == ["11: a0 b1"]
+    assert packed(run) is None
+
+
+def test_withdrawal_at_the_very_deadline_drops_it() -> None:
+    pattern = pattern_of("a: A | no x: X, for 10 seconds")
+    run = Run()
+    matcher.observe(pattern, run, events_of("0 A")[0], {})
+    matcher.withdraw(run, 10 * SECOND)
+    assert packed(run) is None
+
+
+def test_open_partials_are_bounded_and_counted() -> None:
+    starts = ", ".join(f"{n} A" for n in range(matcher.OPEN_MAX + 2))
+    run, matches = matcher.step(pattern_of(AB), Run(), events_of(f"{starts}, 100 B"), 100 * SECOND, 0)
+    assert [match.bound[0].occurred_at // SECOND for match in matches] == list(range(2, matcher.OPEN_MAX + 2))
+    assert run.n_dropped == 2
+
+
+def test_the_bound_counts_only_what_is_open_then() -> None:
+    starts = ", ".join(f"{n} A" for n in range(matcher.OPEN_MAX))
+    line = f"{starts}, 75 A, 76 B"
+    dead = matcher.step(pattern_of(AB, within="11 seconds"), Run(), events_of(line), 80 * SECOND, 0)
+    assert dead[0].n_dropped == 0 and shown(dead[1]) == ["76: a75 b76"]
+    # Silences that are over, and only wait for late events, are not open either.
+    over = matcher.step(
+        pattern_of("a: A | no x: X, for 5 seconds"), Run(), events_of(line), 80 * SECOND, 1000
+    )
+    assert over[0].n_dropped == 0 and len(over[0].partials) == matcher.OPEN_MAX + 1
+
+
+def test_an_idle_run_is_nothing_and_a_waiting_one_is_small() -> None:
+    assert packed(matcher.step(pattern_of(AB), Run(), events_of("0 X, 1 B"), FAR, 0)[0]) is None
+    run, _ = matcher.step(pattern_of("a: A | no x: X, for 1 day"), Run(), events_of("0 A"), SECOND, 0)
+    assert len(msgspec.msgpack.encode(packed(run))) < 80
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(run), type=Run) == run
