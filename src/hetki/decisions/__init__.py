@@ -1,1 +1,1 @@
-"""Decisions: which answer, and why. Start at `decide`."""
+"""Decisions: which answer, and why. Start at `question`, then `decide`."""

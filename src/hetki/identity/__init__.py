@@ -1,1 +1,1 @@
-"""Identity: one customer out of fragments, as a view over evidence. Start at `identifier`, `link`, `resolve`."""
+"""Identity: one customer out of fragments, as a view over evidence. Start at `identifier`, then `resolve`."""

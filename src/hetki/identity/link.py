@@ -41,9 +41,7 @@ class Evidence(msgspec.Struct, frozen=True):
     links: list[Link]
 
 
-def make_link(
-    kind: LinkKind, a: NodeId, b: NodeId, linked_at: int, cause: bytes, once: bytes = b""
-) -> Link:
+def make_link(kind: LinkKind, a: NodeId, b: NodeId, linked_at: int, cause: bytes, once: bytes = b"") -> Link:
     """A link between two nodes; equal pairs of one kind (and `once`) have equal ids, in any order."""
     low, high = sorted((a, b))
     link_id = blake2b(kind.encode() + low + high + once, digest_size=16).digest()
@@ -76,5 +74,3 @@ def evidence(key: bytes, event: Event, event_id: bytes) -> Evidence:
     if "phone" in names:
         link("phone", identifier(key, "phone", names["phone"]))
     return Evidence(leaf, found, links)
-
-

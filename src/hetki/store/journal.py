@@ -109,7 +109,9 @@ class Journal:
 
     def head(self) -> tuple[int, bytes]:
         """The last position and its chain; 0 and the origin of the chain when empty."""
-        row = self._db.execute("SELECT position, chain FROM journal ORDER BY position DESC LIMIT 1").fetchone()
+        row = self._db.execute(
+            "SELECT position, chain FROM journal ORDER BY position DESC LIMIT 1"
+        ).fetchone()
         return (row[0], row[1]) if row else (0, ORIGIN)
 
     def has_statements_after(self, position: int) -> bool:
@@ -217,7 +219,9 @@ class Journal:
                 body = cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], event_id)
             except InvalidTag as error:
                 where = f"{FILE}: row {position} at byte {frame_offset}"
-                fault = Fault(where, "bytes that its key does not open", "what was once sealed", "hetki verify")
+                fault = Fault(
+                    where, "bytes that its key does not open", "what was once sealed", "hetki verify"
+                )
                 raise Invalid(fault) from error
         return Stored(Kind(kind), leaf, event_id, position, frame_offset, received_at, body)
 

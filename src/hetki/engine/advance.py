@@ -1,0 +1,195 @@
+"""Advance: from the journal to decisions, one micro-batch and one transaction at a time.
+
+Each batch is read, deduplicated, stitched, folded and decided; projections, deeds, outbox and the position
+are committed together. A crash folds again from the last position, with the same result and no effect
+twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from hetki import __version__
+from hetki.engine.commands import Activated, Merge, Replayed, Unmerge, read_command
+from hetki.engine.deciding import Decided, apply_repairs, decide_all
+from hetki.engine.engine import Engine
+from hetki.engine.folding import Folding, fold_batch, pass_time, read_event, refold
+from hetki.engine.stitching import stitch
+from hetki.events.event import EventId
+from hetki.events.wire import Rejected
+from hetki.identity.link import evidence
+from hetki.moments.fold import Fact
+from hetki.store.journal import Kind, Stored
+from hetki.store.sqlite import transaction
+from hetki.store.state import Progress
+
+#: Entries in one transaction: batching costs latency and gains throughput.
+BATCH_MAX = 2_000
+#: Customers folded again in one transaction when the declarations have changed.
+REFOLD_MAX = 500
+
+_rejected = msgspec.msgpack.Decoder(Rejected)
+
+
+class Advanced(msgspec.Struct, frozen=True):
+    """What an advance came to. `is_behind`: there is more in the journal."""
+
+    position: int
+    advance_to: int
+    n_entries: int = 0
+    n_caught: int = 0
+    n_decided: int = 0
+    is_behind: bool = False
+
+
+def advance(engine: Engine, batch_max: int = BATCH_MAX) -> Advanced:
+    """Fold and decide all that the journal holds, and let time pass to now."""
+    activate(engine)
+    n_entries = n_caught = n_decided = 0
+    while True:
+        once = advance_once(engine, batch_max)
+        n_entries, n_caught = n_entries + once.n_entries, n_caught + once.n_caught
+        n_decided += once.n_decided
+        if not once.is_behind:
+            return Advanced(once.position, once.advance_to, n_entries, n_caught, n_decided)
+
+
+def advance_once(engine: Engine, batch_max: int = BATCH_MAX) -> Advanced:
+    """One micro-batch in one transaction. Raises `Unavailable`; then nothing of it has happened."""
+    now = engine.clock.now()
+    with transaction(engine.db):
+        before = engine.state.progress() or Progress(0, 0, engine.program.version)
+        stored = engine.journal.read(before.position, batch_max)
+        is_behind = len(stored) >= batch_max
+        advance_to = max(before.advance_to, stored[-1].received_at if is_behind else now)
+        folding = fold_entries(engine, stored, advance_to)
+        decided = decide_all(
+            engine.project,
+            engine.program,
+            engine.state,
+            engine.ledger,
+            folding.caught,
+            folding.folded,
+            max(now, advance_to),
+        )
+        apply_repairs(engine.state, engine.ledger, folding.repairs, advance_to)
+        position = stored[-1].position if stored else before.position
+        after = Progress(position, advance_to, engine.program.version)
+        engine.state.save_progress(after)
+        _log(engine, after, len(stored), len(folding.caught), decided, folding)
+    return Advanced(position, advance_to, len(stored), len(folding.caught), decided.n_decided, is_behind)
+
+
+def activate(engine: Engine) -> None:
+    """Bring the states under the present declarations, if they were folded under others.
+
+    Every customer is folded again under the new ones; what they would have caught long ago is missed.
+    """
+    progress = engine.state.progress()
+    if progress is None or progress.program == engine.program.version:
+        return
+    engine.acceptor.command(Activated(engine.program.version, engine.clock.now()))
+    last = b""
+    while True:
+        with transaction(engine.db):
+            customers = engine.state.customers_after(last, REFOLD_MAX)
+            again = dict.fromkeys(customers, "declarations changed")
+            folding = refold(engine.journal, engine.state, engine.program, again, progress.advance_to)
+            decide_all(
+                engine.project,
+                engine.program,
+                engine.state,
+                engine.ledger,
+                folding.caught,
+                folding.folded,
+                engine.clock.now(),
+            )
+            apply_repairs(engine.state, engine.ledger, folding.repairs, engine.clock.now())
+            if not customers:
+                after = Progress(progress.position, progress.advance_to, engine.program.version)
+                engine.state.save_progress(after)
+                return
+        last = customers[-1]
+
+
+def fold_entries(engine: Engine, stored: Sequence[Stored], advance_to: int) -> Folding:
+    """Derive everything of one micro-batch, saved in the caller's transaction; decide nothing."""
+    state = engine.state
+    facts = _new_facts(engine, [each for each in stored if each.kind is Kind.EVENT])
+    found = [evidence(engine.keys.node, fact.event, fact.event_id) for fact in facts]
+    commands: list[tuple[bytes, Merge | Unmerge]] = []
+    for each in stored:
+        if each.kind is Kind.COMMAND and each.body is not None:
+            command = read_command(each.body)
+            if isinstance(command, (Merge, Unmerge)):
+                commands.append((each.event_id, command))
+            elif isinstance(command, Replayed):
+                state.mark_replayed(command.rejected_id, command.said_at)
+        elif each.kind is Kind.REJECTED and each.body is not None:
+            _list_rejected(engine, each, each.body)
+    stitched = stitch(state, found, commands)
+    folding = fold_batch(engine.journal, state, engine.program, facts, stitched, advance_to)
+    caught, repairs, folded = list(folding.caught), list(folding.repairs), dict(folding.folded)
+    while True:
+        passed = pass_time(state, engine.program, advance_to)
+        if not passed.folded:
+            return Folding(caught, repairs, folded, folding.n_late)
+        caught.extend(passed.caught)
+        folded.update(passed.folded)
+
+
+def _new_facts(engine: Engine, stored: Sequence[Stored]) -> list[Fact]:
+    """The events that were not folded before; of repeats, the first accepted copy."""
+    first: dict[EventId, Stored] = {}
+    for each in stored:
+        first.setdefault(each.event_id, each)
+    seen = engine.state.seen(first)
+    new = [each for event_id, each in first.items() if event_id not in seen]
+    engine.state.count("duplicates", len(stored) - len(new))
+    engine.state.count("events", len(new))
+    engine.state.add_events([(each.event_id, each.leaf, (each.position, each.frame_offset)) for each in new])
+    facts: list[Fact] = []
+    for each in new:
+        event = read_event(each)
+        if event is not None:
+            facts.append(Fact(event, each.event_id, each.leaf))
+    return facts
+
+
+def _list_rejected(engine: Engine, stored: Stored, body: bytes) -> None:
+    rejected = _rejected.decode(body)
+    fault = rejected.fault
+    engine.state.add_rejected(
+        [
+            (
+                stored.event_id.hex(),
+                rejected.source,
+                rejected.received_at,
+                fault.where,
+                fault.got,
+                fault.must,
+                fault.hint,
+                stored.position,
+                stored.frame_offset,
+            )
+        ]
+    )
+
+
+def _log(
+    engine: Engine, progress: Progress, n_entries: int, n_caught: int, decided: Decided, folding: Folding
+) -> None:
+    """Write the advance log, unless nothing but time has moved."""
+    engine.state.count("late", folding.n_late)
+    if n_entries or n_caught:
+        engine.ledger.log_advance(
+            progress.position,
+            progress.advance_to,
+            n_entries,
+            n_caught,
+            decided.n_decided,
+            __version__,
+            progress.program,
+        )

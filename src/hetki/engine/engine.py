@@ -1,0 +1,94 @@
+"""Engine: one opened project, its stores and its ports, as every command finds them.
+
+`open_engine` is the only place where the parts are put together.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hetki.engine.accept import Acceptor, Keys, load_keys
+from hetki.engine.project import Project
+from hetki.moments.fold import Program
+from hetki.moments.moment import Moment
+from hetki.store.journal import Journal
+from hetki.store.ledger import Ledger
+from hetki.store.ports import Chance, Clock, Disk
+from hetki.store.secrets import Secrets
+from hetki.store.state import FILE, State
+
+#: The source of the engine's own events.
+OWN_SOURCE = "hetki"
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A project with its journal, state and ports. `db` is the connection of state and ledger."""
+
+    project: Project
+    program: Program
+    disk: Disk
+    clock: Clock
+    keys: Keys
+    journal: Journal
+    acceptor: Acceptor
+    db: sqlite3.Connection
+    state: State
+    ledger: Ledger
+    environment: Mapping[str, str]
+
+
+def open_engine(
+    project: Project, disk: Disk, clock: Clock, chance: Chance, environment: Mapping[str, str]
+) -> Engine:
+    """Open (or create) the stores of a project on a disk. Raises `Unavailable`.
+
+    `environment` holds the secrets that declarations name as `env:NAME`.
+    """
+    secrets = Secrets(disk, chance)
+    keys = load_keys(secrets)
+    journal = Journal(disk, chance, secrets)
+    db = disk.connect(FILE)
+    acceptor = Acceptor(journal, keys, project.sources, clock, chance)
+    return Engine(
+        project,
+        compile_program(project),
+        disk,
+        clock,
+        keys,
+        journal,
+        acceptor,
+        db,
+        State(db),
+        Ledger(db),
+        environment,
+    )
+
+
+def compile_program(project: Project) -> Program:
+    """What the fold runs of a project."""
+    purposes = tuple(sorted(project.purposes.items()))
+    bit = {name: 1 << number for number, (name, _) in enumerate(purposes)}
+    moments = tuple(moment for _, moment in sorted(project.moments.items()))
+    listening: dict[str, list[Moment]] = {}
+    for moment in moments:
+        for name in sorted(moment.pattern.names):
+            listening.setdefault(name, []).append(moment)
+    return Program(
+        moments=moments,
+        purposes=purposes,
+        contracts={
+            OWN_SOURCE: sum(bit.values()),
+            **{
+                name: sum(bit[purpose] for purpose in set(source.purposes))
+                for name, source in project.sources.items()
+            },
+        },
+        traits=project.traits,
+        lateness_s=project.settings.lateness_s,
+        version=project.content_hash,
+        bits={moment.name: bit[moment.purpose] for moment in moments},
+        listening={name: tuple(each) for name, each in listening.items()},
+    )

@@ -1,0 +1,238 @@
+"""The fold: one customer's events -> state and occurrences. Live, backtest and replay all call `step`.
+
+    step(program, folded, batch, advance_to) -> (folded, occurrences)
+
+Pure and deterministic: any split of a stream into batches gives equal states and equal settled
+occurrences. What is folded must come in total order (`Event.order_key`); history that is repaired (a late
+event, a merge, an unmerge) is folded again from the beginning by the caller.
+"""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import msgspec
+
+from hetki.consent.purpose import Purpose
+from hetki.consent.statements import SPOKEN, Statements, mask, spoken, strictest
+from hetki.events.event import IDENTIFIED, Event, EventId, LeafId, OrderKey
+from hetki.events.fields import Fields, json_object
+from hetki.moments.moment import Moment, Occurrence, occurrence_id
+from hetki.patterns.matcher import next_due, observe, settle, withdraw
+from hetki.patterns.run import Match, Run, Seen, copied, packed
+from hetki.settings import SECOND
+
+#: Traits that answers need of every customer: where and how to reach them.
+REACH = frozenset({"email", "locale", "timezone"})
+
+
+class Program(msgspec.Struct, frozen=True):
+    """What the fold runs: compiled moments, purposes in a fixed order, what each source may be used for.
+
+    `bits` is the bit of each moment's purpose; `listening` the moments that an event's name concerns.
+    `traits` are the customer's traits that any declaration refers to; no other is kept in the state.
+    `version` is the hash of the declarations.
+    """
+
+    moments: tuple[Moment, ...]
+    purposes: tuple[tuple[str, Purpose], ...]
+    contracts: dict[str, int]
+    traits: frozenset[str]
+    lateness_s: int
+    version: str
+    bits: dict[str, int]
+    listening: dict[str, tuple[Moment, ...]]
+
+    def concerns(self, event: Event) -> bool:
+        """Whether the fold reads this event at all; any other cannot change a state."""
+        return event.name in self.listening or event.name in SPOKEN or event.name == IDENTIFIED or event.gpc
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """One event of the customer, with its id and the leaf it belongs to."""
+
+    event: Event
+    event_id: EventId
+    leaf: LeafId
+
+    @property
+    def order_key(self) -> OrderKey:
+        """Its place in the total order."""
+        return self.event.order_key
+
+
+class Joined(msgspec.Struct, frozen=True):
+    """From this instant on two identifiers (hex nodes) are one customer: their statements are joined."""
+
+    joined_at: int
+    node_a: str
+    node_b: str
+
+    @property
+    def order_key(self) -> OrderKey:
+        """Before every event of the same instant."""
+        return (self.joined_at, "", 0, self.node_a + self.node_b)
+
+
+class Folded(msgspec.Struct, array_like=True):
+    """Everything the fold holds of one customer.
+
+    `groups` maps joined identifiers (hex) to their group (absent: a group of its own), `statements` each
+    group to what its leaves said about purposes. Equal states encode to equal bytes.
+    """
+
+    last_key: OrderKey | None = None
+    traits: dict[str, str | int | float | bool | None] = {}
+    groups: dict[str, str] = {}
+    statements: dict[str, Statements] = {}
+    runs: dict[str, Run] = {}
+
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_decoder = msgspec.msgpack.Decoder(Folded)
+
+
+def encode(folded: Folded) -> bytes:
+    """A state as bytes; equal states give equal bytes."""
+    runs = {name: run for name, run in folded.runs.items() if packed(run) is not None}
+    return _encoder.encode(Folded(folded.last_key, folded.traits, folded.groups, folded.statements, runs))
+
+
+def decode(state: bytes) -> Folded:
+    """A state from its bytes."""
+    return _decoder.decode(state)
+
+
+def step(
+    program: Program, folded: Folded, batch: Sequence[Fact | Joined], advance_to: int
+) -> tuple[Folded, list[Occurrence]]:
+    """Fold a batch, in total order and none before `folded.last_key`, and let time pass to `advance_to`.
+
+    Occurrences come in order of (occurred_at, moment, id).
+    """
+    after = Folded(
+        folded.last_key,
+        dict(folded.traits),
+        dict(folded.groups),
+        {group: dict(said) for group, said in folded.statements.items()},
+        {name: copied(run) for name, run in folded.runs.items()},
+    )
+    caught: list[Occurrence] = []
+    for item in batch:
+        assert after.last_key is None or after.last_key <= item.order_key, "facts are folded in total order"
+        after.last_key = item.order_key
+        if isinstance(item, Joined):
+            _join(program, after, item)
+        else:
+            _take(program, after, item, caught)
+    until = advance_to - program.lateness_s * SECOND
+    for moment in program.moments:
+        run = after.runs.get(moment.name)
+        if run is not None:
+            caught.extend(_occurrence(moment, match) for match in settle(moment.pattern, run, until))
+    caught.sort(key=lambda occurrence: (occurrence.occurred_at, occurrence.moment, occurrence.occurrence_id))
+    return after, caught
+
+
+def due_at(program: Program, folded: Folded) -> int | None:
+    """The instant at which time alone changes this state: its next deadline plus the lateness."""
+    dues = [
+        due
+        for moment in program.moments
+        if moment.name in folded.runs and (due := next_due(folded.runs[moment.name])) is not None
+    ]
+    return min(dues) + program.lateness_s * SECOND if dues else None
+
+
+def in_force(program: Program, folded: Folded, at: int) -> int:
+    """The purposes in force for the whole customer at an instant, as bits: the strictest of all groups."""
+    joined: Statements = {}
+    for group in sorted(folded.statements):
+        joined = strictest(joined, folded.statements[group])
+    return mask(program.purposes, joined, at)
+
+
+def _take(program: Program, folded: Folded, fact: Fact, caught: list[Occurrence]) -> None:
+    event = fact.event
+    group = fact.leaf.hex()
+    group = folded.groups.get(group, group)
+    if event.gpc or event.name in SPOKEN:
+        standing = folded.statements.get(group, {})
+        said = spoken(event, dict(program.purposes), standing)
+        if said:
+            before = mask(program.purposes, standing, event.occurred_at)
+            folded.statements[group] = {**standing, **said}
+            _drop_closed(program, folded, group, before, event.occurred_at)
+    if event.name == IDENTIFIED:
+        _learn(program, folded, event)
+    listening = program.listening.get(event.name)
+    if not listening:
+        return
+    purposes = mask(program.purposes, folded.statements.get(group, {}), event.occurred_at)
+    purposes &= program.contracts.get(event.source, 0)
+    seen = Seen(
+        fact.event_id,
+        fact.leaf,
+        event.order_key,
+        event.name,
+        event.occurred_at,
+        event.source,
+        purposes,
+        Fields(event),
+    )
+    for moment in listening:
+        if purposes & program.bits[moment.name]:
+            run = folded.runs.get(moment.name)
+            if run is None:
+                run = folded.runs[moment.name] = Run()
+            matches = observe(moment.pattern, run, seen, folded.traits)
+            caught.extend(_occurrence(moment, match) for match in matches)
+
+
+def _join(program: Program, folded: Folded, joined: Joined) -> None:
+    a = folded.groups.get(joined.node_a, joined.node_a)
+    b = folded.groups.get(joined.node_b, joined.node_b)
+    if a == b:
+        return
+    root, other = min(a, b), max(a, b)
+    for node, group in list(folded.groups.items()):
+        if group == other:
+            folded.groups[node] = root
+    folded.groups[joined.node_a] = folded.groups[joined.node_b] = root
+    folded.groups[other] = folded.groups[root] = root
+    said_a, said_b = folded.statements.pop(a, {}), folded.statements.pop(b, {})
+    if said_a or said_b:
+        before = mask(program.purposes, said_a, joined.joined_at)
+        before |= mask(program.purposes, said_b, joined.joined_at)
+        folded.statements[root] = strictest(said_a, said_b)
+        _drop_closed(program, folded, root, before, joined.joined_at)
+
+
+def _drop_closed(program: Program, folded: Folded, group: str, before: int, at: int) -> None:
+    """Drop what is half matched under purposes that were open before and are closed now."""
+    now = mask(program.purposes, folded.statements[group], at)
+    closed = before & ~now
+    if closed:
+        for moment in program.moments:
+            if closed & program.bits[moment.name] and moment.name in folded.runs:
+                withdraw(folded.runs[moment.name], at)
+
+
+def _learn(program: Program, folded: Folded, event: Event) -> None:
+    """Keep the latest value of each trait that a declaration refers to."""
+    traits, context = json_object(event.properties), json_object(event.context)
+    for name in sorted(program.traits | REACH):
+        value = traits.get(name, context.get(name) if name in REACH else None)
+        if isinstance(value, (str, int, float, bool)):
+            folded.traits[name] = value
+
+
+def _occurrence(moment: Moment, match: Match) -> Occurrence:
+    return Occurrence(
+        occurrence_id(moment.name, match.bound[0].event_id),
+        moment.name,
+        match.occurred_at,
+        match.occurred_at + moment.expires_s * SECOND,
+        match.bound,
+        match.deadline,
+    )

@@ -1,0 +1,254 @@
+"""The lake: the columnar copy, in documented tables that any tool can read with DuckDB or Parquet.
+
+`events` is compacted from the journal, partitioned by a hash of the leaf and by month, so that an erasure
+rewrites few files; it grows by what is new. The other tables are small and written whole. All of it can be
+deleted and made again at any time. docs/lake.md describes the columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import duckdb
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hetki.events.event import Event, utc
+from hetki.store.journal import Journal, Kind, Stored
+from hetki.store.ports import Disk
+from hetki.store.state import State
+
+FOLDER = "lake"
+MARK = f"{FOLDER}/position.json"
+#: Buckets of leaves: the first hex digit of the leaf.
+ENTRIES_MAX = 100_000
+
+INSTANT = pa.timestamp("us", tz="UTC")
+EVENTS = pa.schema(
+    [
+        ("leaf", pa.string()),
+        ("event_id", pa.string()),
+        ("source", pa.string()),
+        ("message_id", pa.string()),
+        ("channel", pa.string()),
+        ("name", pa.string()),
+        ("occurred_at", INSTANT),
+        ("received_at", INSTANT),
+        ("sequence", pa.int64()),
+        ("gpc", pa.bool_()),
+        ("identifiers", pa.string()),
+        ("properties", pa.string()),
+        ("context", pa.string()),
+    ]
+)
+
+#: Small tables: name -> (columns with types, how each is read from state.db).
+TABLES: dict[str, tuple[pa.Schema, str]] = {
+    "customers": (
+        pa.schema([("leaf", pa.string()), ("namespace", pa.string()), ("customer", pa.string())]),
+        "SELECT lower(hex(node)), namespace, lower(hex(customer)) FROM nodes ORDER BY 3, 1",
+    ),
+    "links": (
+        pa.schema(
+            [
+                ("link_id", pa.string()),
+                ("kind", pa.string()),
+                ("node_a", pa.string()),
+                ("node_b", pa.string()),
+                ("linked_at", INSTANT),
+                ("status", pa.string()),
+            ]
+        ),
+        "SELECT lower(hex(link_id)), kind, lower(hex(node_a)), lower(hex(node_b)), linked_at,"
+        " CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN refusal = '' THEN 'stands'"
+        " ELSE 'refused: ' || refusal END FROM links ORDER BY linked_at, 1",
+    ),
+    "occurrences": (
+        pa.schema(
+            [
+                ("occurrence_id", pa.string()),
+                ("moment", pa.string()),
+                ("customer", pa.string()),
+                ("occurred_at", INSTANT),
+                ("status", pa.string()),
+            ]
+        ),
+        "SELECT o.occurrence_id, o.moment, lower(hex(o.customer)), o.occurred_at,"
+        " CASE WHEN m.occurrence_id IS NOT NULL THEN 'missed' WHEN r.occurrence_id IS NOT NULL THEN 'revised'"
+        " ELSE 'caught' END FROM occurrences o LEFT JOIN missed m USING (occurrence_id)"
+        " LEFT JOIN (SELECT DISTINCT occurrence_id FROM revisions WHERE kind = 'revised') r"
+        " USING (occurrence_id) UNION ALL SELECT r.occurrence_id, r.moment, lower(hex(r.customer)),"
+        " max(r.revised_at), 'retracted' FROM revisions r WHERE r.kind = 'retracted' AND NOT EXISTS"
+        " (SELECT 1 FROM occurrences o WHERE o.occurrence_id = r.occurrence_id) GROUP BY r.occurrence_id"
+        " ORDER BY 4, 2, 1",
+    ),
+    "decisions": (
+        pa.schema(
+            [
+                ("decision_id", pa.string()),
+                ("occurrence_id", pa.string()),
+                ("moment", pa.string()),
+                ("initiative", pa.string()),
+                ("customer", pa.string()),
+                ("leaf", pa.string()),
+                ("occurred_at", INSTANT),
+                ("decided_at", INSTANT),
+                ("arm", pa.string()),
+                ("chosen", pa.string()),
+                ("propensity", pa.float64()),
+                ("holdout_share", pa.float64()),
+            ]
+        ),
+        "SELECT d.decision_id, d.occurrence_id, d.moment, d.initiative,"
+        " lower(hex(coalesce(n.customer, d.customer))), lower(hex(d.customer)), d.occurred_at, d.decided_at,"
+        " d.arm, d.chosen, d.propensity, d.holdout_share FROM decisions d LEFT JOIN nodes n"
+        " ON n.node = d.customer ORDER BY d.decided_at, d.decision_id",
+    ),
+    "assignments": (
+        pa.schema(
+            [
+                ("initiative", pa.string()),
+                ("leaf", pa.string()),
+                ("customer", pa.string()),
+                ("arm", pa.string()),
+                ("holdout_share", pa.float64()),
+                ("assigned_at", INSTANT),
+            ]
+        ),
+        "SELECT a.initiative, lower(hex(a.customer)), lower(hex(coalesce(n.customer, a.customer))), a.arm,"
+        " a.holdout_share, a.assigned_at FROM assignments a LEFT JOIN nodes n ON n.node = a.customer"
+        " ORDER BY a.initiative, a.assigned_at, 2",
+    ),
+    "deliveries": (
+        pa.schema(
+            [
+                ("message_id", pa.string()),
+                ("decision_id", pa.string()),
+                ("destination", pa.string()),
+                ("status", pa.string()),
+                ("sent_at", INSTANT),
+                ("n_attempts", pa.int64()),
+            ]
+        ),
+        "SELECT message_id, decision_id, destination, status, sent_at, n_attempts FROM outbox"
+        " ORDER BY created_at, message_id",
+    ),
+}
+
+_event = msgspec.msgpack.Decoder(Event)
+_Columns = list[list[object]]
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """How far the lake has come."""
+
+    position: int
+    n_events: int
+
+
+def refresh(
+    disk: Disk, journal: Journal, state: State, progress: Callable[[int], None] = lambda position: None
+) -> Mark:
+    """Bring the lake up to the position of the fold; return how far it is.
+
+    Only first accepted copies are events: a repeat's place is not the one that the state remembers. A
+    refresh that was interrupted writes the same files again.
+    """
+    folded = state.progress()
+    mark = read_mark(disk)
+    while folded is not None and mark.position < folded.position:
+        stored = [
+            each for each in journal.read(mark.position, ENTRIES_MAX) if each.position <= folded.position
+        ]
+        n_new = _write_events(disk, state, stored, mark.position)
+        mark = Mark(stored[-1].position, mark.n_events + n_new)
+        disk.write(MARK, msgspec.json.encode(mark))
+        progress(mark.position)
+    for name, (schema, query) in TABLES.items():
+        rows = state.db.execute(query).fetchall()
+        columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+        _write_table(disk, f"{FOLDER}/{name}.parquet", pa.Table.from_arrays(arrays, schema=schema))
+    return mark
+
+
+def read_mark(disk: Disk) -> Mark:
+    """How far the lake has come; position 0 when there is none."""
+    if MARK not in disk.names(f"{FOLDER}/*"):
+        return Mark(0, 0)
+    return msgspec.json.decode(disk.read(MARK), type=Mark)
+
+
+def open_lake(disk: Disk) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection that shows the lake's tables as views, in UTC. Nothing is written through it."""
+    db = duckdb.connect()
+    db.execute("SET TimeZone = 'UTC'")
+    if disk.names(f"{FOLDER}/events/*/*/*"):
+        files = disk.path(f"{FOLDER}/events") + "/*/*/*.parquet"
+        source = f"read_parquet({_quoted(files)}, hive_partitioning = false)"
+        db.execute(f"CREATE VIEW events AS SELECT * FROM {source}")
+    else:
+        db.register("events", EVENTS.empty_table())
+    for name, (schema, _) in TABLES.items():
+        if f"{FOLDER}/{name}.parquet" in disk.names(f"{FOLDER}/*"):
+            file = disk.path(f"{FOLDER}/{name}.parquet")
+            db.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({_quoted(file)})")
+        else:
+            db.register(name, schema.empty_table())
+    return db
+
+
+def remove_lake(disk: Disk) -> None:
+    """Delete the lake; the next refresh makes it again from the journal."""
+    disk.remove(FOLDER)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _write_events(disk: Disk, state: State, stored: Sequence[Stored], start: int) -> int:
+    """Write the new events of some journal rows, one file per bucket and month; return how many."""
+    events = [each for each in stored if each.kind is Kind.EVENT]
+    places = state.places_of([each.event_id for each in events])
+    parts: dict[tuple[str, str], _Columns] = {}
+    n = 0
+    for each in events:
+        if each.body is None or places.get(each.event_id) != (each.position, each.frame_offset):
+            continue
+        event = _event.decode(each.body)
+        key = (each.leaf.hex()[0], utc(event.occurred_at).strftime("%Y-%m"))
+        columns = parts.setdefault(key, [[] for _ in EVENTS])
+        for column, value in zip(columns, _row(each, event), strict=True):
+            column.append(value)
+        n += 1
+    for (bucket, month), columns in parts.items():
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, EVENTS, strict=True)]
+        name = f"{FOLDER}/events/bucket={bucket}/month={month}/from-{start + 1:012}.parquet"
+        _write_table(disk, name, pa.Table.from_arrays(arrays, schema=EVENTS))
+    return n
+
+
+def _row(stored: Stored, event: Event) -> Iterable[object]:
+    return (
+        stored.leaf.hex(),
+        stored.event_id.hex(),
+        event.source,
+        event.message_id,
+        event.channel,
+        event.name,
+        event.occurred_at,
+        event.received_at,
+        event.sequence,
+        event.gpc,
+        msgspec.json.encode(event.identifiers).decode(),
+        event.properties.decode(),
+        event.context.decode(),
+    )
+
+
+def _write_table(disk: Disk, name: str, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    disk.write(name, sink.getvalue().to_pybytes())
