@@ -116,8 +116,9 @@ def test_a_contact_within_the_window_means_not_solved() -> None:
     ids=["before", "at the decision", "just after", "at the end", "after the end"],
 )
 def test_the_window_opens_after_the_decision_and_includes_its_end(hour: float, is_solved: float) -> None:
-    lake = lake_of([decided("a", 1, "answered")], [happened("a", "Contact Started", hour)])
-    assert solved(lake).share_answered == is_solved
+    earlier, judged = decided("a", -100, "answered"), decided("a", 1, "answered")
+    lake = lake_of([earlier, judged], [happened("a", "Contact Started", hour)])
+    assert solved(lake).share_answered == (1 + is_solved) / 2
 
 
 def test_only_decisions_whose_window_has_elapsed_count_in_both_arms() -> None:
