@@ -62,7 +62,7 @@ REACTIONS: tuple[Reaction, ...] = (
     Reaction(
         "where_is_my_order", ("tell_new_time", "offer_voucher"), Chances(0.45, 0.65), Chances(0.30, 0.42)
     ),
-    Reaction("promise_broken", ("own_the_delay",), Chances(0.50, 0.67), Chances(0.28, 0.40)),
+    Reaction("promise_broken", ("own_the_delay",), Chances(0.50, 0.67), Chances(0.28, 0.42)),
     Reaction("complaint_unanswered", ("name_a_person",), Chances(0.45, 0.66), Chances(0.20, 0.34)),
     Reaction("contact_unresolved", ("book_call_back",), Chances(0.40, 0.60), Chances(0.30, 0.30)),
     Reaction("first_app_order", ("show_tracking", "app_offer"), Chances(0.30, 0.52), Chances(0.30, 0.42)),
