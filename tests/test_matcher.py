@@ -354,6 +354,32 @@ def test_the_bound_counts_only_what_is_open_then() -> None:
     assert over[0].n_dropped == 0 and len(over[0].partials) == matcher.OPEN_MAX + 1
 
 
+def test_a_silence_that_ends_at_this_instant_is_still_open() -> None:
+    starts = ", ".join("0 A" for _ in range(matcher.OPEN_MAX))
+    pattern = pattern_of("a: A | no x: X, for 5 seconds")
+    assert matcher.step(pattern, Run(), events_of(f"{starts}, 5 A"), 5 * SECOND, 1000)[0].n_dropped == 1
+    assert matcher.step(pattern, Run(), events_of(f"{starts}, 6 A"), 6 * SECOND, 1000)[0].n_dropped == 0
+
+
+def test_an_event_without_a_part_in_the_pattern_changes_nothing() -> None:
+    run = Run()
+    first, other = events_of("0 A, 9999 X")
+    matcher.observe(pattern_of(AB), run, first, {})
+    before = msgspec.msgpack.encode(run)
+    assert matcher.observe(pattern_of(AB), run, other, {}) == []
+    assert msgspec.msgpack.encode(run) == before
+
+
+def test_time_alone_makes_a_run_idle() -> None:
+    dead, _ = matcher.step(pattern_of(AB, within="9 seconds"), Run(), events_of("0 A"), 9 * SECOND, 0)
+    assert packed(dead) is not None
+    assert packed(matcher.step(pattern_of(AB, within="9 seconds"), dead, [], 10 * SECOND, 0)[0]) is None
+    period = pattern_of("a: A", repeat="once per 9 seconds")
+    fired, _ = matcher.step(period, Run(), events_of("0 A"), 8 * SECOND, 0)
+    assert packed(fired) is not None
+    assert packed(matcher.step(period, fired, [], 9 * SECOND, 0)[0]) is None
+
+
 def test_an_idle_run_is_nothing_and_a_waiting_one_is_small() -> None:
     assert packed(matcher.step(pattern_of(AB), Run(), events_of("0 X, 1 B"), FAR, 0)[0]) is None
     run, _ = matcher.step(pattern_of("a: A | no x: X, for 1 day"), Run(), events_of("0 A"), SECOND, 0)

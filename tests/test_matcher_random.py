@@ -70,7 +70,7 @@ def random_line(draw: random.Random, n: int) -> str:
 REPEATS = ["every time", "every time", "once per a.k", "once per a.v", "once per 4 seconds"]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 4), st.integers(0, 6), st.integers(1, 14))
 def test_any_split_gives_the_same(seed: int, open_max: int, lateness_s: int, n_batches: int) -> None:
     draw = random.Random(seed)
