@@ -172,6 +172,8 @@ def test_where_finds_values_items_and_characters() -> None:
     assert declared.where("title", offset=len("It's ")) == "a.yaml:3:15"
     assert declared.where("steps", 7) == "a.yaml:7:3"
     assert declared.where("nowhere") == "a.yaml:2:1"
+    assert declared.key("value", "business") == "a.yaml:5:22"
+    assert declared.key("steps", 1) == "a.yaml:9:5"
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,13 @@ class Declared(Generic[T]):
             return node.where
         return place(self.path, self.text, _index_within(self.text, node.index, node.scalar, offset))
 
+    def key(self, *keys: str | int) -> str:
+        """The place of the last of `keys` itself, where `where` gives that of its value."""
+        node = self.root
+        for key in keys:
+            node = node.child(key) if node else None
+        return node.key_where if node and node.key_where else self.where(*keys)
+
 
 def read(text: str, path: str, spec: type[T]) -> Declared[T]:
     """One YAML declaration as a `spec`, with all faults at once."""

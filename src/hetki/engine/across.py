@@ -80,7 +80,7 @@ def check_sources(files: Files) -> list[Fault]:
     keys: dict[str, str] = {}
     for source, declared in files.sources.read():
         for number, purpose in enumerate(source.purposes):
-            faults.extend(_known(purpose, _purposes(files), declared.where("purposes", number), "purpose"))
+            faults.extend(_purpose(purpose, files, declared.where("purposes", number)))
         faults.extend(_unreadable(source.retention, declared.where("retention"), seconds))
         for number, key in enumerate(source.write_keys):
             where = declared.where("write_keys", number)
@@ -98,8 +98,8 @@ def check_actions(files: Files, templates: Mapping[str, Template]) -> list[Fault
     toml = files.toml.value
     destinations = toml.destinations if toml else {}
     for action, declared in files.actions.read():
+        faults.extend(_purpose(action.purpose, files, declared.where("purpose")))
         if toml is not None:
-            faults.extend(_known(action.purpose, _purposes(files), declared.where("purpose"), "purpose"))
             where = declared.where("destination")
             faults.extend(_known(action.destination, destinations, where, "destination"))
         faults.extend(_known(action.template, files.templates, declared.where("template"), "template"))
@@ -117,8 +117,7 @@ def check_moments(files: Files, moments: Mapping[str, Moment], disk: Disk) -> li
     faults: list[Fault] = []
     toml = files.toml.value
     for spec, declared in files.moments.read():
-        if toml is not None:
-            faults.extend(_known(spec.purpose, _purposes(files), declared.where("purpose"), "purpose"))
+        faults.extend(_purpose(spec.purpose, files, declared.where("purpose")))
         if spec.initiative:
             where = declared.where("initiative")
             faults.extend(_known(spec.initiative, files.initiatives.names, where, "initiative"))
@@ -256,8 +255,9 @@ def _place(declared: Declared[T], key: str) -> Callable[[int], str]:
     return lambda offset: declared.where(key, offset=offset)
 
 
-def _purposes(files: Files) -> list[str]:
-    return list(files.toml.value.purposes) if files.toml.value else []
+def _purpose(name: str, files: Files, where: str) -> list[Fault]:
+    toml = files.toml.value
+    return _known(name, toml.purposes, where, "purpose") if toml else []
 
 
 def _known(name: str, known: Iterable[str], where: str, kind: str) -> list[Fault]:

@@ -116,7 +116,7 @@ def _catalogue(files: Files, faults: list[Fault]) -> Catalogue:
         except Invalid as error:
             for fault in error.faults:
                 field = fault.where.removeprefix(f"{spec.event}.")
-                where = declared.where("fields", field)
+                where = declared.key("fields", field)
                 if field not in spec.fields:
                     where = declared.where("personal", spec.personal.index(field))
                 faults.append(replace(fault, where=where))
