@@ -132,6 +132,8 @@ def test_a_binary_event_is_rejected_with_its_attributes_so_that_it_can_be_repair
     assert "must be JSON" in str(parsed.rejected[0].fault)
     kept = json.loads(parsed.rejected[0].body)
     assert kept.pop("data_base64") == base64.b64encode(b"<xml/>").decode() and kept == headers
+    parsed = parse(b'{"n": NaN}', "application/json", **headers)
+    assert parsed.rejected[0].body.endswith(b',"data":{"n": NaN}}')
     del headers["id"]
     assert "required field `id`" in str(parse(b"{}", "application/json", **headers).rejected[0].fault)
 

@@ -335,6 +335,16 @@ def test_a_broken_single_call_is_refused_whole() -> None:
     assert str(parse(b'{"userId": "u"}', "track").rejected[0].fault).startswith("body.event: got no name")
 
 
+def test_a_single_call_that_is_broken_inside_its_brackets_is_kept() -> None:
+    for body in (b'{"userId": "u", "event": "E", "n": NaN}', b' {"userId": "half an emoji \\ud83c"} '):
+        parsed = parse(body, "track")
+        assert [each.body for each in parsed.rejected] == [body.strip()] and not parsed.events
+        assert str(parsed.rejected[0].fault).startswith("body: got broken JSON at byte")
+    for body in (b"{},{}", b"NaN", b"[NaN]", b'{"a": NaN}]['):
+        with pytest.raises(Invalid):
+            parse(body, "track")
+
+
 def test_bounds_on_the_whole_body() -> None:
     with pytest.raises(Exhausted, match="batch: got 3 events, must be at most 2"):
         parse(batch(GOOD, GOOD, GOOD), limits=Limits(batch_events_max=2))

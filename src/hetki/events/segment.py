@@ -58,7 +58,6 @@ class Batch(msgspec.Struct, rename="camel", gc=False):
 
 _BATCH = msgspec.json.Decoder(Batch)
 _MESSAGE = msgspec.json.Decoder(Message)
-_RAW = msgspec.json.Decoder(msgspec.Raw)
 
 
 def parse(
@@ -82,11 +81,7 @@ def parse(
     wire.check_size(body, limits)
     if kind != "batch":
         arrival = Arrival(source, channel, kind, received_at, limits, gpc, skew)
-        try:
-            item = _RAW.decode(body)
-        except wire.UNREADABLE as error:
-            raise Invalid(wire.placed(wire.explained(error, len(body)), "body")) from None
-        return wire.judged([item], body, "body", arrival, _read)
+        return wire.judged([wire.single(body)], body, "body", arrival, _read)
     items, sent_at = _cut(body)
     if sent_at:
         skew = received_at - wire.instant_of(sent_at, "body.sentAt")

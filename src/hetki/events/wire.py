@@ -25,6 +25,7 @@ TOKENS_MAX = 300_000
 
 #: All that a decoder of JSON may raise.
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+RAW = msgspec.json.Decoder(msgspec.Raw)
 OBJECT = msgspec.json.Decoder(dict[str, object] | None)
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _WIDE = b"0" * 19
@@ -301,6 +302,20 @@ def explained(error: Exception, n_bytes: int) -> Fault:
     place = _BYTE.search(said)
     hint = "numbers cannot be NaN or Infinity, and \\ud800-\\udfff come in pairs"
     return Fault("", f"broken JSON at byte {place[1] if place else n_bytes}", "JSON", hint)
+
+
+def single(body: bytes) -> msgspec.Raw:
+    """A body that is one event. One that is broken inside its brackets is cut, to be kept with its reason.
+
+    Raises `Invalid` when it is no JSON object at all, or ends too early.
+    """
+    try:
+        return RAW.decode(body)
+    except UNREADABLE as error:
+        found = cut(b"[" + body + b"]", b"")
+        if found is not None and len(found.items) == 1 and found.rest == b"[]" and body.lstrip()[:1] == b"{":
+            return found.items[0]
+        raise Invalid(placed(explained(error, len(body)), "body")) from None
 
 
 class Cut(msgspec.Struct, frozen=True):

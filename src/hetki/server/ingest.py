@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import re
 import zlib
 from base64 import b64decode
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from hetki.consent.source import Source
 from hetki.errors import Exhausted, Fault, Forbidden, HetkiError, Invalid, NotFound, Unavailable, shown
 from hetki.events import cloudevents, segment
-from hetki.events.wire import Parsed
+from hetki.events.wire import UNREADABLE, Parsed
 from hetki.server.committer import Committer
 from hetki.settings import Limits
 from hetki.store.ports import Clock
@@ -61,6 +62,9 @@ CORS = [
     (b"access-control-allow-headers", b"authorization, content-type, content-encoding, x-retry-count"),
     (b"access-control-max-age", b"86400"),
 ]
+
+
+_WRITE_KEY = re.compile(rb'"writeKey"\s*:\s*"([A-Za-z0-9_.~+/=-]{1,200})"')
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -106,9 +110,9 @@ class Ingest:
         path = scope["path"].removeprefix("/v1/").rstrip("/")
         method = scope["method"]
         if method == "OPTIONS":
-            await _send(send, 204, b"")
+            await _send(send, 204)
             return
-        if path == "health" and method in ("GET", "HEAD"):
+        if path == "health" and method == "GET":
             await _send(send, 200, b'{"success":true}')
             return
         try:
@@ -215,11 +219,15 @@ def _key(headers: dict[str, str]) -> str:
 
 
 def _key_in(body: bytes) -> str:
-    """The write key in a body; "" when there is none to be read."""
+    """The write key in a body; "" when there is none to be read.
+
+    In a body that is not strict JSON (one event of it may be broken) it is looked for by its spelling.
+    """
     try:
         return msgspec.json.decode(body, type=WriteKey).write_key
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return ""
+    except UNREADABLE:
+        found = _WRITE_KEY.search(body)
+        return found[1].decode() if found else ""
 
 
 def _inflated(body: bytes, encoding: str, limits: Limits) -> bytes:
@@ -253,12 +261,12 @@ async def _refuse(send: Send, error: HetkiError, status: int) -> None:
     await _send(send, status, msgspec.json.encode(Refusal(error.code, text)), more)
 
 
-async def _send(send: Send, status: int, body: bytes, more: list[tuple[bytes, bytes]] | None = None) -> None:
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        *CORS,
-        *(more or []),
-    ]
+async def _send(
+    send: Send, status: int, body: bytes = b"", more: list[tuple[bytes, bytes]] | None = None
+) -> None:
+    headers = [*CORS, *(more or [])]
+    if body:
+        headers.append((b"content-type", b"application/json"))
+        headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,446 @@
+"""The way in over HTTP: keys, bounds, what is answered, and that 200 means committed."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import json
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hetki.consent.source import Source
+from hetki.errors import Fault, HetkiError, Unavailable
+from hetki.events.wire import Parsed, Rejected
+from hetki.server import ingest
+from hetki.server.committer import Committer
+from hetki.server.ingest import Ingest
+from hetki.settings import Limits
+from hetki.simulation.world import SimulatedClock
+
+WEB = Source(source="web", channel="site", purposes=["service"], write_keys=["key-web"])
+KITCHENS = Source(source="kitchens", channel="kitchen", purposes=["service"], write_keys=["key-kitchens"])
+SOURCES = {"key-web": WEB, "key-kitchens": KITCHENS}
+NOW = 1_772_366_400_000_000
+AUTH = {"authorization": "Basic " + base64.b64encode(b"key-web:").decode()}
+GOOD = {"type": "track", "messageId": "m1", "userId": "u", "event": "Order Completed"}
+BATCH = json.dumps({"batch": [GOOD]}).encode()
+
+
+class Journal:
+    """What was committed; `fails` makes the next commits fail, `gate` holds them up."""
+
+    def __init__(self) -> None:
+        self.bodies: list[Parsed] = []
+        self.groups: list[int] = []
+        self.fails: list[Exception] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+
+    def commit(self, bodies: list[Parsed]) -> None:
+        self.entered.set()
+        assert self.gate.wait(30)
+        if self.fails:
+            raise self.fails.pop(0)
+        self.groups.append(len(bodies))
+        self.bodies += bodies
+
+    @property
+    def ids(self) -> list[str]:
+        return [event.message_id for parsed in self.bodies for event in parsed.events]
+
+    @property
+    def rejected(self) -> list[Rejected]:
+        return [each for parsed in self.bodies for each in parsed.rejected]
+
+
+class House:
+    """An ingest app with its journal; `send` makes one request through ASGI."""
+
+    def __init__(self, limits: Limits | None = None, **bounds: int) -> None:
+        self.journal = Journal()
+        self.committer = Committer(self.journal.commit, **bounds)
+        self.app = Ingest(SOURCES, self.committer, SimulatedClock(NOW), limits or Limits())
+        self.committer.start()
+
+    def run(self, story: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
+        async def told() -> Any:
+            transport = httpx.ASGITransport(self.app, raise_app_exceptions=True)
+            async with httpx.AsyncClient(transport=transport, base_url="http://hetki") as client:
+                return await story(client)
+
+        return asyncio.run(told())
+
+    def send(self, path: str, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
+        headers = AUTH if headers is None else headers
+        answer: httpx.Response = self.run(lambda client: client.post(path, content=body, headers=headers))
+        return answer
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    house = House()
+    yield house
+    house.journal.gate.set()
+    house.committer.stop()
+
+
+def refused(answer: httpx.Response, status: int, code: str) -> str:
+    """The message of a refusal, which has the form that SDKs read."""
+    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
+    assert set(answer.json()) == {"code", "message"}
+    message: str = answer.json()["message"]
+    return message
+
+
+# -- stories ---------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_answered_200_after_it_was_committed(house: House) -> None:
+    answer = house.send("/v1/batch", json.dumps({"batch": [GOOD, {}, {**GOOD, "messageId": "m2"}]}).encode())
+    assert answer.status_code == 200 and answer.json() == {"success": True, "n_rejected": 1}
+    assert house.journal.ids == ["m1", "m2"]
+    event = house.journal.bodies[0].events[0]
+    assert (event.source, event.channel, event.received_at, event.gpc) == ("web", "site", NOW, False)
+    assert [each.body for each in house.journal.rejected] == [b"{}"]
+
+
+def test_200_waits_for_the_commit(house: House) -> None:
+    async def story(client: httpx.AsyncClient) -> httpx.Response:
+        house.journal.gate.clear()
+        asked = asyncio.create_task(client.post("/v1/batch", content=BATCH, headers=AUTH))
+        await asyncio.to_thread(house.journal.entered.wait, 30)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not asked.done(), "the commit is under way, and nobody has said 200"
+        house.journal.gate.set()
+        return await asked
+
+    assert house.run(story).status_code == 200
+
+
+def test_while_one_group_is_committed_the_next_gathers_and_a_failure_hits_one_group_only(
+    house: House,
+) -> None:
+    async def story(client: httpx.AsyncClient) -> list[int]:
+        house.journal.gate.clear()
+        house.journal.fails = [OSError("disk")]
+        bodies = [json.dumps({"batch": [{**GOOD, "messageId": f"m{n}"}]}) for n in range(21)]
+        first = asyncio.create_task(client.post("/v1/batch", content=bodies[0], headers=AUTH))
+        await asyncio.to_thread(house.journal.entered.wait, 30)
+        rest = [
+            asyncio.create_task(client.post("/v1/batch", content=body, headers=AUTH)) for body in bodies[1:]
+        ]
+        while len(house.committer._queue) < 20:
+            await asyncio.sleep(0)
+        house.journal.gate.set()
+        answers = [await first, *[await each for each in rest]]
+        refused(answers[0], 503, "unavailable")
+        assert answers[0].headers["retry-after"] == "1"
+        return [answer.status_code for answer in answers]
+
+    assert house.run(story) == [503] + [200] * 20
+    assert house.journal.groups == [20], "twenty requests, one durable commit"
+    assert sorted(house.journal.ids) == sorted(f"m{n}" for n in range(1, 21))
+
+
+def test_a_full_queue_is_answered_429_and_what_was_queued_is_kept() -> None:
+    house = House(n_requests_max=2)
+
+    async def story(client: httpx.AsyncClient) -> None:
+        house.journal.gate.clear()
+        kept = [asyncio.create_task(client.post("/v1/batch", content=BATCH, headers=AUTH))]
+        await asyncio.to_thread(house.journal.entered.wait, 30)
+        kept += [asyncio.create_task(client.post("/v1/batch", content=BATCH, headers=AUTH)) for _ in range(2)]
+        while len(house.committer._queue) < 2:
+            await asyncio.sleep(0)
+        answer = await client.post("/v1/batch", content=BATCH, headers=AUTH)
+        assert "queue: got 2 requests" in refused(answer, 429, "exhausted")
+        assert answer.headers["retry-after"] == "1"
+        house.journal.gate.set()
+        assert [(await each).status_code for each in kept] == [200] * 3
+
+    house.run(story)
+    house.committer.stop()
+    assert house.journal.ids == ["m1"] * 3
+
+
+def test_stop_commits_what_is_queued_and_refuses_what_comes_later() -> None:
+    house = House()
+
+    async def story(client: httpx.AsyncClient) -> None:
+        house.journal.gate.clear()
+        asked = [asyncio.create_task(client.post("/v1/batch", content=BATCH, headers=AUTH))]
+        await asyncio.to_thread(house.journal.entered.wait, 30)
+        asked += [
+            asyncio.create_task(client.post("/v1/batch", content=BATCH, headers=AUTH)) for _ in range(2)
+        ]
+        while len(house.committer._queue) < 2:
+            await asyncio.sleep(0)
+        stopping = asyncio.create_task(asyncio.to_thread(house.committer.stop))
+        while not house.committer._stopping:
+            await asyncio.sleep(0)
+        refused(await client.post("/v1/batch", content=BATCH, headers=AUTH), 503, "unavailable")
+        house.journal.gate.set()
+        await stopping
+        assert [(await each).status_code for each in asked] == [200] * 3
+
+    house.run(story)
+    assert house.journal.ids == ["m1"] * 3
+
+
+def test_our_own_errors_from_the_journal_keep_their_words(house: House) -> None:
+    house.journal.fails = [Unavailable(Fault("journal.db", "a full disk", "a disk with room"))]
+    assert refused(house.send("/v1/batch", BATCH), 503, "unavailable") == (
+        "journal.db: got a full disk, must be a disk with room."
+    )
+    assert house.send("/v1/batch", BATCH).status_code == 200, "the thread lives on"
+
+
+# -- paths, keys and headers -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "call", "name"),
+    [
+        ("/v1/track", {"event": "E"}, "E"),
+        ("/v1/t", {"event": "E"}, "E"),
+        ("/v1/identify", {}, "Customer Identified"),
+        ("/v1/page/", {}, "Page Viewed"),
+        ("/v1/screen", {}, "Screen Viewed"),
+        ("/v1/group", {"groupId": "g"}, "Account Joined"),
+        ("/v1/alias", {"previousId": "a"}, "Customer Aliased"),
+        ("/v1/b", {"batch": [GOOD]}, "Order Completed"),
+        ("/v1/import", {"batch": [GOOD]}, "Order Completed"),
+    ],
+)
+def test_every_path_of_the_sdks(house: House, path: str, call: dict[str, object], name: str) -> None:
+    body = {"userId": "u", "messageId": "m", "writeKey": "key-web", **call}
+    assert house.send(path, json.dumps(body).encode(), headers={}).json() == {
+        "success": True,
+        "n_rejected": 0,
+    }
+    assert [event.name for event in house.journal.bodies[0].events] == [name]
+
+
+def test_cloudevents_in_three_modes(house: House) -> None:
+    bearer = {"authorization": "Bearer key-kitchens"}
+    event = {"specversion": "1.0", "id": "1", "source": "s", "type": "T"}
+    structured = bearer | {"content-type": "application/cloudevents+json"}
+    batch = bearer | {"content-type": "application/cloudevents-batch+json"}
+    binary = (
+        bearer | {"Content-Type": "application/json"} | {f"Ce-{name}": text for name, text in event.items()}
+    )
+    assert house.send("/v1/cloudevents", json.dumps(event).encode(), structured).status_code == 200
+    assert house.send("/v1/cloudevents", json.dumps([event, {}]).encode(), batch).json()["n_rejected"] == 1
+    assert house.send("/v1/cloudevents", b"{}", binary).status_code == 200
+    assert [(parsed.events[0].source, parsed.events[0].name) for parsed in house.journal.bodies] == [
+        ("kitchens", "T")
+    ] * 3
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "says"),
+    [
+        ({}, BATCH, "write key: got no write key, must be one of a source of this project. Hint: Basic auth"),
+        (
+            {"authorization": "Basic " + base64.b64encode(b"wrong:").decode()},
+            BATCH,
+            "got an unknown write key",
+        ),
+        ({"authorization": "Basic ???"}, BATCH, "authorization: got a header that is not base64"),
+        ({"authorization": "Bearer wrong"}, BATCH, "got an unknown write key"),
+        ({}, b'{"writeKey": "wrong", "batch": []}', "got an unknown write key"),
+        ({}, b'{"writeKey": 7}', "got no write key"),
+        ({}, b"{", "got no write key"),
+    ],
+)
+def test_without_a_valid_key_nothing_is_stored(
+    house: House, headers: dict[str, str], body: bytes, says: str
+) -> None:
+    message = refused(house.send("/v1/batch", body, headers), 401, "forbidden")
+    assert says in message and "wrong" not in message
+    assert house.journal.bodies == []
+
+
+def test_a_browser_whose_key_is_in_a_body_with_half_an_emoji_loses_one_event_only(house: House) -> None:
+    bad = b'{"type": "track", "userId": "u", "event": "half \\ud83c"}'
+    body = b'{"batch": [' + bad + b", " + json.dumps(GOOD).encode() + b'], "writeKey": "key-web"}'
+    assert house.send("/v1/b", body, {"content-type": "text/plain"}).json()["n_rejected"] == 1
+    assert house.journal.ids == ["m1"] and house.journal.rejected[0].body == bad
+
+
+def test_gpc_is_taken_from_the_request(house: House) -> None:
+    house.send("/v1/batch", BATCH, AUTH | {"Sec-GPC": "1"})
+    assert [event.gpc for event in house.journal.bodies[0].events] == [True]
+
+
+def test_browsers_may_send_from_any_page(house: House) -> None:
+    asked = {"origin": "https://shop.example", "access-control-request-method": "POST"}
+    answer = house.run(lambda client: client.options("/v1/t", headers=asked))
+    assert answer.status_code == 204 and answer.headers["access-control-allow-origin"] == "*"
+    assert "authorization" in answer.headers["access-control-allow-headers"]
+    assert house.send("/v1/batch", b"{").headers["access-control-allow-origin"] == "*", (
+        "errors can be read too"
+    )
+
+
+def test_health_and_what_is_not_there(house: House) -> None:
+    assert house.run(lambda client: client.get("/v1/health")).status_code == 200
+    refused(house.run(lambda client: client.get("/v1/batch")), 405, "invalid")
+    refused(house.send("/v1/nothing", BATCH), 404, "not_found")
+    refused(house.send("/other", BATCH), 404, "not_found")
+
+
+# -- bad input -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "code", "says"),
+    [
+        (b"{", {}, 400, "invalid", "body: got broken JSON at byte 1"),
+        (b"{}", {}, 400, "invalid", "missing required field `batch`"),
+        (b"x" * 2_001, {}, 413, "exhausted", "body: got 2001 bytes, must be at most 2000 bytes"),
+        (b"x", {"content-length": "9" * 40}, 413, "exhausted", "must be at most 2000 bytes"),
+        (json.dumps({"batch": [{}] * 6}).encode(), {}, 413, "exhausted", "batch: got 6 events"),
+        (b"abc", {"content-encoding": "gzip"}, 400, "invalid", "body: got bytes that are not gzip"),
+        (gzip.compress(BATCH)[:-9], {"content-encoding": "gzip"}, 400, "invalid", "gzip that ends too early"),
+        (gzip.compress(BATCH) + b"x", {"content-encoding": "gzip"}, 400, "invalid", "bytes after the end"),
+        (gzip.compress(b" " * 900_000), {"content-encoding": "gzip"}, 413, "exhausted", "than 3000 bytes"),
+        (b"abc", {"content-encoding": "br"}, 400, "invalid", "content-encoding: got 'br', must be"),
+        (b"{}", {"x-path": "/v1/cloudevents"}, 400, "invalid", "no ce-specversion header"),
+    ],
+)  # fmt: skip
+def test_bad_bodies_are_refused_with_a_reason(
+    body: bytes, headers: dict[str, str], status: int, code: str, says: str
+) -> None:
+    house = House(Limits(body_bytes_max=2_000, inflated_bytes_max=3_000, batch_events_max=5))
+    path = headers.get("x-path", "/v1/batch")
+    assert says in refused(house.send(path, body, AUTH | headers), status, code)
+    assert (
+        house.send("/v1/batch", gzip.compress(BATCH), AUTH | {"content-encoding": "gzip"}).status_code == 200
+    )
+    house.committer.stop()
+    assert house.journal.ids == ["m1"] and house.app._n_arriving == 0
+
+
+def scope(path: str = "/v1/batch") -> dict[str, Any]:
+    headers = [(name.encode(), text.encode()) for name, text in AUTH.items()]
+    return {"type": "http", "method": "POST", "path": path, "headers": headers}
+
+
+def receiving(
+    messages: list[dict[str, Any]], then: Callable[[], Awaitable[Any]]
+) -> Callable[[], Awaitable[Any]]:
+    async def receive() -> Any:
+        return messages.pop(0) if messages else await then()
+
+    return receive
+
+
+def test_a_body_that_stops_halfway_stores_nothing_and_harms_nothing(house: House) -> None:
+    said: list[Any] = []
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    async def gone() -> Any:
+        return {"type": "http.disconnect"}
+
+    half = [{"type": "http.request", "body": BATCH[:20], "more_body": True}]
+    asyncio.run(house.app(scope(), receiving(half, gone), send))
+    assert said == [] and house.journal.bodies == [] and house.app._n_arriving == 0
+    assert house.send("/v1/batch", BATCH).status_code == 200
+
+
+def test_a_body_that_never_ends_is_given_up(house: House) -> None:
+    said: list[Any] = []
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    house.app.body_s = 0.0
+    half = [{"type": "http.request", "body": BATCH[:20], "more_body": True}]
+    asyncio.run(house.app(scope(), receiving(half, never), send))
+    assert said[0]["status"] == 408 and (b"connection", b"close") in said[0]["headers"]
+    assert b"no end within 0 seconds" in said[1]["body"] and house.app._n_arriving == 0
+
+
+def test_a_body_without_a_told_length_is_cut_off_at_the_bound(house: House) -> None:
+    asked = 0
+
+    async def chunks() -> Any:
+        nonlocal asked
+        asked += 1
+        return {"type": "http.request", "body": b"x" * 1_000_000, "more_body": True}
+
+    said: list[Any] = []
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    asyncio.run(house.app(scope(), chunks, send))
+    assert said[0]["status"] == 413 and asked == 5, "4 MiB and one chunk, whatever the sender has"
+
+
+def test_bodies_arriving_together_share_one_bound(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "ARRIVING_BYTES_MAX", 10)
+    answer = house.send("/v1/batch", BATCH)
+    assert "bytes arriving at once" in refused(answer, 503, "unavailable") and house.app._n_arriving == 0
+
+
+@given(st.binary(max_size=300), st.sampled_from(sorted(ingest.KINDS)), st.sampled_from(["", "gzip"]))
+def test_random_requests_are_answered_and_never_crash(body: bytes, path: str, encoding: str) -> None:
+    house = House()
+    packed = gzip.compress(body) if encoding and body[:1] < b"\x80" else body
+    answer = house.send(f"/v1/{path}", packed, AUTH | {"content-encoding": encoding})
+    house.committer.stop()
+    assert answer.status_code in (200, 400, 413)
+    assert bool(house.journal.bodies) == (answer.status_code == 200)
+
+
+def test_every_code_has_a_status() -> None:
+    assert {error.code for error in HetkiError.__subclasses__()} == set(ingest.STATUS)
+
+
+# -- over a real socket ----------------------------------------------------------------------------------
+
+
+def test_over_a_real_socket_with_a_sender_that_breaks_off(house: House) -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(house.app, lifespan="off", log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        head = f"POST /v1/batch HTTP/1.1\r\nHost: x\r\nAuthorization: {AUTH['authorization']}\r\n"
+        with socket.create_connection(("127.0.0.1", port)) as broken:
+            broken.sendall(f"{head}Content-Length: {len(BATCH)}\r\n\r\n".encode() + BATCH[:-5])
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=AUTH) as client:
+            answer = client.post(
+                "/v1/batch", content=gzip.compress(BATCH), headers={"content-encoding": "gzip"}
+            )
+            assert (answer.status_code, answer.json()) == (200, {"success": True, "n_rejected": 0})
+            assert client.post("/v1/batch", content=iter([BATCH[:9], BATCH[9:]])).status_code == 200, (
+                "chunked"
+            )
+            assert client.options("/v1/batch").status_code == 204
+            assert client.post("/v1/batch", content=b"x" * (5 << 20)).status_code == 413
+            assert client.get("/v1/health").status_code == 200
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+    assert house.journal.ids == ["m1", "m1"]
