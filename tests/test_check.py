@@ -201,6 +201,14 @@ def test_an_example_of_an_unknown_moment_is_told() -> None:
     ]
 
 
+def test_a_purpose_that_no_source_allows_is_noted() -> None:
+    closed = {path: text for path, text in skeleton().items() if not path.startswith("sources/")}
+    web = skeleton()["sources/web.yaml"].replace("[service, marketing]", "[marketing]")
+    assert check(disk_of({**closed, "sources/web.yaml": web})).notes == [
+        "moments/searched_in_vain.yaml: no source may be used for its purpose"
+    ]
+
+
 def test_notes_name_what_nothing_uses() -> None:
     files = {path: text for path, text in skeleton().items() if path != CASES}
     spare = skeleton()["actions/send_guide.yaml"].replace("action: send_guide", "action: spare")

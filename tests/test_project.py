@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hetki.declarations.schema import schema
+from hetki.declarations.walk import plain
+from hetki.engine.files import KINDS, read_files
 from hetki.engine.project import Project, load
 from hetki.engine.skeleton import skeleton
 from hetki.errors import Invalid, NotFound
@@ -103,6 +108,12 @@ ONE_FAULT = [
         "lateness_s = 10 ",
         "lateness_s = -1 ",
         ":[hetki].lateness_s: got -1, must be ",
+    ),
+    (
+        "hetki.toml",
+        "[contact]",
+        "[hetki.limits]\nbatch_events_max = 0\n[contact]",
+        ":[hetki.limits].batch_events_max: got less than 1, must be 1 or more.",
     ),
     (
         "hetki.toml",
@@ -423,3 +434,51 @@ def test_no_damage_raises_anything_but_faults(path: str, start: int, length: int
         load(disk)
     except Invalid as error:
         assert all(fault.where and str(fault).isprintable() for fault in error.faults)
+
+
+def conforms(value: object, schema: dict[str, Any], whole: dict[str, Any]) -> bool:
+    """JSON Schema, as far as ours use it: an independent judge of what `read` accepts."""
+    if "$ref" in schema:
+        return conforms(value, whole["$defs"][schema["$ref"].rpartition("/")[2]], whole)
+    if "anyOf" in schema:
+        return any(conforms(value, each, whole) for each in schema["anyOf"])
+    if "enum" in schema:
+        return value in schema["enum"]
+    kinds = {"string": str, "number": (int, float), "integer": int, "boolean": bool, "array": list}
+    match schema.get("type"):
+        case "object":
+            if not isinstance(value, dict) or not set(schema.get("required", ())) <= value.keys():
+                return False
+            known, more = schema.get("properties", {}), schema.get("additionalProperties", True)
+            return all(
+                conforms(each, known[key], whole)
+                if key in known
+                else (conforms(each, more, whole) if isinstance(more, dict) else more)
+                for key, each in value.items()
+            )
+        case "array":
+            return isinstance(value, list) and all(conforms(each, schema["items"], whole) for each in value)
+        case None:
+            return True
+        case kind:
+            return isinstance(value, kinds[kind]) and (kind == "boolean" or not isinstance(value, bool))
+
+
+def test_the_schemas_accept_the_examples_and_refuse_what_read_refuses() -> None:
+    disks = [disk_of(skeleton())] + ([SystemDisk(str(RESTAURANTS))] if RESTAURANTS.exists() else [])
+    n_files = 0
+    for disk in disks:
+        files = read_files(disk)
+        kinds = {"event": files.events, "source": files.sources, "initiative": files.initiatives}
+        kinds |= {"moment": files.moments, "action": files.actions, "examples": files.examples}
+        roots = [(kind, each.root) for kind, folder in kinds.items() for each in folder.files.values()]
+        for kind, root in [*roots, ("project", files.toml.root)]:
+            assert root is not None
+            document = json.loads(schema(KINDS[kind]))
+            value = plain(root)
+            assert isinstance(value, dict)
+            assert conforms(value, document, document), (kind, value)
+            assert not conforms({**value, "colour": "red"}, document, document)
+            assert not conforms(dict(list(value.items())[1:]), document, document)
+            n_files += 1
+    assert n_files >= 8

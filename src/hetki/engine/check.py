@@ -12,6 +12,7 @@ from hetki.consent.purpose import Purpose
 from hetki.declarations.durations import seconds, spoken
 from hetki.declarations.read import Declared
 from hetki.declarations.tree import in_order
+from hetki.declarations.walk import FAULTS_MAX
 from hetki.engine.files import Case, Examples
 from hetki.engine.project import Project, load
 from hetki.errors import Fault, Invalid, nearest, shown
@@ -75,6 +76,8 @@ def run_examples(project: Project) -> list[Fault]:
             faults.append(Fault(declared.where("moment"), shown(spec.moment), "a declared moment", hint))
             continue
         for number, case in enumerate(spec.cases):
+            if len(faults) >= FAULTS_MAX:
+                break
             events, must_fire, found = _read_case(project, case, number, declared)
             faults.extend(found)
             if not found:
@@ -211,7 +214,13 @@ def _notes(project: Project) -> list[str]:
     tried = {spec.moment for spec, _ in project.files.examples.read()}
     used = {answer for moment in project.moments.values() for answer in moment.answers}
     printed = {project.actions[name].template for name in used}
+    closed = {
+        name
+        for name, moment in project.moments.items()
+        if not any(moment.purpose in source.purposes for source in project.sources.values())
+    }
     return [
+        *(f"moments/{name}.yaml: no source may be used for its purpose" for name in sorted(closed)),
         *(
             f"moments/{name}.yaml: no example in tests/ tries it"
             for name in sorted(project.moments.keys() - tried)

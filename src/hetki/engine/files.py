@@ -19,7 +19,7 @@ from hetki.consent.source import Source
 from hetki.decisions.action import Action, ContactPolicy, Weights
 from hetki.declarations.read import Declared, read, read_toml
 from hetki.dialogues.destination import Destination
-from hetki.errors import Fault, shown
+from hetki.errors import Fault, Invalid, Unavailable, shown
 from hetki.events.catalogue import EventSpec
 from hetki.measurement.initiative import Initiative
 from hetki.moments.moment import MomentSpec
@@ -96,6 +96,18 @@ class Files:
     content_hash: str
 
 
+#: The kinds of declarations, by the name of their schema: `schema(KINDS["moment"])`.
+KINDS: dict[str, type] = {
+    "project": ProjectFile,
+    "event": EventSpec,
+    "source": Source,
+    "initiative": Initiative,
+    "moment": MomentSpec,
+    "action": Action,
+    "examples": Examples,
+}
+
+
 def read_files(disk: Disk) -> Files:
     """Read every declaration; raises `NotFound` only where there is no `hetki.toml`."""
     reader = _Reader(disk)
@@ -147,7 +159,11 @@ class _Reader:
         self.hashes: list[bytes] = []
 
     def text(self, name: str) -> str | None:
-        data = self.disk.read(name)
+        try:
+            data = self.disk.read(name)
+        except (Invalid, Unavailable) as error:
+            self.faults.extend(error.faults)
+            return None
         if not name.startswith("tests/"):
             self.hashes.append(blake2b(name.encode() + b"\0" + data, digest_size=16).digest())
         try:
