@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hetki.engine.accept import Acceptor, Keys, load_keys
-from hetki.engine.project import Project
+from hetki.engine.project import Project, load
 from hetki.moments.fold import Program
 from hetki.moments.moment import Moment
 from hetki.store.journal import Journal
@@ -18,6 +18,7 @@ from hetki.store.ledger import Ledger
 from hetki.store.ports import Chance, Clock, Disk
 from hetki.store.secrets import Secrets
 from hetki.store.state import FILE, State
+from hetki.store.system import SystemChance, SystemClock, SystemDisk, environment
 
 #: The source of the engine's own events.
 OWN_SOURCE = "hetki"
@@ -65,6 +66,16 @@ def open_engine(
         Ledger(db),
         environment,
     )
+
+
+def open_folder(folder: str) -> Engine:
+    """The engine of the project in a folder, on this machine's own ports.
+
+    Raises `Invalid` with every fault of its declarations, `NotFound` or `Unavailable`.
+    """
+    project = load(SystemDisk(folder))
+    data = SystemDisk(f"{folder}/{project.settings.data}")
+    return open_engine(project, data, SystemClock(), SystemChance(), environment())
 
 
 def compile_program(project: Project) -> Program:

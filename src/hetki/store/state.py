@@ -304,6 +304,21 @@ class State:
         """List rejected bodies: (id, source, received_at, where, got, must, hint, position, offset)."""
         self.db.executemany("INSERT OR IGNORE INTO rejected VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)", rows)
 
+    def rejected(self, n_max: int = 1_000) -> list[tuple[str, str, int, str, str, str, str]]:
+        """What was rejected and not replayed since, newest first: up to the hint, as in `add_rejected`."""
+        return self.db.execute(
+            "SELECT rejected_id, source, received_at, place, got, must, hint FROM rejected"
+            " WHERE replayed_at IS NULL ORDER BY received_at DESC, rejected_id LIMIT ?",
+            (n_max,),
+        ).fetchall()
+
+    def rejected_place(self, rejected_id: str) -> Place | None:
+        """Where a rejected body lies in the journal."""
+        row = self.db.execute(
+            "SELECT position, frame_offset FROM rejected WHERE rejected_id = ?", (rejected_id,)
+        ).fetchone()
+        return (row[0], row[1]) if row else None
+
     def mark_replayed(self, rejected_id: str, replayed_at: int) -> None:
         """Note that a rejected body was repaired and accepted."""
         self.db.execute(

@@ -23,7 +23,7 @@ from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
-from typing import Callable, Iterator
+from typing import Callable, Iterator, Mapping
 from urllib.parse import urlsplit
 
 from hetki.dialogues.destination import host_port, is_address, is_loopback
@@ -62,6 +62,11 @@ class SystemChance:
 
     def bytes(self, n: int) -> bytes:
         return secrets.token_bytes(n)
+
+
+def environment() -> Mapping[str, str]:
+    """The process's environment: where secrets stand that declarations name as `env:NAME`."""
+    return os.environ
 
 
 def plain_name(name: str) -> str:

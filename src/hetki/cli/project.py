@@ -1,0 +1,58 @@
+"""Commands about a project's declarations: `init`, `check`, `schema`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hetki.cli.opening import HERE, Folder
+from hetki.declarations.schema import schema as schema_of
+from hetki.engine.check import check as check_project
+from hetki.engine.files import KINDS
+from hetki.engine.skeleton import skeleton
+from hetki.errors import Conflict, Fault, NotFound, nearest
+from hetki.store.system import SystemDisk
+
+app = typer.Typer()
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A folder that is empty or does not exist yet.")],
+    name: Annotated[str, typer.Option(help="The company's name.")] = "My company",
+) -> None:
+    """Make a small, complete CX project."""
+    disk = SystemDisk(folder)
+    if disk.names("*"):
+        raise Conflict(Fault(str(folder), "a folder with files", "empty or new", "name another folder"))
+    files = skeleton(name)
+    for path, text in files.items():
+        disk.write(path, text.encode())
+    print(f"{len(files)} files in {folder}. Next: hetki check -C {folder}")
+
+
+@app.command()
+def check(project: Folder = HERE) -> None:
+    """Report every fault at once; then say each moment back in one sentence."""
+    checked = check_project(SystemDisk(project))
+    for fault in checked.faults:
+        print(fault)
+    for name, said in checked.sentences.items():
+        print(f"{name}: {said}")
+    for note in checked.notes:
+        print(f"note: {note}")
+    if checked.faults:
+        raise typer.Exit(1)
+    print(f"{len(checked.sentences)} moments, {checked.n_cases} examples, no fault")
+
+
+@app.command()
+def schema(
+    kind: Annotated[str, typer.Argument(help="moment, action, source, initiative, event ...")],
+) -> None:
+    """Print the JSON Schema of a kind of declaration, for an editor."""
+    if kind not in KINDS:
+        raise NotFound(Fault("kind", repr(kind), "a kind of declaration", nearest(kind, KINDS)))
+    print(schema_of(KINDS[kind]).decode())

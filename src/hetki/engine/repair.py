@@ -1,0 +1,81 @@
+"""Repair: rejected events listed, shown in full, and replayed (law 3)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hetki.engine.commands import Replayed
+from hetki.engine.engine import Engine
+from hetki.errors import Fault, NotFound
+from hetki.events import cloudevents, segment
+from hetki.events.wire import Parsed, Rejected
+
+_rejected = msgspec.msgpack.Decoder(Rejected)
+
+
+class RejectedRow(msgspec.Struct, frozen=True):
+    """One rejected event as it is listed: what broke which rule, and where."""
+
+    rejected_id: str
+    source: str
+    received_at: int
+    fault: Fault
+
+
+class ReplayedRows(msgspec.Struct, frozen=True):
+    """What a replay came to: how many were accepted, and why the others still are not."""
+
+    n_accepted: int
+    faults: list[Fault]
+
+
+def list_rejected(engine: Engine) -> list[RejectedRow]:
+    """What was rejected and not replayed since, newest first."""
+    return [RejectedRow(row[0], row[1], row[2], Fault(*row[3:])) for row in engine.state.rejected()]
+
+
+def show_rejected(engine: Engine, rejected_id: str) -> bytes:
+    """A rejected event's own bytes. Raises `NotFound`."""
+    return _load(engine, rejected_id).body
+
+
+def replay_rejected(engine: Engine, rejected_id: str = "", body: bytes | None = None) -> ReplayedRows:
+    """Read one rejected event again (or all), as it came or as repaired in `body`, and accept it.
+
+    What still breaks a rule stays listed and is not rejected a second time. Raises `NotFound`.
+    """
+    ids = [rejected_id] if rejected_id else [row.rejected_id for row in list_rejected(engine)]
+    n_accepted = 0
+    faults: list[Fault] = []
+    for each in ids:
+        was = _load(engine, each)
+        parsed = _read_again(engine, was, was.body if body is None else body)
+        if parsed.rejected:
+            fault = parsed.rejected[0].fault
+            faults.append(Fault(f"{each}: {fault.where}", fault.got, fault.must, fault.hint))
+            continue
+        engine.acceptor.accept([parsed])
+        engine.acceptor.command(Replayed(each, engine.clock.now()))
+        n_accepted += len(parsed.events)
+    return ReplayedRows(n_accepted, faults)
+
+
+def _load(engine: Engine, rejected_id: str) -> Rejected:
+    place = engine.state.rejected_place(rejected_id)
+    stored = engine.journal.entries([place])[0] if place else None
+    if stored is None or stored.body is None:
+        must = "the id of a rejected event that is still kept"
+        raise NotFound(Fault("rejected", repr(rejected_id), must, "hetki rejected lists them"))
+    return _rejected.decode(stored.body)
+
+
+def _read_again(engine: Engine, was: Rejected, body: bytes) -> Parsed:
+    limits = engine.project.settings.limits
+    if was.kind == cloudevents.KIND:
+        form = cloudevents.STRUCTURED
+        return cloudevents.parse(body, form, {}, was.source, was.channel, was.received_at, limits, was.gpc)
+    return segment.parse(
+        body, was.kind, was.source, was.channel, was.received_at, limits, was.gpc, was.skew
+    )
+
+
