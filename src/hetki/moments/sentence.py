@@ -46,10 +46,11 @@ def _steps(pattern: Pattern, called: Mapping[str, str]) -> str:
     for number, step in enumerate(pattern.steps):
         if isinstance(step, EventStep):
             text = _named(step, called) + _choices(step.choices, called)
-            if between:
-                text += f" without {listed([_choices(each.choices, called) for each in between], 'or')} in between"
             if pattern.within_s is not None and 0 < step.index == len(pattern.events) - 1:
                 text += f" within {spoken(pattern.within_s)} of {called[pattern.events[0].name]}"
+            if between:
+                absent = listed([_choices(each.choices, called) for each in between], "or")
+                text += f", without {absent} in between"
             said.append(text)
             between = []
         elif step.is_timed:

@@ -6,7 +6,7 @@ catalogue, `evaluate` compiles that tree. Nothing else is ever executed. Logic i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Mapping, Sequence
 
 import sqlglot
@@ -38,7 +38,7 @@ class Condition:
 
     text: str
     tree: Node
-    test: Test
+    test: Test = field(compare=False, repr=False)
 
     def references(self) -> list[tuple[str, str]]:
         """The fields of steps that it reads, as `(step, field)`."""

@@ -282,7 +282,7 @@ def _repeat(text: str, scope: Scope, where: Where, faults: list[Fault]) -> Repea
     if scope.steps[step] and (not kinds or kinds & {"list", "object"}):
         known = [each for event in scope.steps[step] for each in scope.catalogue.fields(event)]
         must = f"a field of {' or '.join(scope.steps[step])} that is no list and no object"
-        faults.append(Fault(at(len(step) + 1), shown(field), must, nearest(field, known)))
+        faults.append(Fault(at(len(step) + 1), shown(field), must, "" if kinds else nearest(field, known)))
         return Repeat()
     return Repeat("field", scope.index(step), step, field)
 

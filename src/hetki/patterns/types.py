@@ -73,13 +73,18 @@ class _Reader:
             return self.fault(given, shown(step), self.scope.closed[step])
         if step not in self.scope.steps:
             known = [*self.scope.steps, CUSTOMER]
-            return self.fault(given, shown(step), "a step before this one, or customer", nearest(step, known))
+            must = (
+                "a step before this one, or customer"
+                if self.scope.steps
+                else "customer, as no step is known here"
+            )
+            return self.fault(given, shown(step), must, nearest(step, known))
         events = self.scope.steps[step]
         kinds = self.scope.kinds(events, name)
         if not events:
             return _UNKNOWN  # the step names an unknown event, and that is the fault to repair
         if not kinds:
-            return self.no_field(given, name, f"a field of {' or '.join(events)}", events)
+            return self.no_field(given.this, name, f"a field of {' or '.join(events)}", events)
         if len(set(kinds.values())) > 1:
             return self.fault(given, shown(f"{step}.{name}"), "of one type in all events of that step")
         return t.StepField(step, self.scope.index(step), name, next(iter(kinds.values())))

@@ -1,0 +1,174 @@
+"""Patterns: what a list of steps becomes, and the faults it may have, each with its place."""
+
+from __future__ import annotations
+
+import pytest
+
+from hetki.events.catalogue import Catalogue, EventSpec, FieldType
+from hetki.patterns.choices import parse_outcome
+from hetki.patterns.condition import parse
+from hetki.patterns.pattern import Absence, Pattern, parse_pattern
+
+FIELDS: dict[str, FieldType] = {
+    "order_id": "text",
+    "n_minutes": "number",
+    "promised_at": "time",
+    "products": "list",
+}
+CATALOGUE = Catalogue(
+    {
+        name: EventSpec(name, name, FIELDS)
+        for name in ("Delivery Delayed", "Help Searched", "Order Tracked", "Chat Started", "Trick or Treat")
+    }
+)
+
+
+def parsed(
+    steps: str, within: str = "1 day", repeat: str = "every time", who: str = "", captures: str = ""
+) -> tuple[Pattern | None, list[str]]:
+    """Steps separated by `|`; a fault reads `place: got ...`, a place `number+offset` or `key+offset`."""
+    named = [each.lstrip().partition(": ") for each in steps.split("|")] if steps else []
+    wanted = [tuple(each.split(".")) for each in captures.split()]
+    pattern, faults = parse_pattern(
+        [{name: text} for name, _, text in named],
+        who,
+        within,
+        repeat,
+        CATALOGUE,
+        [(step, field) for step, field in wanted],
+        lambda *keys, offset=0: f"{keys[1] if len(keys) > 1 else keys[0]}+{offset}",
+    )
+    return pattern, [str(fault) for fault in faults]
+
+
+def compiled(steps: str, **options: str) -> Pattern:
+    pattern, faults = parsed(steps, **options)
+    assert pattern is not None, "\n".join(faults)
+    return pattern
+
+
+LATE = """late: Delivery Delayed where n_minutes >= 15
+| searched: Help Searched or Trick or Treat where order_id = late.order_id
+| no answered: Order Tracked where n_minutes = 2 or Chat Started, for 10 minutes after late"""
+
+
+def test_a_pattern_knows_what_the_matcher_looks_up() -> None:
+    pattern = compiled(LATE, repeat="once per late.promised_at", captures="late.n_minutes nobody.x")
+    assert pattern.names == set(CATALOGUE.events)
+    assert [step.captures for step in pattern.events] == [("n_minutes", "order_id", "promised_at"), ()]
+    assert pattern.events[0].anchors == (0,) and pattern.ending == (0,) and pattern.events[1].waits == ()
+    (absence,) = pattern.timed
+    assert (absence.name, absence.anchor, absence.follows, absence.for_s) == ("answered", 0, 2, 600)
+    assert [(choice.event, choice.where is None) for choice in absence.choices] == [
+        ("Order Tracked", False),
+        ("Chat Started", True),
+    ]
+    assert pattern.within_s == 86_400 and pattern.repeat.once == "field"
+
+
+def test_a_where_belongs_to_the_events_before_it() -> None:
+    outcome, faults = parse_outcome(
+        "no Help Searched where n_minutes = 1 or order_id = 'a or Chat Started' "
+        "or Order Tracked or Trick or Treat where n_minutes in (1, 2) within 24 hours",
+        CATALOGUE,
+        str,
+    )
+    assert outcome is not None, faults
+    assert outcome.negated and outcome.within_s == 86_400
+    assert [(choice.event, choice.where.text if choice.where else "") for choice in outcome.choices] == [
+        ("Help Searched", "n_minutes = 1 or order_id = 'a or Chat Started'"),
+        ("Order Tracked", "n_minutes in (1, 2)"),
+        ("Trick or Treat", "n_minutes in (1, 2)"),
+    ]
+
+
+def test_an_absence_by_a_time_captures_it() -> None:
+    pattern = compiled("late: Delivery Delayed | no told: Chat Started, by late.promised_at", within="")
+    assert pattern.events[0].captures == ("promised_at",) and pattern.within_s is None
+    assert isinstance(pattern.steps[1], Absence) and pattern.steps[1].by == "promised_at"
+
+
+def test_a_condition_about_an_occurrence_sees_all_event_steps() -> None:
+    scope = compiled(LATE).scope(CATALOGUE)
+    eligible, faults = parse("late.n_minutes > 1 and searched.order_id = late.order_id", scope, str)
+    assert eligible is not None, faults
+    assert eligible.references() == [("late", "n_minutes"), ("late", "order_id"), ("searched", "order_id")]
+
+
+STEP_FAULTS = """
+late: Delivery Delaid -> 0+0: got 'Delivery Delaid', must be an event of the catalogue. Hint: did you mean 'Delivery Delayed'.
+late: Delivery Delayed where n_minute > 1 -> 0+23: got 'n_minute', must be a field of Delivery Delayed. Hint: did you mean 'n_minutes'.
+late: Delivery Delayed or Chat Startd where n_minutes > 1 -> 0+20: got 'Chat Startd', must be an event of the catalogue. Hint: did you mean 'Chat Started'.
+late: Delivery Delayed, for 3 days -> 0+16: got ', for 3 days', must be the end of the step: only an absence ('no name: ...') has a time.
+late:  -> 0+0: got nothing, must be an event of the catalogue. Hint: known are 'Chat Started', 'Delivery Delayed', 'Help Searched', 'Order Tracked', 'Trick or Treat'.
+Late: Chat Started -> 0+0: got 'Late', must be a step name of small letters, digits and _, such as late.
+customer: Chat Started -> 0+0: got 'customer', must be a step name of its own, and not customer.
+a: Chat Started | a: Chat Started -> 1+0: got 'a', must be a step name of its own, and not customer.
+no a: Chat Started, for 3 days -> 0+0: got the absence 'a' first, must be a step after an event step: a moment starts with an event.
+a: Chat Started | b: Help Searched where order_id = c.order_id -> 1+31: got 'c', must be a step before this one, or customer. Hint: known are 'a', 'customer'.
+a: Chat Started | no b: Help Searched, for 3 dys -> 1+19: got '3 dys', must be a duration such as '10 minutes' or '1 day 2 hours'. Hint: did you mean 'day'.
+a: Chat Started | no b: Help Searched, for 0 days -> 1+19: got '0 days', must be longer than nothing.
+a: Chat Started | no b: Help Searched, for 1 day after c -> 1+31: got 'c', must be an event step before this one. Hint: known are 'a'.
+a: Chat Started | no b: Help Searched, by a.promise -> 1+20: got 'promise', must be a time of Chat Started. Hint: did you mean 'promised_at'.
+a: Chat Started | no b: Help Searched, by a.n_minutes -> 1+20: got 'n_minutes', which is number, must be a time of Chat Started. Hint: known are 'occurred_at', 'promised_at'.
+a: Chat Started | no b: Help Searched, until Friday -> 1+15: got 'until Friday', must be for and a duration, or by and a step's time, as in: for 10 minutes after late.
+a: Chat Started | no b: Help Searched -> 1+0: got an absence at the end without a deadline, must be followed by an event step, or end with a time, such as: for 10 minutes.
+a: Chat Started | no b: Help Searched or Order Tracked | c: Help Searched -> 1+0: got an absence of what the step c needs, must be another event, or have a where: this can never match.
+a: Chat Started | no b: Help Searched, for 1 day | c: Help Searched -> 1+0: got an absence as long as within, must be shorter than within, as the next event step could never bind.
+a: Chat Started | b: Help Searched | no c: Order Tracked where order_id = b.order_id, for 1 hour after a -> 2+31: got 'b', must be a or a step before it, as the absence is watched from a on.
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize("line", STEP_FAULTS.strip().splitlines())
+def test_faults_of_steps(line: str) -> None:
+    steps, _, expected = line.partition(" -> ")
+    pattern, faults = parsed(steps)
+    assert pattern is None
+    assert faults == [expected]
+
+
+OTHER_FAULTS = """
+within:  -> within+0: got nothing, must be a duration from the first event step to the last, such as within: 1 day.
+within: 1 dya -> within+0: got '1 dya', must be a duration such as '10 minutes' or '1 day 2 hours'. Hint: did you mean 'day'.
+within: 0 days -> within+0: got '0 days', must be longer than nothing.
+repeat: twice -> repeat+0: got 'twice', must be every time, once per late.order_id, or once per 7 days.
+repeat: once per 0 days -> repeat+9: got '0 days', must be longer than nothing.
+repeat: once per order_id -> repeat+9: got 'order_id', must be a field of an event step, such as late.order_id. Hint: known are 'late', 'searched'.
+repeat: once per late.ordr_id -> repeat+14: got 'ordr_id', must be a field of Delivery Delayed that is no list and no object. Hint: did you mean 'order_id'.
+repeat: once per late.products -> repeat+14: got 'products', must be a field of Delivery Delayed that is no list and no object.
+who: plan = 'private' -> who+0: got 'plan', must be a step's field or a customer's trait. Hint: did you mean customer.plan.
+who: customer.plan = late.order_id -> who+16: got 'late', must be customer, as no step is known here. Hint: known are 'customer'.
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize("line", OTHER_FAULTS.strip().splitlines())
+def test_faults_beside_the_steps(line: str) -> None:
+    option, _, expected = line.partition(" -> ")
+    key, _, text = option.partition(":")
+    assert parsed(LATE, **{key: text.strip()}) == (None, [expected])
+
+
+def test_too_many_steps_and_none() -> None:
+    assert parsed("")[1] == ["steps+0: got 0 steps, must be 1 to 16 steps."]
+    assert "17 steps" in parsed("|".join(f"s{n}: Chat Started" for n in range(17)))[1][0]
+
+
+def test_one_event_step_needs_no_within() -> None:
+    assert compiled("a: Chat Started", within="").within_s is None
+
+
+OUTCOME_FAULTS = """
+Chat Started -> 12: got nothing, must be within and a duration, as in: Order Completed within 7 days.
+Chat Startd within 1 day -> 0: got 'Chat Startd', must be an event of the catalogue. Hint: did you mean 'Chat Started'.
+Chat Started within 1 dy -> 20: got '1 dy', must be a duration such as '10 minutes' or '1 day 2 hours'. Hint: did you mean 'day'.
+Chat Started where late.order_id = order_id within 1 day -> 19: got 'late', must be customer, as no step is known here. Hint: known are 'customer'.
+no Chat Started where order_id = 1 within 1 day -> 22: got text compared with number, must be two values of one type.
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize("line", OUTCOME_FAULTS.strip().splitlines())
+def test_faults_of_outcomes(line: str) -> None:
+    text, _, expected = line.partition(" -> ")
+    outcome, faults = parse_outcome(text, CATALOGUE, str)
+    assert outcome is None
+    assert [str(fault) for fault in faults] == [expected]
