@@ -29,7 +29,7 @@ def step_names(pattern: Pattern) -> dict[str, str]:
     """How each event step is called in a sentence: by its event, or by its own name if that is not enough."""
     events = [" or ".join(choice.event for choice in step.choices) for step in pattern.events]
     return {
-        step.name: event if events.count(event) == 1 and len(step.choices) == 1 else step.name
+        step.name: event if events.count(event) == 1 and len(step.choices) == 1 else f"'{step.name}'"
         for step, event in zip(pattern.events, events, strict=True)
     }
 
@@ -45,7 +45,9 @@ def _steps(pattern: Pattern, called: Mapping[str, str]) -> str:
     between: list[Absence] = []
     for number, step in enumerate(pattern.steps):
         if isinstance(step, EventStep):
-            text = _named(step, called) + _choices(step.choices, called)
+            text = _choices(step.choices, called)
+            if called[step.name] == f"'{step.name}'":
+                text = f"{called[step.name]} ({_choices(step.choices, called, ' where {}')})"
             if pattern.within_s is not None and 0 < step.index == len(pattern.events) - 1:
                 text += f" within {spoken(pattern.within_s)} of {called[pattern.events[0].name]}"
             if between:
@@ -61,20 +63,16 @@ def _steps(pattern: Pattern, called: Mapping[str, str]) -> str:
     return ", then ".join(said)
 
 
-def _named(step: EventStep, called: Mapping[str, str]) -> str:
-    """The name of a step that other words refer to by it."""
-    return f"{step.name}: " if called[step.name] == step.name else ""
-
-
-def _choices(choices: tuple[Choice, ...], called: Mapping[str, str], last: str = "or") -> str:
+def _choices(choices: tuple[Choice, ...], called: Mapping[str, str], form: str = " ({})") -> str:
+    """Events with their conditions, each condition put into `form`."""
     groups = []
     for condition, group in groupby(choices, key=lambda choice: choice.where):
-        groups.append(listed([choice.event for choice in group], last) + _where(condition, called))
-    return f" {last} ".join(groups)
+        groups.append(listed([choice.event for choice in group], "or") + _where(condition, called, form))
+    return " or ".join(groups)
 
 
-def _where(condition: Condition | None, called: Mapping[str, str]) -> str:
-    return f" ({words(condition.tree, called)})" if condition else ""
+def _where(condition: Condition | None, called: Mapping[str, str], form: str = " ({})") -> str:
+    return form.format(words(condition.tree, called)) if condition else ""
 
 
 def _absent(step: Absence, called: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, Mapping, Sequence
 
+from hetki.declarations.durations import spoken
 from hetki.patterns import tree as t
 
 _IS: Final[dict[str, str]] = {
@@ -21,6 +22,14 @@ _IS_TIME: Final[dict[str, str]] = {
     "<=": "is at or before",
     ">": "is after",
     ">=": "is at or after",
+}
+_OPPOSITE: Final[dict[t.Comparison, t.Comparison]] = {
+    "=": "<>",
+    "<>": "=",
+    "<": ">=",
+    ">=": "<",
+    ">": "<=",
+    "<=": ">",
 }
 _SIGNS: Final = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}
 
@@ -49,7 +58,7 @@ def words(node: t.Node, steps: Mapping[str, str]) -> str:
         case t.IsNull(part=part):
             return f"{words(part, steps)} is missing"
         case t.OneOf(part=part, choices=choices):
-            return f"{words(part, steps)} is {listed([words(each, steps) for each in choices], 'or')}"
+            return f"{words(part, steps)} is {_one_of([words(each, steps) for each in choices])}"
         case t.Like(part=part, pattern=pattern):
             return f"{words(part, steps)} {_like(pattern, '')}"
         case t.Arithmetic(sign=sign, left=left, right=right):
@@ -82,6 +91,16 @@ def listed(parts: Sequence[str], last: str) -> str:
     return " ".join([", ".join(parts[:-1]), last, parts[-1]]) if len(parts) > 1 else "".join(parts)
 
 
+def _one_of(parts: Sequence[str]) -> str:
+    return ("either " if len(parts) == 2 else "one of " if len(parts) > 2 else "") + listed(parts, "or")
+
+
+def _none_of(parts: Sequence[str]) -> str:
+    if len(parts) == 2:
+        return f"neither {parts[0]} nor {parts[1]}"
+    return ("none of " if len(parts) > 2 else "not ") + listed(parts, "or")
+
+
 def _constant(node: t.Constant) -> str:
     if node.kind == "text":
         return node.text if re.fullmatch(r"\w+", node.text) else f"'{node.text}'"
@@ -96,8 +115,8 @@ def _compare(node: t.Compare, steps: Mapping[str, str]) -> str:
     if isinstance(node.left, t.Field) and isinstance(node.right, t.StepField):
         if node.left.name == node.right.name:
             right = f"that of {steps.get(node.right.step, node.right.step)}"
-    if _is_seconds(node.left) and isinstance(node.right, t.Constant) and node.right.text[-1:].isdigit():
-        right += " seconds"
+    if _is_seconds(node.left) and isinstance(node.right, t.Constant) and type(node.right.value) is int:
+        right = spoken(node.right.value)
     return f"{left} {(_IS_TIME if times else _IS)[node.comparison]} {right}"
 
 
@@ -111,16 +130,24 @@ def _is_seconds(node: t.Node) -> bool:
 
 
 def _logic(node: t.Logic, steps: Mapping[str, str]) -> str:
-    match node.parts:
-        case (t.Compare(comparison=">=", left=one) as low, t.Compare(comparison="<=", left=other) as high):
-            if one == other and node.word == "and":
-                bounds = f"{words(low.right, steps)} and {words(high.right, steps)}"
-                return f"{words(one, steps)} is between {bounds}"
-    parts = [
-        f"({_said(part, steps)})" if isinstance(part, t.Logic) and len(part.parts) > 1 else _said(part, steps)
-        for part in node.parts
-    ]
+    bounds = _bounds(node)
+    if bounds is not None:
+        value, low, high = (words(each, steps) for each in bounds)
+        return f"{value} is between {low} and {high}"
+    parts = []
+    for part in node.parts:
+        inner = isinstance(part, t.Logic) and len(part.parts) > 1 and _bounds(part) is None
+        parts.append(f"({_said(part, steps)})" if inner else _said(part, steps))
     return listed(parts, node.word)
+
+
+def _bounds(node: t.Logic) -> tuple[t.Node, t.Node, t.Node] | None:
+    """A value with its lowest and highest, if that is what an `and` says."""
+    match node.parts:
+        case (t.Compare(comparison=">=") as low, t.Compare(comparison="<=") as high):
+            if low.left == high.left and node.word == "and":
+                return low.left, low.right, high.right
+    return None
 
 
 def _said(part: t.Node, steps: Mapping[str, str]) -> str:
@@ -134,11 +161,13 @@ def _not(part: t.Node, steps: Mapping[str, str]) -> str:
         case t.IsNull(part=inner):
             return f"{words(inner, steps)} is known"
         case t.OneOf(part=inner, choices=choices):
-            return f"{words(inner, steps)} is not {listed([words(each, steps) for each in choices], 'or')}"
+            return f"{words(inner, steps)} is {_none_of([words(each, steps) for each in choices])}"
         case t.Like(part=inner, pattern=pattern):
             return f"{words(inner, steps)} {_like(pattern, 'does not ')}"
         case t.Field() | t.StepField() | t.Trait():
             return f"{words(part, steps)} is not true"
+        case t.Compare(comparison=comparison, left=left, right=right):
+            return _compare(t.Compare(_OPPOSITE[comparison], left, right), steps)
         case _:
             return f"not ({_said(part, steps)})"
 
