@@ -249,7 +249,7 @@ FAULTS = """
 10:13 got 'Delivery Delayd', must be an event of the catalogue. Hint: did you mean 'Delivery Delayed' or 'Delivery Failed' or 'Delivery Promised'.
 11:37 got text compared with number, must be two values of one type.
 12:13 got 'n_result', must be a field of Help Searched. Hint: did you mean 'n_results'.
-13:37 got '10 minuts', must be a duration such as '10 minutes' or '1 day 2 hours'. Hint: did you mean 'minute'.
+13:39 got '10 minuts', must be a duration such as '10 minutes' or '1 day 2 hours'. Hint: did you mean 'minute'.
 16:12 got '0 minutes', must be longer than nothing.
 18:16 got 'a', must be named once.
 20:33 got 'topi', must be a field of Chat Started. Hint: did you mean 'topic'.
