@@ -116,7 +116,7 @@ def test_data_may_come_as_base64_or_not_at_all() -> None:
             {"data_base64": base64.b64encode(b'{"n":' + b"9" * 30 + b"}").decode()},
             ": got a whole number beyond",
         ),
-        ({"data_base64": base64.b64encode(b"[" * 50).decode()}, ": got nesting 50 deep"),
+        ({"data_base64": base64.b64encode(b"[" * 50).decode()}, ": got deeper nesting"),
         ({"subject": "a\nb"}, ".subject: got 'a\\nb', must be text without control"),
     ],
 )

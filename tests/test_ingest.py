@@ -198,6 +198,13 @@ def test_stop_commits_what_is_queued_and_refuses_what_comes_later() -> None:
     assert house.journal.ids == ["m1"] * 3
 
 
+def test_a_large_body_is_read_beside_the_others(house: House) -> None:
+    calls = [{**GOOD, "messageId": f"m{n}", "properties": {"text": "x" * 400}} for n in range(1_000)]
+    assert house.send("/v1/batch", json.dumps({"batch": calls}).encode()).status_code == 200
+    assert len(house.journal.ids) == 1_000
+    refused(house.send("/v1/batch", b"[" * 300_000), 400, "invalid")
+
+
 def test_our_own_errors_from_the_journal_keep_their_words(house: House) -> None:
     house.journal.fails = [Unavailable(Fault("journal.db", "a full disk", "a disk with room"))]
     assert refused(house.send("/v1/batch", BATCH), 503, "unavailable") == (

@@ -110,7 +110,8 @@ def _read(raw: msgspec.Raw, index: int, arrival: Arrival, suspect: bool) -> Even
     """One call as an event. Raises `Invalid` with the rule that it breaks."""
     limits = arrival.limits
     item = bytes(raw)
-    wire.check_shape(item, limits, suspect)
+    if suspect or len(item) > limits.event_bytes_max:
+        wire.check_shape(item, limits)
     try:
         message = _MESSAGE.decode(raw)  # twice as fast from Raw as from bytes
         call = message.type if arrival.kind == "message" else arrival.kind
@@ -198,8 +199,9 @@ def _identifiers(
             raise Invalid(Fault("groupId", "none", "the id of the account"))
         found["group_id"] = group_id
         fields = {}  # an account's e-mail and phone are not the customer's
-    traits = context.get("traits")
-    wire.add_contacts(found, fields, _object(traits) if traits else {}, chars_max)
+    traits = _object(context["traits"]) if "traits" in context else {}
+    if traits or "email" in fields or "phone" in fields:
+        wire.add_contacts(found, fields, traits, chars_max)
     return found
 
 

@@ -31,7 +31,9 @@ _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _WIDE = b"0" * 19
 _BRACES = bytes.maketrans(b"[]", b"{}")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:"]', re.DOTALL)
+_NO_BRACKETS_NO_QUOTES = _NO_BRACKETS.replace(b'"', b"")
+_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_TOKEN = re.compile(_TEXT.pattern + rb'|[\[\]{},:"]', re.DOTALL)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _EXPECTED = re.compile(r"Expected (.+?), got (.+?)(?: - at `\$\.?(.*)`)?$")
 _BYTE = re.compile(r"\(byte (\d+)\)")
@@ -126,42 +128,32 @@ def check_size(body: bytes, limits: Limits) -> None:
 def needs_deep_look(body: bytes, limits: Limits) -> bool:
     """Whether a body may hold a wide number, NUL or deep nesting: a few passes over all its events at once.
 
-    Each round takes the innermost brackets away, so what stands after `depth_max` rounds (and two for the
-    batch around the events) is too deep, or a bracket inside a text.
+    Without escaped quotes, texts free of brackets leave pairs of quotes and nothing else; a quote that
+    stays alone means a bracket inside a text, and then only a look at each event can tell.
     """
-    if _WIDE in body.translate(_DIGITS) or (b"\\" in body and b"\\u0000" in body):
+    if _WIDE in body.translate(_DIGITS):
         return True
-    brackets = body.translate(_BRACES, _NO_BRACKETS)
-    for _ in range(limits.depth_max + 2):
+    if b"\\" in body and (b'\\"' in body or b"\\u0000" in body):
+        return True
+    skeleton = body.translate(_BRACES, _NO_BRACKETS_NO_QUOTES).replace(b'""', b"")
+    return not _collapses(skeleton, limits.depth_max + 2)  # two for the batch around
+
+
+def _collapses(brackets: bytes, n_rounds: int) -> bool:
+    """Whether `n_rounds` of taking the innermost pairs away leave nothing: nested no deeper than that."""
+    for _ in range(n_rounds):
         if not brackets:
-            return False
+            return True
         brackets = brackets.replace(b"{}", b"")
-    return bool(brackets)
+    return not brackets
 
 
-def check_shape(item: bytes, limits: Limits, suspect: bool) -> None:
+def check_shape(item: bytes, limits: Limits) -> None:
     """Raises `Invalid` for one event that is too large or nested too deeply."""
     if len(item) > limits.event_bytes_max:
         raise Invalid(Fault("", f"{len(item)} bytes", f"at most {limits.event_bytes_max} bytes"))
-    if suspect and depth(item) > limits.depth_max:
-        raise Invalid(Fault("", f"nesting {depth(item)} deep", f"at most {limits.depth_max} deep"))
-
-
-def depth(item: bytes) -> int:
-    """How deeply objects and lists are nested in a JSON text; brackets inside strings do not count.
-
-    >>> depth(b'{"a": ["]", {"b": "[["}]}')
-    3
-    """
-    deepest = level = 0
-    for token in _TOKEN.finditer(item):
-        first = item[token.start()]
-        if first in b"{[":
-            level += 1
-            deepest = max(deepest, level)
-        elif first in b"}]":
-            level -= 1
-    return deepest
+    if not _collapses(_TEXT.sub(b"", item).translate(_BRACES, _NO_BRACKETS), limits.depth_max):
+        raise Invalid(Fault("", "deeper nesting", f"at most {limits.depth_max} deep"))
 
 
 def read_object(raw: bytes, where: str) -> dict[str, object]:

@@ -12,6 +12,7 @@ import re
 import zlib
 from base64 import b64decode
 from collections.abc import Mapping
+from functools import partial
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -47,6 +48,8 @@ KINDS = {
 BODY_S = 30.0
 #: Bodies that are arriving may hold this much memory together.
 ARRIVING_BYTES_MAX = 128 * 1024 * 1024
+#: A larger body is read in a thread of its own, so that no sender can hold up the others.
+INLINE_BYTES_MAX = 256 * 1024
 RETRY_AFTER_S = 1
 STATUS = {
     "invalid": 400,
@@ -149,15 +152,19 @@ class Ingest:
         body = await self._body(headers, receive)
         body = _inflated(body, headers.get("content-encoding", ""), self._limits)
         source = source or self._source(_key_in(body))
+        read = partial(self._read, body, kind, headers, source, received_at)
+        return (await asyncio.to_thread(read) if len(body) > INLINE_BYTES_MAX else read()), len(body)
+
+    def _read(
+        self, body: bytes, kind: str, headers: dict[str, str], source: Source, received_at: int
+    ) -> Parsed:
         gpc = headers.get("sec-gpc", "").strip() == "1"
-        if kind == cloudevents.KIND:
-            media = headers.get("content-type", "")
-            parsed = cloudevents.parse(
-                body, media, headers, source.source, source.channel, received_at, self._limits, gpc
-            )
-        else:
-            parsed = segment.parse(body, kind, source.source, source.channel, received_at, self._limits, gpc)
-        return parsed, len(body)
+        if kind != cloudevents.KIND:
+            return segment.parse(body, kind, source.source, source.channel, received_at, self._limits, gpc)
+        media = headers.get("content-type", "")
+        return cloudevents.parse(
+            body, media, headers, source.source, source.channel, received_at, self._limits, gpc
+        )
 
     def _source(self, key: str) -> Source:
         """The source that a write key belongs to. Raises `Forbidden`; the key itself is never said back."""
