@@ -253,8 +253,8 @@ FAULTS = """
 16:12 got '0 minutes', must be longer than nothing.
 18:16 got 'a', must be named once.
 20:33 got 'topi', must be a field of Chat Started. Hint: did you mean 'topic'.
-21:28 got nothing, must be within and a duration, as in: Order Completed within 7 days.
-22:32 got 'Chat Strted', must be an event of the catalogue. Hint: did you mean 'Chat Started'.
+21:27 got nothing, must be within and a duration, as in: Order Completed within 7 days.
+22:32 got 'Chat Strted', must be an event of the catalogue. Hint: did you mean 'Chat Started' or 'Contact Started' or 'Checkout Started'.
 23:11 got 'solved by 2027', must be such as: solved +8 points by 2027-03-31.
 24:12 got '80%', must be a share of customers from 0% to 50%, such as 10%.
 """  # noqa: E501

@@ -158,7 +158,7 @@ def test_one_event_step_needs_no_within() -> None:
 
 
 OUTCOME_FAULTS = """
-Chat Started -> 12: got nothing, must be within and a duration, as in: Order Completed within 7 days.
+Chat Started -> 11: got nothing, must be within and a duration, as in: Order Completed within 7 days.
 Chat Startd within 1 day -> 0: got 'Chat Startd', must be an event of the catalogue. Hint: did you mean 'Chat Started'.
 Chat Started within 1 dy -> 20: got '1 dy', must be a duration such as '10 minutes' or '1 day 2 hours'. Hint: did you mean 'day'.
 Chat Started where late.order_id = order_id within 1 day -> 19: got 'late', must be customer, as no step is known here. Hint: known are 'customer'.

@@ -112,7 +112,8 @@ def parse_outcome(text: str, catalogue: Catalogue, place: Place) -> tuple[EventW
     if tail is None:
         rest = text[end:].strip()
         must = "within and a duration, as in: Order Completed within 7 days"
-        faults.append(Fault(place(end), shown(rest) if rest else "nothing", must))
+        last = max(len(text.rstrip()) - 1, 0)
+        faults.append(Fault(place(min(end, last)), shown(rest) if rest else "nothing", must))
     else:
         within_s = duration(text[end + tail.end() :], shifted(place, end + tail.end()), faults)
     return (None, faults) if faults else (EventWithin(negated is not None, choices, within_s), [])
