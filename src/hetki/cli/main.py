@@ -1,12 +1,10 @@
-"""Main: the table of commands, loaded one by one, and how an error ends a command."""
+"""Main: the table of commands, loaded when they are called, and how an error ends a command."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
 
-import click
 import typer
 
 from hetki import __version__
@@ -37,31 +35,36 @@ COMMANDS = {
 EXIT = {"invalid": 1, "not_found": 3, "conflict": 4, "forbidden": 5, "exhausted": 6, "unavailable": 7}
 
 
-class Commands(click.Group):
-    """The group of all commands, each loaded when it is asked for."""
+def program(words: list[str]) -> typer.Typer:
+    """The command line as far as these words need it: one module, or all of them for the help."""
+    app = typer.Typer(
+        name="hetki",
+        help="Hetki: from an event to a moment, a decision and a proven effect.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    asked = words[0] if words and words[0] in COMMANDS else None
+    modules = [COMMANDS[asked]] if asked else list(dict.fromkeys(COMMANDS.values()))
+    for name in modules:
+        part: typer.Typer = importlib.import_module(name).app
+        app.registered_commands += part.registered_commands
+        app.registered_groups += part.registered_groups
+    app.callback()(_root)
+    return app
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the table."""
-        return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of a name; None if there is none."""
-        if cmd_name not in COMMANDS:
-            return None
-        app: Any = importlib.import_module(COMMANDS[cmd_name]).app
-        return typer.main.get_group(app).commands[cmd_name]
-
-
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="hetki")
-def hetki() -> None:
-    """Hetki: from an event to a moment, a decision and a proven effect."""
+def _root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit()
 
 
 def main() -> None:
     """Run the command line. An error of ours ends it with its code's status and one line per fault."""
     try:
-        hetki()
+        program(sys.argv[1:])()
     except HetkiError as error:
         for fault in error.faults:
             print(fault, file=sys.stderr)

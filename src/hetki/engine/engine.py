@@ -32,6 +32,7 @@ class Engine:
     program: Program
     disk: Disk
     clock: Clock
+    chance: Chance
     keys: Keys
     journal: Journal
     acceptor: Acceptor
@@ -58,6 +59,7 @@ def open_engine(
         compile_program(project),
         disk,
         clock,
+        chance,
         keys,
         journal,
         acceptor,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.process import parent_process
 
 from hetki.engine.advance import advance
@@ -33,9 +34,7 @@ def work(folder: str, stopping: threading.Event | None = None) -> None:
     stop = stopping or threading.Event()
     first = open_folder(folder)
     loops: list[tuple[str, Callable[[Engine], float]]] = [("advance", _advance), ("lake", _lake)]
-    loops += [
-        (name, lambda engine, name=name: _deliver(engine, name)) for name in first.project.destinations
-    ]
+    loops += [(name, partial(_deliver, destination=name)) for name in first.project.destinations]
     threads = [
         threading.Thread(target=_loop, args=(folder, name, once, stop), name=name, daemon=True)
         for name, once in loops
@@ -77,5 +76,3 @@ def _deliver(engine: Engine, destination: str) -> float:
 def _lake(engine: Engine) -> float:
     refresh(engine.disk, engine.journal, engine.state)
     return LAKE_S
-
-

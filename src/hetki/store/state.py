@@ -333,6 +333,17 @@ class State:
                 (name, n),
             )
 
+    def counts(self) -> dict[str, int]:
+        """The running counts, and how many identifiers, customers and refused links there are."""
+        found: dict[str, int] = dict(self.db.execute("SELECT name, n FROM counts"))
+        for name, query in (
+            ("identifiers", "SELECT count(*) FROM nodes WHERE namespace <> 'event'"),
+            ("customers", "SELECT count(*) FROM customers"),
+            ("refused links", "SELECT count(*) FROM links WHERE refusal <> ''"),
+        ):
+            found[name] = self.db.execute(query).fetchone()[0]
+        return found
+
 
 def _link(row: tuple[bytes, LinkKind, bytes, bytes, int, bytes]) -> Link:
     return Link(row[0], row[1], NodeId(row[2]), NodeId(row[3]), row[4], row[5])

@@ -1,0 +1,92 @@
+"""Commands that run things: `serve`, `demo`, `token`, `report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.progress import Progress
+
+import hetki.simulation
+from hetki.cli.opening import HERE, Folder, opened
+from hetki.cli.telling import tell
+from hetki.engine.report import render_report
+from hetki.engine.report import report as make_report
+from hetki.measurement.outcome import measured
+from hetki.server.access import new_token
+from hetki.server.serve import serve as run_server
+from hetki.simulation.demo import run
+from hetki.store.lake import open_lake, refresh
+from hetki.store.system import SystemDisk
+
+app = typer.Typer()
+#: The project that the demo runs, as it is shipped.
+RESTAURANTS = Path(hetki.simulation.__file__).parent / "restaurants_project"
+Port = Annotated[int, typer.Option(help="The port on this machine.")]
+
+
+@app.command()
+def serve(
+    project: Folder = HERE,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Port = 8010,
+) -> None:
+    """Take in events, decide, deliver, and show the console; until interrupted."""
+    run_server(str(project), host, port)
+
+
+@app.command()
+def token(project: Folder = HERE) -> None:
+    """Make a new one-time token for signing in to the console; older ones end."""
+    engine = opened(project)
+    print(new_token(engine.disk, engine.chance, engine.clock))
+
+
+@app.command()
+def report(
+    project: Folder = HERE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """What each moment and initiative did: effect, interval, n and grade, as assigned."""
+    engine = opened(project)
+    refresh(engine.disk, engine.journal, engine.state)
+    moments = [measured(each) for each in engine.project.moments.values()]
+    effects = make_report(open_lake(engine.disk), moments, engine.clock.now())
+    print(msgspec.json.encode(effects).decode() if as_json else render_report(effects))
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where the demo's project and data go.")] = Path("hetki-demo"),
+    serving: Annotated[bool, typer.Option("--serve/--no-serve", help="Leave the console running.")] = True,
+    seed: Annotated[int, typer.Option(help="Another seed is another month.")] = 1,
+    customers: Annotated[int, typer.Option(help="How many customers.")] = 10_000,
+    days: Annotated[int, typer.Option(help="How many days.")] = 30,
+    port: Port = 8010,
+) -> None:
+    """A simulated month of a restaurant chain, from events to proven effects."""
+    disk = SystemDisk(folder)
+    if "hetki.toml" not in disk.names("*"):
+        shipped = SystemDisk(RESTAURANTS)
+        for name in shipped.names("**/*"):
+            disk.write(name, shipped.read(name))
+    disk.remove("data")
+    with Progress(transient=True) as bar:
+        tasks = {label: bar.add_task(label, total=1.0) for label in ("simulating", "lake", "measuring")}
+        engine, story = run(
+            disk,
+            SystemDisk(folder / "data", durable=False),
+            seed,
+            customers,
+            days,
+            lambda label, share: bar.update(tasks[label], completed=share),
+        )
+    tell(story, engine.project)
+    print(
+        f"\nNow change 'for 10 minutes' to 'for 5 minutes' in {folder}/moments/where_is_my_order.yaml, and see"
+        f"\nwhat would have been caught: hetki backtest -C {folder} where_is_my_order"
+    )
+    if serving:
+        run_server(str(folder), "127.0.0.1", port)
