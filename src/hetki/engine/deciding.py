@@ -85,8 +85,9 @@ def apply_repairs(state: State, ledger: Ledger, repairs: Iterable[Repair], now: 
         if found is not None:
             detail = f"decided: {found.chosen}"
             if repair.kind == "retracted":
-                n = ledger.cancel([found.decision_id], f"retracted: {repair.cause}")
-                detail += ", message cancelled" if n else ", nothing left to cancel"
+                ledger.cancel([found.decision_id], f"retracted: {repair.cause}")
+                status = ledger.status_of(found.decision_id)
+                detail += f", message is {status}" if status else ""
         ledger.add_revision(
             occurrence.occurrence_id,
             now,

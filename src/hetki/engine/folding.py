@@ -14,7 +14,7 @@ from hetki.engine.stitching import Stitched
 from hetki.events.event import Event, LeafId
 from hetki.identity.identifier import NodeId, as_leaf
 from hetki.identity.link import Link
-from hetki.moments.fold import Fact, Folded, Joined, Program, decode, due_at, encode, step
+from hetki.moments.fold import Fact, Folded, Joined, Program, decode, due_at, encode, is_late, step
 from hetki.moments.moment import Occurrence
 from hetki.store.journal import Journal, Stored
 from hetki.store.state import CustomerRow, State
@@ -78,9 +78,9 @@ def fold_batch(
         before = decode(row.state) if row else Folded()
         mine = by_customer.get(customer, [])
         batch = ordered(program, mine, stitched.joined.get(customer, []))
-        if batch and before.last_key is not None and batch[0].order_key < before.last_key:
+        if batch and is_late(before, batch[0]):
             again[customer] = "late event" if isinstance(batch[0], Fact) else "identity"
-            n_late += sum(item.order_key < before.last_key for item in batch if isinstance(item, Fact))
+            n_late += sum(is_late(before, item) for item in batch if isinstance(item, Fact))
             continue
         if row is None and not mine:
             continue

@@ -78,7 +78,8 @@ class Folded(msgspec.Struct, array_like=True):
     """Everything the fold holds of one customer.
 
     `groups` maps joined identifiers (hex) to their group (absent: a group of its own), `statements` each
-    group to what its leaves said about purposes. Equal states encode to equal bytes.
+    group to what its leaves said about purposes. `settled_at` is the latest occurrence that time alone
+    brought: what is older than that comes too late to be folded on. Equal states encode to equal bytes.
     """
 
     last_key: OrderKey | None = None
@@ -86,6 +87,7 @@ class Folded(msgspec.Struct, array_like=True):
     groups: dict[str, str] = {}
     statements: dict[str, Statements] = {}
     runs: dict[str, Run] = {}
+    settled_at: int | None = None
 
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
@@ -95,7 +97,9 @@ _decoder = msgspec.msgpack.Decoder(Folded)
 def encode(folded: Folded) -> bytes:
     """A state as bytes; equal states give equal bytes."""
     runs = {name: run for name, run in folded.runs.items() if packed(run) is not None}
-    return _encoder.encode(Folded(folded.last_key, folded.traits, folded.groups, folded.statements, runs))
+    return _encoder.encode(
+        Folded(folded.last_key, folded.traits, folded.groups, folded.statements, runs, folded.settled_at)
+    )
 
 
 def decode(state: bytes) -> Folded:
@@ -103,10 +107,17 @@ def decode(state: bytes) -> Folded:
     return _decoder.decode(state)
 
 
+def is_late(folded: Folded, item: Fact | Joined) -> bool:
+    """Whether something older than what is folded has come: its customer is folded from the beginning."""
+    if folded.last_key is not None and item.order_key < folded.last_key:
+        return True
+    return folded.settled_at is not None and item.order_key[0] <= folded.settled_at
+
+
 def step(
     program: Program, folded: Folded, batch: Sequence[Fact | Joined], advance_to: int
 ) -> tuple[Folded, list[Occurrence]]:
-    """Fold a batch, in total order and none before `folded.last_key`, and let time pass to `advance_to`.
+    """Fold a batch, in total order and nothing of it late, and let time pass to `advance_to`.
 
     Occurrences come in order of (occurred_at, moment, id).
     """
@@ -116,10 +127,11 @@ def step(
         dict(folded.groups),
         {group: dict(said) for group, said in folded.statements.items()},
         {name: copied(run) for name, run in folded.runs.items()},
+        folded.settled_at,
     )
     caught: list[Occurrence] = []
     for item in batch:
-        assert after.last_key is None or after.last_key <= item.order_key, "facts are folded in total order"
+        assert not is_late(after, item), "facts are folded in total order"
         after.last_key = item.order_key
         if isinstance(item, Joined):
             _join(program, after, item)
@@ -128,7 +140,11 @@ def step(
     until = advance_to - program.lateness_s * SECOND
     for moment in program.moments:
         run = after.runs.get(moment.name)
-        if run is not None:
+        if run is None:
+            continue
+        due = [each.due_at for each in run.partials if each.due_at is not None and each.due_at <= until]
+        if due:
+            after.settled_at = max(due if after.settled_at is None else [after.settled_at, *due])
             caught.extend(_occurrence(moment, match) for match in settle(moment.pattern, run, until))
     caught.sort(key=lambda occurrence: (occurrence.occurred_at, occurrence.moment, occurrence.occurrence_id))
     return after, caught

@@ -57,23 +57,18 @@ def observe(pattern: Pattern, run: Run, seen: Seen, traits: Mapping[str, object]
 def settle(pattern: Pattern, run: Run, until: int) -> list[Match]:
     """Give the occurrences that end with an absence and lie at or before `until`, in order of emission.
 
-    Also forgets all that can no longer matter for events after `until`. The run is changed in place.
+    Nothing else is changed: a partial whose `within` has passed leaves with the next event, so that a run
+    does not depend on how often it was looked at. The run is changed in place.
     """
     due, kept = [], []
     for partial in run.partials:
-        if partial.due_at is None:
-            if until <= partial.bound[0].occurred_at + pattern.within_us:
-                kept.append(partial)
-        elif partial.due_at <= until:
+        if partial.due_at is not None and partial.due_at <= until:
             due.append(partial)
         else:
             kept.append(partial)
     run.partials = kept
     due.sort(key=_due_at)
-    matches = _emitted(pattern, run, [_match(pattern, partial, _due_at(partial)) for partial in due])
-    if run.emitted_at is not None and run.emitted_at + pattern.repeat.period_s * SECOND <= until:
-        run.emitted_at = None
-    return matches
+    return _emitted(pattern, run, [_match(pattern, partial, _due_at(partial)) for partial in due])
 
 
 def withdraw(run: Run, since: int) -> None:

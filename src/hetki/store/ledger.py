@@ -44,6 +44,7 @@ CREATE TABLE IF NOT EXISTS outbox(
     status TEXT NOT NULL, detail TEXT NOT NULL, n_attempts INTEGER NOT NULL, sent_at INTEGER) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS outbox_waiting ON outbox(destination, due_at)
     WHERE status IN ('waiting', 'claimed');
+CREATE INDEX IF NOT EXISTS outbox_decision ON outbox(decision_id);
 CREATE INDEX IF NOT EXISTS outbox_customer ON outbox(customer, created_at);
 CREATE INDEX IF NOT EXISTS outbox_created ON outbox(created_at);
 CREATE TABLE IF NOT EXISTS attempts(
@@ -182,6 +183,11 @@ class Ledger:
             "INSERT OR IGNORE INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             msgspec.structs.astuple(message),
         )
+
+    def status_of(self, decision_id: str) -> Status | None:
+        """How the message of a decision stands; None when it has none."""
+        row = self.db.execute("SELECT status FROM outbox WHERE decision_id = ?", (decision_id,)).fetchone()
+        return row[0] if row else None
 
     def cancel(self, decision_ids: Collection[str], detail: str) -> int:
         """Cancel what is still unsent of these decisions; return how many messages."""
