@@ -117,9 +117,7 @@ def _entries(rows: Iterable[_Row]) -> list[Fact | Joined]:
             half = len(message_id) // 2
             entries.append(Joined(at, message_id[:half], message_id[half:]))
             continue
-        event = Event(
-            source, message_id, channel, name, at, at, _NOBODY, properties, context, sequence, gpc
-        )
+        event = Event(source, message_id, channel, name, at, at, _NOBODY, properties, context, sequence, gpc)
         entries.append(Fact(event, EventId(bytes.fromhex(event_id)), LeafId(bytes.fromhex(leaf))))
     return entries
 
