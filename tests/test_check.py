@@ -81,22 +81,22 @@ def test_a_case_that_holds_says_nothing() -> None:
 @pytest.mark.parametrize(
     ("fires", "must"),
     [
-        ("[]", "never"),
-        ("[11 minutes]", "after 11 minutes"),
-        ("[12 minutes, 1 hour]", "after 12 minutes and 1 hour"),
+        ("[]", "never fires"),
+        ("[11 minutes]", "fires after 11 minutes"),
+        ("[12 minutes, 1 hour]", "fires after 12 minutes and 1 hour"),
     ],
 )
 def test_a_case_that_fails_says_what_fired_and_what_must(fires: str, must: str) -> None:
     assert examined(TWICE + f"    fires: {fires}\n") == [
-        f"{CASES}:7:12: got searched_in_vain fired after 12 minutes, must be {must} "
-        "in the case 'two searches'."
+        f"{CASES}:7:12: got a moment that fires after 12 minutes, must be one that {must} "
+        "(case 'two searches')."
     ]
 
 
 def test_a_moment_that_stays_silent_is_said_too() -> None:
     one = "  - {name: one, events: [{at: 0 min, name: Help Searched, n_results: 0}], fires: [10 min]}\n"
     assert examined(one) == [
-        f"{CASES}:3:82: got searched_in_vain fired never, must be after 10 minutes in the case 'one'."
+        f"{CASES}:3:82: got a moment that never fires, must be one that fires after 10 minutes (case 'one')."
     ]
 
 

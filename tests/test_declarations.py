@@ -133,6 +133,10 @@ def test_every_misspelt_field_is_answered_with_the_right_one(field: str) -> None
         ("action: \"\\0\"\ntitle: a\nbasis: consent\nvalue: {customer: 1}\n",
          r"a.yaml:1:9: got '\x00', must be text without NUL and half characters."),
         ("a: 1\n---\nb: 2\n", "a.yaml:2:1: got a second document, must be one document per file."),
+        ("action: " + "x" * 3_000 + "\ntitle: a\nbasis: consent\nvalue: {customer: 1}\n",
+         "a.yaml:1:9: got 3000 characters, must be a text of at most 2000 characters."),
+        ("action: a\ntitle: a\nbasis: consent\nvalue: {customer: 1}\nsteps: [" + "a, " * 1_001 + "]\n",
+         "a.yaml:5:8: got 1001 entries, must be at most 1000."),
         ("[" * 100, "a.yaml:1:17: got deeper nesting, must be at most 16 levels deep."),
         ("a: " + "x" * FILE_BYTES_MAX, f"a.yaml: got {FILE_BYTES_MAX + 3} characters, "
                                        f"must be a file of at most {FILE_BYTES_MAX} characters."),
@@ -155,7 +159,7 @@ def test_huge_numbers_and_endless_faults_are_bounded() -> None:
         each.startswith("a.yaml:1:8: got '99") and "18 digits" in each
         for each in faults("n_max: " + "9" * 5000)
     )
-    many = read("".join(f"unknown_{i}: 1\n" for i in range(5000)), "a.yaml", Answer).faults
+    many = read("".join(f"unknown_{i}: 1\n" for i in range(900)), "a.yaml", Answer).faults
     assert len(many) == FAULTS_MAX + 1
     assert "100 faults or more" in str(many)
 

@@ -16,6 +16,10 @@ from hetki.errors import Fault, nearest, shown
 #: More faults in one file than this help nobody.
 FAULTS_MAX = 100
 
+#: No declaration that a person writes is longer; what reads texts and lists further on may rely on it.
+TEXT_CHARS_MAX = 2_000
+ENTRIES_MAX = 1_000
+
 #: Plain data, as `msgspec.convert` takes it; lists and mappings hold the same.
 Plain = object
 
@@ -23,6 +27,14 @@ Plain = object
 def walk(node: Node, spec: inspect.Type, faults: list[Fault], name: str = "") -> Plain:
     """Plain data of the shape `spec`; what does not fit appends faults and gives `None` instead."""
     if node.kind == "broken" or len(faults) >= FAULTS_MAX:
+        return None
+    n_entries = len(node.items) + len(node.entries)
+    if n_entries > ENTRIES_MAX:
+        faults.append(Fault(node.where, f"{n_entries} entries", f"at most {ENTRIES_MAX}"))
+        return None
+    if isinstance(node.scalar, str) and len(node.scalar) > TEXT_CHARS_MAX:
+        got = f"{len(node.scalar)} characters"
+        faults.append(Fault(node.where, got, f"a text of at most {TEXT_CHARS_MAX} characters"))
         return None
     fitting = next((each for each in _members(spec) if node.kind in _kinds(each)), None)
     if fitting is None:

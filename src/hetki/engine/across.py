@@ -221,10 +221,20 @@ def _traits(
 ) -> list[Fault]:
     faults = []
     for name in sorted(traits_of(condition)):
-        fault = _no_trait(name, declared.where(*keys), catalogue)
+        fault = _no_trait(name, _trait_where(condition, name, declared, *keys), catalogue)
         if fault is not None:
             faults.append(fault)
     return faults
+
+
+def _trait_where(condition: Condition, name: str, declared: Declared[T], *keys: str | int) -> str:
+    """The place of a trait in the text under `keys`, of which the condition is the whole or a part."""
+    node = declared.root
+    for key in keys:
+        node = node.child(key) if node else None
+    found = re.search(rf"{CUSTOMER}\s*\.\s*{re.escape(name)}\b", condition.text)
+    start = str(node.scalar).find(condition.text) if node else -1
+    return declared.where(*keys, offset=start + found.start() if found and start >= 0 else 0)
 
 
 def _no_trait(name: str, where: str, catalogue: Catalogue) -> Fault | None:

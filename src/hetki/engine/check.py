@@ -83,9 +83,10 @@ def run_examples(project: Project) -> list[Fault]:
             if not found:
                 fired = _fired(project, moment, events)
                 if fired != must_fire:
-                    must = f"{_offsets(must_fire)} in the case {shown(case.name)}"
+                    got = f"a moment that {_offsets(fired)}"
+                    must = f"one that {_offsets(must_fire)} (case {shown(case.name)})"
                     where = declared.where("cases", number, "fires")
-                    faults.append(Fault(where, f"{spec.moment} fired {_offsets(fired)}", must))
+                    faults.append(Fault(where, got, must))
     return in_order(faults)
 
 
@@ -207,7 +208,8 @@ def _offset(text: object, where: str, faults: list[Fault]) -> int:
 
 
 def _offsets(offsets_s: list[int]) -> str:
-    return "after " + " and ".join(spoken(each) for each in offsets_s) if offsets_s else "never"
+    times = " and ".join(spoken(each) for each in offsets_s)
+    return f"fires after {times}" if times else "never fires"
 
 
 def _notes(project: Project) -> list[str]:
