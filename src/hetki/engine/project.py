@@ -17,7 +17,7 @@ from hetki.declarations.tree import in_order
 from hetki.dialogues.destination import Destination
 from hetki.dialogues.template import Template, parse
 from hetki.engine import across
-from hetki.engine.files import TOML, Examples, Files, read_files
+from hetki.engine.files import TOML, Files, read_files
 from hetki.errors import Fault, Invalid
 from hetki.events.catalogue import SHIPPED, Catalogue
 from hetki.measurement.initiative import Initiative
@@ -35,7 +35,7 @@ class Project:
 
     `eligible` holds the conditions of answers by (moment, action); caps read (n_max, period_s); `traits`
     are the customer's traits that anything refers to; `content_hash` changes with any byte of any file
-    that can change a result (32 hex characters). `examples` are (path, examples).
+    that can change a result (32 hex characters). `files` keeps what was read, with its places.
     """
 
     settings: Settings
@@ -100,11 +100,6 @@ def load(disk: Disk) -> Project:
         content_hash=files.content_hash,
         files=files,
     )
-
-
-def examples(project: Project) -> list[tuple[str, Examples]]:
-    """The declared examples with the paths of their files."""
-    return [(declared.path, spec) for spec, declared in project.files.examples.read()]
 
 
 def _catalogue(files: Files, faults: list[Fault]) -> Catalogue:
