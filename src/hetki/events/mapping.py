@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from hetki.declarations.read import Declared
+from hetki.declarations.tree import in_order
 from hetki.errors import Fault, nearest, shown
 from hetki.events.catalogue import Catalogue, FieldType
 from hetki.events.event import IDENTIFIED
@@ -117,7 +118,7 @@ def compile_map(
     )
     columns = {column for column, _ in _used(spec)}
     plan = Plan(spec, event, at, properties, frozenset(columns), declared)
-    return (None if faults else plan), faults
+    return (None if faults else plan), in_order(faults)
 
 
 def missing_columns(plan: Plan, known: Collection[str]) -> list[Fault]:
