@@ -7,12 +7,14 @@ for, and that leaf may have become part of another customer since.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
 from hetki.decisions.question import Decision
 from hetki.dialogues.message import Message
+from hetki.errors import Fault, Unavailable
 from hetki.events.event import LeafId
 from hetki.identity.identifier import NodeId
 from hetki.identity.link import LinkKind
@@ -373,3 +375,15 @@ class Views:
     def _number(self, query: str, values: tuple[object, ...]) -> int:
         n: int = self.db.execute(query, values).fetchone()[0]
         return n
+
+
+@contextmanager
+def reading(disk: Disk) -> Iterator[Views]:
+    """The stores for the length of a block. Raises `Unavailable` when they cannot be read just now."""
+    views = Views(disk)
+    try:
+        yield views
+    except sqlite3.OperationalError as error:
+        raise Unavailable(Fault("store", str(error), "readable", "try again in a moment")) from error
+    finally:
+        views.close()

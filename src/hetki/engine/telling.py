@@ -1,0 +1,54 @@
+"""Telling: what the words about a decision need of the project and the stores. Reads only."""
+
+from __future__ import annotations
+
+from hetki.decisions.question import Decision
+from hetki.dialogues.explaining import Used
+from hetki.dialogues.wording import Titles
+from hetki.engine.folding import read_event
+from hetki.engine.project import Project
+from hetki.events.event import EventId
+from hetki.identity.identifier import NodeId
+from hetki.moments.sentence import step_names
+from hetki.patterns.words import words
+from hetki.store.journal import Journal
+from hetki.store.views import Named, Views
+
+
+def titles(project: Project) -> Titles:
+    """How everything that the project declares is spoken."""
+    conditions = {
+        condition.text: words(condition.tree, step_names(project.moments[moment].pattern))
+        for (moment, _), condition in project.eligible.items()
+    }
+    return Titles(
+        moments={name: each.title for name, each in project.moments.items()},
+        initiatives={name: each.title for name, each in project.initiatives.items()},
+        actions={name: each.title for name, each in project.actions.items()},
+        purposes={name: each.title for name, each in project.purposes.items()},
+        sources={name: each.title or name for name, each in project.sources.items()},
+        conditions=conditions,
+        time_zone=project.settings.time_zone,
+    )
+
+
+def used_events(views: Views, journal: Journal, decision: Decision) -> list[Used]:
+    """The events that a decision rests on, in its order; those that were erased are left out."""
+    ids = [EventId(bytes.fromhex(each)) for each in decision.question.data_used]
+    places = views.state.places_of(ids)
+    stored = journal.entries([places[each] for each in ids if each in places])
+    owners = views.nodes(NodeId(each.leaf) for each in stored)
+    used = []
+    for each in stored:
+        event = read_event(each)
+        if event is not None:
+            owner = owner_words(owners.get(NodeId(each.leaf)))
+            used.append(Used(event.name, event.source, event.occurred_at, owner))
+    return used
+
+
+def owner_words(owner: Named | None) -> str:
+    """Whose data it is, by the identifier that owns it."""
+    if owner is None or owner.namespace == "event":
+        return "nobody who is known"
+    return f"{owner.namespace.replace('_', ' ')} {owner.value}"

@@ -1,0 +1,171 @@
+"""App: the way in under `/v1/` and the console under `/`, as one ASGI callable.
+
+Every page but the sign-in needs a session, and every answer of the console carries the headers that keep
+a browser from running, loading or telling anything that is not ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hetki.engine.engine import Engine
+from hetki.engine.telling import titles
+from hetki.errors import Forbidden, HetkiError
+from hetki.measurement.outcome import measured
+from hetki.server import console, people
+from hetki.server.access import SESSION_S, Access
+from hetki.server.committer import Committer
+from hetki.server.desk import Desk
+from hetki.server.effects import Effects
+from hetki.server.feed import Feed
+from hetki.server.ingest import Ingest
+from hetki.server.pages import ASSETS, Pages
+
+COOKIE = "hetki_session"
+SIGN_IN = "/sign-in"
+#: What a browser may open without a session.
+OPEN = {SIGN_IN, *(f"/{name}" for name in ASSETS)}
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
+}
+PAGES = {
+    "/": console.live,
+    "/customers": people.customers,
+    "/customers/{customer}": people.customer,
+    "/moments": console.moments,
+    "/moments/{name}": console.moment,
+    "/decisions/{decision_id}": console.decision,
+    "/rejected": console.rejected,
+    "/outbox": console.outbox,
+}
+
+
+def app(
+    engine: Engine, committer: Committer, access: Access, is_stopping: Callable[[], bool] = lambda: False
+) -> ASGIApp:
+    """Everything that a project serves. `committer` is started and stopped by the caller.
+
+    Feeds end within a second once `is_stopping` says so; a server that waits for its connections needs it.
+    """
+    project = engine.project
+    keys = {key: source for source in project.sources.values() for key in source.write_keys}
+    ingest = Ingest(keys, committer, engine.clock, project.settings.limits)
+    pages = console_app(engine, access, is_stopping)
+
+    async def both(scope: Scope, receive: Receive, send: Send) -> None:
+        is_ingest = scope["type"] == "http" and scope["path"].startswith("/v1/")
+        await (ingest if is_ingest else pages)(scope, receive, send)
+
+    return both
+
+
+def console_app(engine: Engine, access: Access, is_stopping: Callable[[], bool] = lambda: False) -> ASGIApp:
+    """The console alone. It reads the project's stores and writes nothing but its own sessions."""
+    project = engine.project
+    pages = Pages(project.settings.name, project.settings.time_zone)
+    effects = Effects(engine.disk, engine.clock, [measured(each) for each in project.moments.values()])
+    desk = Desk(engine, pages, effects, titles(project))
+
+    def may_listen(request: Request) -> bool:
+        return not is_stopping() and access.is_open(_session(request))
+
+    def fail(request: Request, error: Exception) -> Response:
+        signed_in = access.is_open(_session(request))
+        if isinstance(error, HetkiError):
+            return pages.error(error, signed_in)
+        if isinstance(error, HTTPException):
+            return pages.failure(error.status_code, [error.detail], signed_in)
+        return pages.failure(500, ["The operator's log says more."], signed_in)
+
+    routes = [Route(path, partial(handler, desk)) for path, handler in PAGES.items()]
+    routes += [
+        Route("/feed", Feed(desk, may_listen)),
+        Route(SIGN_IN, partial(_sign_in, access, pages)),
+        Route("/sign-out", partial(_sign_out, access), methods=["POST"]),
+        *(Route(f"/{name}", partial(_asset, pages, name)) for name in ASSETS),
+    ]
+    handlers = dict.fromkeys((HetkiError, HTTPException, Exception), fail)
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), access)
+
+
+class Guard:
+    """Lets in who has a session, and puts the headers on every answer."""
+
+    def __init__(self, inner: ASGIApp, access: Access) -> None:
+        self._inner = inner
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._inner(scope, receive, send)
+            return
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, text in HEADERS.items():
+                    headers.setdefault(name, text)
+            await send(message)
+
+        if scope["path"] in OPEN or self._access.is_open(_session(Request(scope))):
+            await self._inner(scope, receive, guarded)
+        else:
+            await RedirectResponse(SIGN_IN, 303)(scope, receive, guarded)
+
+
+def _session(request: Request) -> str:
+    return request.cookies.get(COOKIE, "")
+
+
+def _sign_in(access: Access, pages: Pages, request: Request) -> Response:
+    """Exchange the token in the address, once; a look ahead (HEAD) does not use it up."""
+    token = request.query_params.get("token", "")
+    if not token or request.method != "GET":
+        if access.is_open(_session(request)):
+            return RedirectResponse("/", 303)
+        return pages.page("sign_in", signed_in=False, refused="")
+    try:
+        session = access.sign_in(token)
+    except Forbidden as error:
+        return pages.page("sign_in", 401, signed_in=False, refused=str(error))
+    answer = RedirectResponse("/", 303)
+    answer.set_cookie(
+        COOKIE,
+        session,
+        max_age=SESSION_S,
+        path="/",
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="strict",
+    )
+    return answer
+
+
+def _sign_out(access: Access, request: Request) -> Response:
+    access.sign_out(_session(request))
+    answer = RedirectResponse(SIGN_IN, 303)
+    answer.delete_cookie(
+        COOKIE, path="/", secure=request.url.scheme == "https", httponly=True, samesite="strict"
+    )
+    return answer
+
+
+def _asset(pages: Pages, name: str, request: Request) -> Response:
+    return pages.asset(name)

@@ -1,0 +1,177 @@
+"""Desk: what every page of the console reads with, and the small sums that several of them need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+import msgspec
+from starlette.requests import Request
+
+from hetki.decisions.decide import GATES
+from hetki.dialogues.wording import Titles, gate_words
+from hetki.engine.engine import Engine
+from hetki.events.event import LeafId, instant, utc
+from hetki.measurement.effect import Effect
+from hetki.moments.moment import Moment
+from hetki.server.drawing import axis_of, interval
+from hetki.server.effects import Effects
+from hetki.server.pages import Pages
+from hetki.settings import DAY
+from hetki.store.journal import Journal
+from hetki.store.secrets import Secrets
+from hetki.store.views import Funneled, Views, reading
+
+#: Rows of one page of a list.
+ROWS = 25
+PAGES_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """One opened project as the console sees it."""
+
+    engine: Engine
+    pages: Pages
+    effects: Effects
+    titles: Titles
+
+    @contextmanager
+    def views(self) -> Iterator[Views]:
+        """The stores, on a connection of this request's own."""
+        with reading(self.engine.disk) as views:
+            yield views
+
+    def journal(self) -> Journal:
+        """The journal, opened anew: no key of an erased person is still remembered."""
+        engine = self.engine
+        return Journal(engine.disk, engine.chance, Secrets(engine.disk, engine.chance))
+
+    def midnight(self, days_ago: int = 0) -> int:
+        """The instant at which a day began in the project's time zone."""
+        zone = ZoneInfo(self.engine.project.settings.time_zone)
+        today = utc(self.engine.clock.now()).astimezone(zone).date()
+        return instant(datetime.combine(today - timedelta(days=days_ago), time(), tzinfo=zone))
+
+
+class Turning(msgspec.Struct, frozen=True):
+    """Where a list is opened: pages are numbered from 1, the newest first."""
+
+    page: int
+    n_rows: int
+    has_more: bool
+    address: str
+
+    @property
+    def n_skipped(self) -> int:
+        return (self.page - 1) * self.n_rows
+
+    def to(self, page: int) -> str:
+        """The address of another page."""
+        return f"{self.address}{'&' if '?' in self.address else '?'}page={page}"
+
+
+def page_of(request: Request) -> int:
+    """The page that is asked for; anything unreadable is the first."""
+    text = request.query_params.get("page", "")
+    return min(max(int(text), 1), PAGES_MAX) if text.isascii() and text.isdigit() and len(text) < 9 else 1
+
+
+def leaf_in(text: str) -> LeafId | None:
+    """A customer's id as it stands in an address; None if it cannot be one."""
+    try:
+        leaf = bytes.fromhex(text)
+    except ValueError:
+        return None
+    return LeafId(leaf) if len(leaf) == 16 and text == leaf.hex() else None
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """One candidate's way through the gates: how often weighed, dropped at each, left open, chosen."""
+
+    action: str
+    title: str
+    n_weighed: int
+    dropped: list[int]
+    n_open: int
+    n_chosen: int
+
+
+class Funnel(msgspec.Struct, frozen=True):
+    """Where answers were dropped. `n_held_out` decisions had an open answer and gave none, by the draw."""
+
+    gates: list[str]
+    stops: list[Stop]
+    n_decisions: int
+    n_answered: int
+    n_held_out: int
+    n_without: int
+
+
+def funnel(moment: Moment, titles: Titles, decisions: Sequence[Funneled]) -> Funnel:
+    """The candidates of decisions, counted at each gate."""
+    gates = [name for name, _ in GATES]
+    weighed: dict[str, list[str]] = {name: [] for name in moment.answers}
+    for decision in decisions:
+        for each in decision.weighed:
+            weighed.setdefault(each.action, []).append(each.dropped_by)
+    chosen = [decision.chosen for decision in decisions]
+    stops = [
+        Stop(
+            action,
+            titles.actions.get(action, action),
+            len(drops),
+            [drops.count(gate) for gate in gates],
+            drops.count(""),
+            chosen.count(action),
+        )
+        for action, drops in weighed.items()
+    ]
+    arms = [decision.arm for decision in decisions]
+    n_answered = sum(stop.n_chosen for stop in stops)
+    n_held_out = arms.count("holdout")
+    n_without = len(decisions) - n_answered - n_held_out
+    return Funnel([gate_words(each) for each in gates], stops, len(arms), n_answered, n_held_out, n_without)
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """An effect as a page shows it: `measure` in words, `picture` as SVG (empty without an interval)."""
+
+    measure: str
+    kind: str
+    effect: Effect
+    points: str
+    picture: str
+
+
+def figures(moment: Moment, effects: Sequence[Effect]) -> list[Figure]:
+    """The effects of a moment, on one axis."""
+    analyse = moment.spec.analyse
+    declared = {"solved": analyse.solved, "business": analyse.business}
+    axis = axis_of([bound for each in effects for bound in (each.low, each.high) if bound is not None])
+    shown = []
+    for each in effects:
+        points = picture = ""
+        if each.effect is not None and each.low is not None and each.high is not None:
+            points = f"{100 * each.effect:+.1f} ({100 * each.low:+.1f} to {100 * each.high:+.1f})"
+            picture = interval(each.low, each.effect, each.high, axis)
+        kind = {"solved": "solved", "business": "business"}.get(each.measure, "guardrail: fewer is better")
+        shown.append(Figure(declared.get(each.measure, each.measure), kind, each, points, picture))
+    return shown
+
+
+def days(desk: Desk, occurred_at: Sequence[int], n_days: int) -> list[tuple[str, int]]:
+    """How many instants fall on each of the last days, in the project's time zone."""
+    starts = [desk.midnight(ago) for ago in range(n_days - 1, -1, -1)]
+    ends = [*starts[1:], starts[-1] + 2 * DAY]
+    zone = ZoneInfo(desk.engine.project.settings.time_zone)
+    return [
+        (
+            f"{utc(start).astimezone(zone):%a %d %b}",
+            sum(start <= at < end for at in occurred_at),
+        )
+        for start, end in zip(starts, ends, strict=True)
+    ]

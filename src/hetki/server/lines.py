@@ -1,0 +1,220 @@
+"""Lines: rows as pages show them: occurrences with what became of them, and one customer's story."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from hetki.consent.purpose import Purpose
+from hetki.consent.statements import GRANTED, SPOKEN, Statement, Statements, in_force, strictest
+from hetki.dialogues.explaining import chosen_words
+from hetki.dialogues.message import Message
+from hetki.dialogues.wording import Titles, reason_words
+from hetki.engine.engine import OWN_SOURCE
+from hetki.events.event import Event
+from hetki.events.fields import json_object
+from hetki.moments.fold import Fact, Folded
+from hetki.store.views import Evidence, Handled, Named, Views
+
+#: Properties of an event that fit one line.
+PROPERTIES_MAX = 6
+
+_LINK_WORDS = {
+    "merge": "a person said that they are one customer",
+    "alias": "a system said that one id became the other",
+    "login": "both ids came with one event",
+    "email": "the address came with this id",
+    "phone": "the number came with this id",
+}
+_REFUSALS = {
+    "two_user_ids": "it would join two user ids, which takes a person or an alias",
+    "too_many_identifiers": "the customer would have too many identifiers: a shared device, perhaps",
+}
+
+
+class Line(msgspec.Struct, frozen=True):
+    """An occurrence in one line. `why` and `chosen` are empty unless it was decided."""
+
+    occurrence_id: str
+    moment: str
+    title: str
+    customer: str
+    name: str
+    occurred_at: int
+    handled_at: int | None
+    status: str
+    chosen: str
+    is_answered: bool
+    why: str
+    decision_id: str
+
+
+class Told(msgspec.Struct, frozen=True):
+    """One entry of a customer's story: an event, an occurrence or a message."""
+
+    occurred_at: int
+    kind: str
+    title: str
+    channel: str = ""
+    source: str = ""
+    properties: list[tuple[str, object]] = []
+    line: Line | None = None
+    message: Message | None = None
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What a customer's word on a purpose is at present, and whether the purpose is in force."""
+
+    purpose: str
+    title: str
+    basis: str
+    is_open: bool
+    said: str
+    stated_at: int | None
+    until: int | None
+
+
+class Joining(msgspec.Struct, frozen=True):
+    """A link between two identifiers in words. `status` is empty while it stands."""
+
+    a: Named | None
+    b: Named | None
+    kind: str
+    words: str
+    linked_at: int
+    status: str
+    revoked_at: int | None
+    link_id: bytes
+
+
+def lines(views: Views, titles: Titles, handled: Sequence[Handled]) -> list[Line]:
+    """Occurrences as lines, with the best known name of each customer."""
+    names = views.names_of(each.customer for each in handled)
+    return [_line(titles, each, names.get(each.customer, "")) for each in handled]
+
+
+def _line(titles: Titles, handled: Handled, name: str) -> Line:
+    decision = handled.decision
+    chosen = why = decision_id = ""
+    is_answered = False
+    if decision is not None:
+        chosen = chosen_words(decision, titles)
+        is_answered = decision.send_at is not None
+        why = reason_words(decision.reasons[0], titles)
+        decision_id = decision.decision_id
+    elif handled.status == "missed":
+        why = "found when it had expired, so nothing was sent"
+    return Line(
+        handled.occurrence_id,
+        handled.moment,
+        titles.moments.get(handled.moment, handled.moment),
+        handled.customer.hex(),
+        name,
+        handled.occurred_at,
+        handled.handled_at,
+        handled.status,
+        chosen,
+        is_answered,
+        why,
+        decision_id,
+    )
+
+
+def story(
+    facts: Sequence[Fact], happened: Sequence[Line], messages: Sequence[Message], titles: Titles
+) -> list[Told]:
+    """Everything of a customer, newest first. Messages stand for the events that tell of them."""
+    told = [_event(fact.event, titles) for fact in facts if fact.event.source != OWN_SOURCE]
+    told += [Told(line.occurred_at, "moment", line.title, line=line) for line in happened]
+    told += [
+        Told(
+            each.sent_at or each.created_at,
+            "message",
+            titles.actions.get(each.action, each.action),
+            channel=each.destination,
+            message=each,
+        )
+        for each in messages
+    ]
+    return sorted(told, key=lambda each: each.occurred_at, reverse=True)
+
+
+def _event(event: Event, titles: Titles) -> Told:
+    properties: list[tuple[str, object]] = [
+        (name, value)
+        for name, value in json_object(event.properties).items()
+        if isinstance(value, str | int | float | bool)
+    ]
+    return Told(
+        event.occurred_at,
+        "event",
+        event.name,
+        channel=event.channel,
+        source=titles.sources.get(event.source, event.source),
+        properties=properties[:PROPERTIES_MAX],
+    )
+
+
+def standing(purposes: Mapping[str, Purpose], folded: Folded, now: int) -> list[Standing]:
+    """The grants of a customer now: of joined identifiers the strictest word counts."""
+    said: Statements = {}
+    for group in sorted(folded.statements):
+        said = strictest(said, folded.statements[group])
+    return [
+        Standing(
+            name,
+            purpose.title,
+            purpose.basis.replace("_", " "),
+            in_force(purpose, said.get(name), now),
+            _said(said.get(name), now),
+            said[name].stated_at if name in said else None,
+            said[name].until if name in said else None,
+        )
+        for name, purpose in purposes.items()
+    ]
+
+
+def _said(statement: Statement | None, now: int) -> str:
+    if statement is None:
+        return "nothing said"
+    if not statement.granted:
+        return "refused"
+    return "granted" if statement.holds(now) else "granted, and the grant has ended"
+
+
+def spoken_facts(facts: Sequence[Fact]) -> list[Told]:
+    """What a customer said of consent, newest first; a `Sec-GPC` header speaks too."""
+    told = []
+    for fact in facts:
+        event = fact.event
+        if event.name in SPOKEN:
+            words = json_object(event.properties)
+            about: list[tuple[str, object]] = [
+                (name, words[name]) for name in ("purpose", "until", "notice_version") if name in words
+            ]
+            kind = "granted" if event.name == GRANTED else "refused"
+            told.append(Told(event.occurred_at, kind, event.name, event.channel, event.source, about))
+        elif event.gpc:
+            told.append(
+                Told(event.occurred_at, "refused", "Sec-GPC with " + event.name, event.channel, event.source)
+            )
+    return sorted(told, key=lambda each: each.occurred_at, reverse=True)
+
+
+def joinings(views: Views, evidence: Sequence[Evidence]) -> list[Joining]:
+    """Links in words, with what each end is and whose."""
+    known = views.nodes(node for each in evidence for node in (each.node_a, each.node_b))
+    return [
+        Joining(
+            known.get(each.node_a),
+            known.get(each.node_b),
+            each.kind,
+            _LINK_WORDS[each.kind],
+            each.linked_at,
+            _REFUSALS.get(each.refusal, each.refusal),
+            each.revoked_at,
+            each.link_id,
+        )
+        for each in evidence
+    ]

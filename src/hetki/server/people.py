@@ -1,0 +1,100 @@
+"""People: finding a customer by an exact identifier, and telling a customer's story. Nothing here writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from hetki.engine.folding import read_event
+from hetki.errors import Fault, NotFound, shown
+from hetki.events.event import LeafId
+from hetki.identity.identifier import Namespace, NodeId, as_leaf, identifier
+from hetki.moments.fold import Fact, Folded, decode
+from hetki.server.desk import Desk, Turning, leaf_in, page_of
+from hetki.server.lines import joinings, lines, spoken_facts, standing, story
+from hetki.store.views import Named, Views
+
+STORY_ROWS = 50
+#: A story shows this much of a customer: the newest that was received.
+EVENTS_MAX = 2_000
+QUERY_CHARS_MAX = 512
+
+_SEARCHED: tuple[Namespace, ...] = ("user_id", "email", "phone", "anonymous_id")
+
+
+def customers(desk: Desk, request: Request) -> Response:
+    """The search: a user id, an e-mail address, a phone number, an anonymous id, or our own id."""
+    asked = request.query_params.get("q", "").strip()[:QUERY_CHARS_MAX]
+    with desk.views() as views:
+        found = _found(desk, views, asked) if asked else []
+        if len({each.customer for each in found}) == 1:
+            return RedirectResponse(f"/customers/{found[0].customer.hex()}", 303)
+        names = views.names_of(each.customer for each in found)
+    return desk.pages.page("customers", asked=asked, found=found, names=names)
+
+
+def _found(desk: Desk, views: Views, asked: str) -> list[Named]:
+    known = [identifier(desk.engine.keys.node, namespace, asked) for namespace in _SEARCHED]
+    nodes = [each.node for each in known if each is not None]
+    leaf = leaf_in(asked.lower())
+    if leaf is not None:
+        nodes.append(NodeId(leaf))
+    return list(views.nodes(nodes).values())
+
+
+def customer(desk: Desk, request: Request) -> Response:
+    """One customer: what happened, who it is, what may be done, what was decided and sent."""
+    text = request.path_params["customer"]
+    leaf = leaf_in(text)
+    with desk.views() as views:
+        present = views.state.customers_of([NodeId(leaf)]).get(NodeId(leaf)) if leaf else None
+        if present is None:
+            must = "a customer's id (32 hex digits)"
+            raise NotFound(Fault("customer", shown(text), must, "search by an exact identifier"))
+        if present != leaf:
+            return RedirectResponse(f"/customers/{present.hex()}", 303)
+        return _customer(desk, views, present, request)
+
+
+def _customer(desk: Desk, views: Views, customer: LeafId, request: Request) -> Response:
+    project, now = desk.engine.project, desk.engine.clock.now()
+    nodes = list(views.state.members([customer]).get(customer, {}))
+    leaves = [as_leaf(node) for node in nodes]
+    facts, n_events = _facts(desk, views, leaves)
+    handled = views.of_customer(customer, leaves, EVENTS_MAX)
+    happened = lines(views, desk.titles, handled)
+    told = story(facts, happened, views.messages_of(leaves, EVENTS_MAX), desk.titles)
+    row = views.state.load_customers([customer]).get(customer)
+    folded = decode(row.state) if row else Folded()
+    turning = Turning(page_of(request), STORY_ROWS, False, request.url.path)
+    rest = told[turning.n_skipped :]
+    return desk.pages.page(
+        "customer",
+        customer=customer.hex(),
+        name=views.names_of([customer]).get(customer, ""),
+        identifiers=views.identifiers_of([customer]),
+        joinings=joinings(views, views.evidence(nodes)),
+        standing=standing(project.purposes, folded, now),
+        spoken=spoken_facts(facts),
+        traits=sorted(folded.traits.items()),
+        told=rest[:STORY_ROWS],
+        n_told=len(told),
+        n_events=n_events,
+        n_events_max=EVENTS_MAX,
+        n_moments=len(handled),
+        turning=msgspec.structs.replace(turning, has_more=len(rest) > STORY_ROWS),
+    )
+
+
+def _facts(desk: Desk, views: Views, leaves: Sequence[LeafId]) -> tuple[list[Fact], int]:
+    """The newest events of leaves that can still be read, and how many there are in all."""
+    places = sorted(place for mine in views.state.history(leaves).values() for place in mine)
+    facts = []
+    for stored in desk.journal().entries(places[-EVENTS_MAX:]):
+        event = read_event(stored)
+        if event is not None:
+            facts.append(Fact(event, stored.event_id, stored.leaf))
+    return facts, len(places)
