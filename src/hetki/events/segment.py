@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from hetki.errors import Fault, Invalid, nearest, shown
-from hetki.events import wire
+from hetki.events import plain, wire
 from hetki.events.event import ALIASED, GROUPED, IDENTIFIED, PAGE_VIEWED, SCREEN_VIEWED, Event
 from hetki.events.wire import Arrival, Parsed
 from hetki.settings import Limits
@@ -82,6 +82,11 @@ def parse(
     if kind != "batch":
         arrival = Arrival(source, channel, kind, received_at, limits, gpc, skew)
         return wire.judged([wire.single(body)], body, "body", arrival, _read)
+    if not wire.needs_deep_look(body, limits):
+        arrival = Arrival(source, channel, "message", received_at, limits, gpc, skew)
+        events = plain.events(body, arrival)
+        if events is not None:
+            return Parsed(events, [])
     items, sent_at = _cut(body)
     if sent_at:
         skew = received_at - wire.instant_of(sent_at, "body.sentAt")
@@ -169,7 +174,7 @@ def _properties(
     if call in ("page", "screen"):
         named = {"name": message.name, "category": message.category}
         added = {key: text for key, text in named.items() if text and key not in fields}
-        return msgspec.json.encode({**fields, **added}) if added else raw
+        return plain.with_members(raw, added) if added else raw
     return raw
 
 

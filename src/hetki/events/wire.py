@@ -27,7 +27,10 @@ TOKENS_MAX = 300_000
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 RAW = msgspec.json.Decoder(msgspec.Raw)
 OBJECT = msgspec.json.Decoder(dict[str, object] | None)
-_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+#: Digits are one digit, and what may follow a number is a comma.
+_DIGITS = bytes.maketrans(b"123456789E\t\n\r }]", b"000000000e,,,,,,")
+#: An exponent of three digits or more: beyond a 64-bit float, or very small.
+_HUGE = re.compile(rb"0e\+?000*,")
 _WIDE = b"0" * 19
 _BRACES = bytes.maketrans(b"[]", b"{}")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
@@ -126,12 +129,13 @@ def check_size(body: bytes, limits: Limits) -> None:
 
 
 def needs_deep_look(body: bytes, limits: Limits) -> bool:
-    """Whether a body may hold a wide number, NUL or deep nesting: a few passes over all its events at once.
+    """Whether a body may hold a wide or huge number, NUL or deep nesting: a few passes over all its events at once.
 
     Without escaped quotes, texts free of brackets leave pairs of quotes and nothing else; a quote that
     stays alone means a bracket inside a text, and then only a look at each event can tell.
     """
-    if _WIDE in body.translate(_DIGITS):
+    digits = body.translate(_DIGITS)
+    if _WIDE in digits or _HUGE.search(digits):
         return True
     if b"\\" in body and (b'\\"' in body or b"\\u0000" in body):
         return True

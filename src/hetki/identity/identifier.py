@@ -7,6 +7,7 @@ else its anonymous id, else the event itself; never a shared address or device.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Literal, NewType
 
@@ -57,6 +58,7 @@ def normalised(namespace: Namespace, value: str) -> str | None:
     return text
 
 
+@lru_cache(maxsize=65_536)
 def identifier(key: bytes, namespace: Namespace, value: str) -> Identifier | None:
     """An identifier with its node; None when the value names nobody."""
     text = normalised(namespace, value)

@@ -130,22 +130,17 @@ def step(
         folded.settled_at,
     )
     caught: list[Occurrence] = []
+    until = advance_to - program.lateness_s * SECOND
     for item in batch:
         assert not is_late(after, item), "facts are folded in total order"
         after.last_key = item.order_key
         if isinstance(item, Joined):
             _join(program, after, item)
         else:
-            _take(program, after, item, caught)
-    until = advance_to - program.lateness_s * SECOND
+            _take(program, after, item, until, caught)
     for moment in program.moments:
-        run = after.runs.get(moment.name)
-        if run is None:
-            continue
-        due = [each.due_at for each in run.partials if each.due_at is not None and each.due_at <= until]
-        if due:
-            after.settled_at = max(due if after.settled_at is None else [after.settled_at, *due])
-            caught.extend(_occurrence(moment, match) for match in settle(moment.pattern, run, until))
+        if moment.name in after.runs:
+            _settle(moment, after, until, caught)
     caught.sort(key=lambda occurrence: (occurrence.occurred_at, occurrence.moment, occurrence.occurrence_id))
     return after, caught
 
@@ -168,7 +163,16 @@ def in_force(program: Program, folded: Folded, at: int) -> int:
     return mask(program.purposes, joined, at)
 
 
-def _take(program: Program, folded: Folded, fact: Fact, caught: list[Occurrence]) -> None:
+def _settle(moment: Moment, folded: Folded, until: int, caught: list[Occurrence]) -> None:
+    """Take out what a moment's silences have become by an instant."""
+    run = folded.runs[moment.name]
+    due = [each.due_at for each in run.partials if each.due_at is not None and each.due_at <= until]
+    if due:
+        folded.settled_at = max(due if folded.settled_at is None else [folded.settled_at, *due])
+        caught.extend(_occurrence(moment, match) for match in settle(moment.pattern, run, until))
+
+
+def _take(program: Program, folded: Folded, fact: Fact, until: int, caught: list[Occurrence]) -> None:
     event = fact.event
     group = fact.leaf.hex()
     group = folded.groups.get(group, group)
@@ -201,6 +205,8 @@ def _take(program: Program, folded: Folded, fact: Fact, caught: list[Occurrence]
             run = folded.runs.get(moment.name)
             if run is None:
                 run = folded.runs[moment.name] = Run()
+            elif run.partials:  # what has happened is not looked at again by every later event
+                _settle(moment, folded, min(until, event.occurred_at - 1), caught)
             matches = observe(moment.pattern, run, seen, folded.traits)
             caught.extend(_occurrence(moment, match) for match in matches)
 
