@@ -50,6 +50,7 @@ CLOSED = {
             VOUCHER, condition="late.n_minutes >= 45", values={"late.n_minutes": 20}, eligible=False
         )
     ),
+    "no_address": question(msgspec.structs.replace(VOUCHER, reachable=False)),
     "cap_reached": question(VOUCHER, cap=Cap(3, 604_800, 3)),
     "quiet": question(VOUCHER, quiet_until=AT + 2 * HOUR),
     "expired": question(VOUCHER, decided_at=AT + 2 * HOUR),
@@ -85,6 +86,7 @@ def test_every_gate_that_can_be_made_to_close_says_why() -> None:
         ("no_basis", "no lawful basis for 'Offers' is in force for this customer"),
         ("data_closed", "it rests on data from The kitchens that was not open to 'Offers'"),
         ("not_eligible", "number of minutes of late is at least 45 (late.n_minutes was 20)"),
+        ("no_address", "no address of the customer is known there"),
         ("cap_reached", "3 messages were made in the last 7 days, and 3 is the most"),
         ("quiet", "quiet hours last until Sun 1 Mar 2026, 16:00:00, and the moment passes before"),
         ("expired", "the moment passed at Sun 1 Mar 2026, 15:00:00, before it was decided"),

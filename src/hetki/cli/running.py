@@ -15,7 +15,7 @@ from hetki.cli.telling import tell
 from hetki.engine.report import render_report
 from hetki.engine.report import report as make_report
 from hetki.measurement.outcome import measured
-from hetki.server.access import new_token
+from hetki.server.access import Access
 from hetki.server.serve import serve as run_server
 from hetki.simulation.demo import run
 from hetki.store.lake import open_lake, refresh
@@ -41,7 +41,7 @@ def serve(
 def token(project: Folder = HERE) -> None:
     """Make a new one-time token for signing in to the console; older ones end."""
     engine = opened(project)
-    print(new_token(engine.disk, engine.chance, engine.clock))
+    print(Access(engine.disk, engine.clock, engine.chance).new_token())
 
 
 @app.command()
@@ -59,7 +59,9 @@ def report(
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where the demo's project and data go.")] = Path("hetki-demo"),
+    folder: Annotated[Path, typer.Argument(help="Where the demo's project and data go.")] = Path(
+        "hetki-demo"
+    ),
     serving: Annotated[bool, typer.Option("--serve/--no-serve", help="Leave the console running.")] = True,
     seed: Annotated[int, typer.Option(help="Another seed is another month.")] = 1,
     customers: Annotated[int, typer.Option(help="How many customers.")] = 10_000,

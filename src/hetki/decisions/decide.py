@@ -42,6 +42,11 @@ def eligibility(question: Question, candidate: Candidate) -> Reason | None:
     return Reason("not_eligible", {"condition": candidate.condition, **candidate.values})
 
 
+def reach(question: Question, candidate: Candidate) -> Reason | None:
+    """Closes when no address of the customer is known where the answer would be sent."""
+    return None if candidate.reachable else Reason("no_address")
+
+
 def frequency_cap(question: Question, candidate: Candidate) -> Reason | None:
     """Closes when the answer, or all contact together, has reached its cap."""
     caps = [("action", candidate.cap)]
@@ -75,6 +80,7 @@ GATES: tuple[tuple[str, Gate], ...] = (
     ("consent", consent),
     ("data_contract", data_contract),
     ("eligibility", eligibility),
+    ("reach", reach),
     ("frequency_cap", frequency_cap),
     ("quiet_hours", quiet_hours),
     ("expiry", expiry),

@@ -31,7 +31,7 @@ class Candidate(msgspec.Struct, frozen=True):
 
     `in_force`: its purpose has a lawful basis for this customer now. `closed_sources`: sources whose data
     the occurrence rests on and that may not be used for this purpose. `eligible` is the verdict on
-    `condition` over `values`.
+    `condition` over `values`. `reachable`: an address is known at its destination.
     """
 
     action: str
@@ -45,6 +45,7 @@ class Candidate(msgspec.Struct, frozen=True):
     condition: str = ""
     values: dict[str, Scalar] = {}
     eligible: bool = True
+    reachable: bool = True
     cap: Cap | None = None
 
 

@@ -220,6 +220,8 @@ def _opened(question: Question, candidate: Candidate) -> tuple[Question, list[st
                 candidate = _replace(candidate, closed_sources=[])
             case "eligibility":
                 candidate = _replace(candidate, eligible=True)
+            case "reach":
+                candidate = _replace(candidate, reachable=True)
             case "frequency_cap":
                 candidate = _replace(candidate, cap=None)
                 question = _replace(question, cap=None)

@@ -160,6 +160,10 @@ _WORDS: Final[dict[str, dict[Reader, _Say]]] = {
         "analyst": lambda v, t: f"its condition is not true: {_condition(v, t)}",
         "customer": lambda v, t: "what we could have offered did not fit what had happened",
     },
+    "no_address": {
+        "analyst": lambda v, t: "no address of the customer is known there",
+        "customer": lambda v, t: "we did not know where to reach you",
+    },
     "cap_reached": {
         "analyst": _cap,
         "customer": lambda v, t: "we had written to you often enough lately",

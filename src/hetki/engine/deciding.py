@@ -14,19 +14,41 @@ from hetki.decisions.action import Action
 from hetki.decisions.contact import quiet_until, zone_of
 from hetki.decisions.decide import decide
 from hetki.decisions.question import Candidate, Cap, Decision, Question, Scalar, draw
+from hetki.dialogues.destination import Destination, is_address
 from hetki.dialogues.message import Message, message_id
 from hetki.dialogues.template import render
 from hetki.engine.folding import Caught, Repair
 from hetki.engine.project import Project
 from hetki.errors import Invalid
 from hetki.events.event import LeafId
-from hetki.identity.identifier import Namespace, NodeId, as_leaf
+from hetki.identity.identifier import as_leaf
 from hetki.moments.fold import Folded, Program, in_force
 from hetki.moments.moment import Moment, Occurrence
 from hetki.patterns.condition import holds
 from hetki.settings import SECOND
 from hetki.store.ledger import Ledger
 from hetki.store.state import State
+
+
+class Situation(msgspec.Struct, frozen=True):
+    """One occurrence with all that is known of its customer: folded state, leaves, names, and the time."""
+
+    occurrence: Occurrence
+    customer: LeafId
+    folded: Folded
+    leaves: list[LeafId]
+    names: dict[str, str]
+    now: int
+
+    def recipient(self, destination: Destination) -> str:
+        """Where a destination reaches the customer; "" if it does not.
+
+        That is an address for e-mail; a webhook knows customers by user id, else anonymous id, else ours.
+        """
+        if destination.kind == "email":
+            address = str(self.folded.traits.get("email") or self.names.get("email") or "")
+            return address if is_address(address) else ""
+        return self.names.get("user_id") or self.names.get("anonymous_id") or self.customer.hex()
 
 
 class Decided(msgspec.Struct, frozen=True):
@@ -65,12 +87,18 @@ def decide_all(
                 now,
             )
             continue
-        nodes = members[customer]
-        question = ask(project, program, ledger, each, folded[customer], nodes, now)
-        decision = decide(question)
+        situation = Situation(
+            occurrence,
+            customer,
+            folded[customer],
+            [as_leaf(node) for node in members[customer]],
+            state.values_of(members[customer]),
+            now,
+        )
+        decision = decide(ask(project, program, ledger, situation))
         ledger.record(decision, customer)
         n_decided += 1
-        message = compose(project, state, decision, occurrence, folded[customer], customer, nodes)
+        message = compose(project, decision, situation)
         if message is not None:
             ledger.post(message)
     return Decided(n_decided, len(new) - n_decided)
@@ -99,38 +127,30 @@ def apply_repairs(state: State, ledger: Ledger, repairs: Iterable[Repair], now: 
         )
 
 
-def ask(
-    project: Project,
-    program: Program,
-    ledger: Ledger,
-    caught: Caught,
-    folded: Folded,
-    nodes: Mapping[NodeId, Namespace],
-    now: int,
-) -> Question:
+def ask(project: Project, program: Program, ledger: Ledger, situation: Situation) -> Question:
     """Everything that the decision about an occurrence may look at."""
-    occurrence, customer = caught.occurrence, caught.customer
+    occurrence, now = situation.occurrence, situation.now
     moment = project.moments[occurrence.moment]
-    leaves = [as_leaf(node) for node in nodes]
-    open_bits = in_force(program, folded, now)
+    in_force_now = in_force(program, situation.folded, now)
     bits = {name: 1 << number for number, (name, _) in enumerate(program.purposes)}
-    candidates = [
-        _candidate(
-            project, ledger, moment, project.actions[name], caught, folded, leaves, now, open_bits, bits
+    candidates = []
+    for name in moment.answers:
+        action = project.actions[name]
+        bit = bits[action.purpose]
+        candidates.append(
+            _candidate(project, ledger, moment, action, situation, bit, bool(in_force_now & bit))
         )
-        for name in moment.answers
-    ]
-    zone = zone_of(folded.traits.get("timezone"), project.settings.time_zone)
     cap = None
     if project.contact_cap is not None:
         n_max, period_s = project.contact_cap
-        cap = Cap(n_max, period_s, ledger.n_contacts(leaves, now - period_s * SECOND))
-    initiative = moment.initiative or moment.name
+        cap = Cap(n_max, period_s, ledger.n_contacts(situation.leaves, now - period_s * SECOND))
+    zone = zone_of(situation.folded.traits.get("timezone"), project.settings.time_zone)
+    customer = situation.customer.hex()
     return Question(
         occurrence_id=occurrence.occurrence_id,
         moment=moment.name,
-        initiative=initiative,
-        customer=customer.hex(),
+        initiative=moment.initiative,
+        customer=customer,
         occurred_at=occurrence.occurred_at,
         expires_at=occurrence.expires_at,
         decided_at=now,
@@ -138,8 +158,8 @@ def ask(
         customer_weight=project.weights.customer_weight,
         business_weight=project.weights.business_weight,
         holdout_share=moment.holdout_share,
-        draw=draw(project.settings.holdout_salt, initiative, customer.hex()),
-        standing=ledger.standing(initiative, leaves),
+        draw=draw(project.settings.holdout_salt, moment.initiative, customer),
+        standing=ledger.standing(moment.initiative, situation.leaves),
         cap=cap,
         quiet_until=quiet_until(now, project.quiet_hours, zone),
         data_used=[bound.event_id.hex() for bound in occurrence.bound],
@@ -153,20 +173,17 @@ def _candidate(
     ledger: Ledger,
     moment: Moment,
     action: Action,
-    caught: Caught,
-    folded: Folded,
-    leaves: Sequence[LeafId],
-    now: int,
-    open_bits: int,
-    bits: Mapping[str, int],
+    situation: Situation,
+    bit: int,
+    is_in_force: bool,
 ) -> Candidate:
-    occurrence = caught.occurrence
-    bit = bits[action.purpose]
+    bound, traits = situation.occurrence.bound, situation.folded.traits
     condition = project.eligible.get((moment.name, action.action))
     cap = None
     if action.action in project.action_caps:
         n_max, period_s = project.action_caps[action.action]
-        cap = Cap(n_max, period_s, ledger.n_contacts(leaves, now - period_s * SECOND, action.action))
+        since = situation.now - period_s * SECOND
+        cap = Cap(n_max, period_s, ledger.n_contacts(situation.leaves, since, action.action))
     return Candidate(
         action=action.action,
         purpose=action.purpose,
@@ -174,59 +191,43 @@ def _candidate(
         value_business=action.value.business,
         cost=action.cost,
         transactional=action.transactional,
-        in_force=bool(open_bits & bit),
-        closed_sources=sorted({bound.source for bound in occurrence.bound if not bound.purposes & bit}),
+        in_force=is_in_force,
+        closed_sources=sorted({each.source for each in bound if not each.purposes & bit}),
         condition=action.eligible,
-        values=_values(condition.references() if condition else [], occurrence, folded),
-        eligible=condition is None or holds(condition, occurrence.bound, folded.traits),
+        values=_values(condition.references() if condition else [], situation),
+        eligible=condition is None or holds(condition, bound, traits),
+        reachable=bool(situation.recipient(project.destinations[action.destination])),
         cap=cap,
     )
 
 
-def _values(
-    references: Iterable[tuple[str, str]], occurrence: Occurrence, folded: Folded
-) -> dict[str, Scalar]:
+def _values(references: Iterable[tuple[str, str]], situation: Situation) -> dict[str, Scalar]:
     """What a condition looked at, by the names in it."""
-    steps = {bound.step: bound.values for bound in occurrence.bound}
+    steps = {bound.step: bound.values for bound in situation.occurrence.bound}
     values: dict[str, Scalar] = {}
     for step, field in references:
-        value = folded.traits.get(field) if step == "customer" else steps.get(step, {}).get(field)
+        value = situation.folded.traits.get(field) if step == "customer" else steps[step].get(field)
         values[f"{step}.{field}"] = value if isinstance(value, (str, int, float, bool)) else None
     return values
 
 
-def compose(
-    project: Project,
-    state: State,
-    decision: Decision,
-    occurrence: Occurrence,
-    folded: Folded,
-    customer: LeafId,
-    nodes: Mapping[NodeId, Namespace],
-) -> Message | None:
+def compose(project: Project, decision: Decision, situation: Situation) -> Message | None:
     """The one message of a decision, in words; None when nothing is to be said.
 
-    A message that cannot be put into words, or has nobody to go to, is kept as failed with its reason.
+    A message that cannot be put into words is kept as failed with its reason.
     """
     if decision.send_at is None:
         return None
+    occurrence = situation.occurrence
     action = project.actions[decision.chosen]
-    destination = project.destinations[action.destination]
-    names = state.values_of(nodes)
-    traits: dict[str, object] = {**names, **folded.traits}
+    traits: dict[str, object] = {**situation.names, **situation.folded.traits}
     values = {bound.step: dict(bound.values) for bound in occurrence.bound}
-    recipient = str(traits.get("email", "")) if destination.kind == "email" else _known_as(names, customer)
+    zone = zone_of(traits.get("timezone"), project.settings.time_zone)
     subject = body = detail = ""
     try:
-        rendered = render(
-            project.templates[action.template],
-            str(traits.get("locale", "")),
-            {**values, "customer": traits},
-            zone_of(traits.get("timezone"), project.settings.time_zone),
-        )
+        template, locale = project.templates[action.template], str(traits.get("locale", ""))
+        rendered = render(template, locale, {**values, "customer": traits}, zone)
         subject, body = rendered.subject, rendered.body
-        if not recipient:
-            detail = "no e-mail address is known"
     except Invalid as error:
         detail = str(error)
     return Message(
@@ -237,18 +238,13 @@ def compose(
         purpose=action.purpose,
         transactional=action.transactional,
         destination=action.destination,
-        customer=customer,
+        customer=situation.customer,
         created_at=decision.question.decided_at,
         due_at=decision.send_at,
         expires_at=occurrence.expires_at,
-        recipient=recipient,
+        recipient=situation.recipient(project.destinations[action.destination]),
         subject=subject,
         body=body,
         status="failed" if detail else "waiting",
         detail=detail,
     )
-
-
-def _known_as(names: Mapping[str, str], customer: LeafId) -> str:
-    """How a webhook knows the customer: by user id, else by anonymous id, else by ours."""
-    return names.get("user_id") or names.get("anonymous_id") or customer.hex()

@@ -68,17 +68,18 @@ class Analyse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MomentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One `moments/*.yaml`. `purpose` is the one under which its events are read."""
+    """One `moments/*.yaml`. `purpose` is the one under which its events are read; a moment without an
+    `initiative` is one by itself."""
 
     moment: str
     title: str
     owner: str
-    initiative: str
     purpose: str
     identify: Identify
     design: Design
     analyse: Analyse
     secure: Secure = Secure()
+    initiative: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class Moment:
 
 
 class Occurrence(msgspec.Struct, frozen=True, array_like=True):
-    """A moment caught for one customer. `caught_at` is when the engine settled it, if it was live."""
+    """A moment caught for one customer."""
 
     occurrence_id: str
     moment: str
@@ -119,7 +120,6 @@ class Occurrence(msgspec.Struct, frozen=True, array_like=True):
     expires_at: int
     bound: list[Bound]
     deadline: int | None = None
-    caught_at: int | None = None
 
 
 def occurrence_id(moment_name: str, start_event_id: EventId) -> str:

@@ -7,7 +7,7 @@ from multiprocessing import get_context
 import uvicorn
 
 from hetki.engine.engine import open_folder
-from hetki.server.access import Access, new_token
+from hetki.server.access import Access
 from hetki.server.app import app
 from hetki.server.committer import Committer
 from hetki.server.worker import work
@@ -16,6 +16,7 @@ from hetki.server.worker import work
 CONNECTIONS_MAX = 1_000
 IDLE_S = 30
 BACKLOG_MAX = 512
+STOPPING_S = 5
 
 
 def serve(folder: str, host: str, port: int) -> None:
@@ -26,28 +27,30 @@ def serve(folder: str, host: str, port: int) -> None:
     """
     engine = open_folder(folder)
     committer = Committer(engine.acceptor.accept)
+    access = Access(engine.disk, engine.clock, engine.chance)
+    config = uvicorn.Config(
+        "",
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        limit_concurrency=CONNECTIONS_MAX,
+        timeout_keep_alive=IDLE_S,
+        timeout_graceful_shutdown=STOPPING_S,
+        backlog=BACKLOG_MAX,
+    )
+    server = uvicorn.Server(config)
+    config.app = app(engine, committer, access, lambda: server.should_exit)
     worker = get_context("spawn").Process(target=work, args=(folder,), name="hetki-worker", daemon=True)
     worker.start()
     committer.start()
-    address = f"http://{host}:{port}"
-    if Access(engine.disk, engine.chance, engine.clock).is_new():
-        token = new_token(engine.disk, engine.chance, engine.clock)
-        print(f"Console: {address}/sign-in?token={token} (opens once; hetki token makes another)", flush=True)
-    else:
-        print(f"Console: {address}/ (hetki token makes a new token to sign in)", flush=True)
+    token = access.first_token()
+    opening = f"sign-in?token={token}   (opens once)" if token else "   (hetki token signs you in)"
+    print(f"Console: http://{host}:{port}/{opening}", flush=True)
     try:
-        uvicorn.run(
-            app(engine, committer),
-            host=host,
-            port=port,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            limit_concurrency=CONNECTIONS_MAX,
-            timeout_keep_alive=IDLE_S,
-            backlog=BACKLOG_MAX,
-        )
+        server.run()
     finally:
         committer.stop()
         worker.terminate()

@@ -1,0 +1,107 @@
+"""Commands about people: `customer`, `explain`, `merge`, `unmerge`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hetki.cli.opening import HERE, Folder, opened
+from hetki.dialogues.explaining import decision_words
+from hetki.dialogues.wording import spoken_at
+from hetki.engine.advance import advance
+from hetki.engine.commands import Merge, Unmerge
+from hetki.engine.engine import Engine
+from hetki.engine.telling import titles
+from hetki.errors import Conflict, Fault, NotFound
+from hetki.events.event import LeafId
+from hetki.identity.identifier import Namespace, NodeId, identifier
+from hetki.store.views import Views
+
+app = typer.Typer()
+Who = Annotated[str, typer.Argument(help="A user id, e-mail, phone, anonymous id, or a customer's hex id.")]
+By = Annotated[str, typer.Option("--by", help="Who says so; it is kept with the evidence.")]
+NAMESPACES: tuple[Namespace, ...] = ("user_id", "email", "phone", "anonymous_id")
+
+
+@app.command()
+def customer(who: Who, project: Folder = HERE) -> None:
+    """One customer: identifiers, the links between them, and what was decided."""
+    engine = opened(project)
+    found = find(engine, who)
+    views = Views(engine.disk)
+    named = views.identifiers_of([found])
+    values = {each.node: f"{each.namespace} {each.value}" for each in named}
+    print(f"customer {found.hex()}")
+    for each in named:
+        print(f"  {each.namespace}  {each.value}")
+    zone = engine.project.settings.time_zone
+    for link in views.evidence(each.node for each in named):
+        ends = " = ".join(values.get(node, node.hex()) for node in (link.node_a, link.node_b))
+        standing = "revoked" if link.revoked_at else f"refused: {link.refusal}" if link.refusal else "stands"
+        print(
+            f"  link {link.link_id.hex()}  {link.kind}  {ends}  {spoken_at(link.linked_at, zone)}  {standing}"
+        )
+    for handled in views.of_customer(found, [LeafId(bytes(each.node)) for each in named], 50):
+        decision = handled.decision
+        outcome = f"{decision.chosen}  {decision.decision_id}" if decision else handled.status
+        print(f"  {spoken_at(handled.occurred_at, zone)}  {handled.moment}  {outcome}")
+
+
+@app.command()
+def explain(
+    decision_id: Annotated[str, typer.Argument(help="The id of a decision or of its occurrence.")],
+    project: Folder = HERE,
+) -> None:
+    """A decision in plain words: what was weighed, which gate closed, why, and whose data was used."""
+    engine = opened(project)
+    decision = engine.ledger.decision(decision_id)
+    if decision is None:
+        raise NotFound(Fault("decision", repr(decision_id), "the id of a decision", "see hetki customer"))
+    print("\n".join(decision_words(decision, titles(engine.project))))
+
+
+@app.command()
+def merge(who: Who, other: Who, by: By, project: Folder = HERE) -> None:
+    """Say that two customers are one. `hetki unmerge` takes it back."""
+    engine = opened(project)
+    a, b = find(engine, who), find(engine, other)
+    if a == b:
+        raise Conflict(Fault("merge", "one customer", "two customers", f"both are {a.hex()} already"))
+    engine.acceptor.command(Merge(a.hex(), b.hex(), by, engine.clock.now()))
+    advance(engine)
+    print(f"{find(engine, who).hex()} is now the customer of both")
+
+
+@app.command()
+def unmerge(
+    link_id: Annotated[str, typer.Argument(help="The link to take back; hetki customer shows them.")],
+    by: By,
+    project: Folder = HERE,
+) -> None:
+    """Take a link back: what it joined becomes two customers again, as if it had never been."""
+    engine = opened(project)
+    try:
+        ends = engine.state.ends_of(bytes.fromhex(link_id))
+    except ValueError:
+        ends = set()
+    if not ends:
+        raise NotFound(Fault("link", repr(link_id), "the id of a link", "see hetki customer"))
+    engine.acceptor.command(Unmerge(link_id, by, engine.clock.now()))
+    advance(engine)
+    customers = sorted({each.hex() for each in engine.state.customers_of(ends).values()})
+    print("now: " + " and ".join(customers))
+
+
+def find(engine: Engine, who: str) -> LeafId:
+    """The customer that a name belongs to. Raises `NotFound`."""
+    nodes = [found.node for space in NAMESPACES if (found := identifier(engine.keys.node, space, who))]
+    try:
+        nodes.append(NodeId(bytes.fromhex(who)))
+    except ValueError:
+        pass
+    known = engine.state.customers_of(nodes)
+    for node in nodes:
+        if node in known:
+            return known[node]
+    raise NotFound(Fault("customer", repr(who), "a name that some event has told"))
