@@ -136,6 +136,25 @@ def test_joining_a_fragment_that_refused_is_seen(world: World) -> None:
     assert told(world) == ["10:31 basket anna"] and backtested(world.engine) == live(world.engine)
 
 
+def test_a_link_that_was_taken_back_joins_nothing(world: World) -> None:
+    """Another link holds the customer together, but only from later on."""
+    world.live(
+        """
+        09:00 web a=w1 Consent Refused purpose=marketing
+        09:00 web u=anna Consent Granted purpose=marketing
+        09:30 web u=anna Product Added
+        09:45 web u=anna a=w1 Page Viewed
+        11:00 web u=anna Page Viewed
+        """
+    )
+    assert told(world) == []
+    world.merge("anna", "a=w1")
+    world.advance()
+    world.unmerge("login")
+    world.advance()
+    assert told(world) == ["10:00 basket anna"] and backtested(world.engine) == live(world.engine)
+
+
 def test_a_repeat_counts_once(world: World) -> None:
     line = "10:00 web u=anna Help Searched n_results=0"
     world.live("\n".join([line, line, "11:00 web u=anna Page Viewed", line]))
@@ -156,6 +175,9 @@ def test_a_part_of_the_moments_and_of_the_time(world: World) -> None:
     assert told(world, moments=["help"]) == ["10:10 help anna", "12:10 help anna"]
     assert told(world, span=Span(at("10:10"), at("12:10"))) == ["10:10 help anna", "11:00 basket anna"]
     assert told(world, span=Span(at("10:11"), at("13:00"))) == ["11:00 basket anna", "12:10 help anna"]
+    assert told(world, span=Span(at("10:00"), at("10:10:01"))) == ["10:10 help anna"], (
+        "late ones are waited for"
+    )
     with pytest.raises(NotFound, match="did you mean 'basket'"):
         only(world.engine.program, ["baskets"])
 

@@ -339,10 +339,11 @@ def test_a_row_that_breaks_a_rule_says_which(desk: Desk, change: dict[str, str],
 )
 def test_a_broken_line_leaves_its_neighbours_alone(desk: Desk, lines: str, said: str) -> None:
     after = "".join(f"buy,2026-03-01T10:00:00Z,c{n},o1,1,0\n" for n in range(1500))
-    desk.put("rows.csv", CSV.encode() + lines.encode("latin-1") + after.encode())
+    desk.put("rows.csv", CSV.encode() + lines.encode("latin-1") + after.encode() + b"sell,,,,,")
     told = desk.faults()
-    assert len(told) == 1 and told[0].startswith("rows.csv:4: got " + said), told
-    assert desk.run() == Imported(1503, 1502, 1, 0)
+    assert told[0].startswith("rows.csv:4: got " + said), told
+    assert all(each.startswith("rows.csv:1505, column ") for each in told[1:]), told
+    assert desk.run() == Imported(1504, 1502, 2, 0)
 
 
 def test_a_text_over_several_lines_is_one_row(desk: Desk) -> None:
