@@ -117,7 +117,7 @@ def source(name: str, purposes: str) -> dict[str, str]:
 
 FILES = {
     "hetki.toml": TOML,
-    "initiatives/keep_our_word.yaml": "initiative: keep_our_word\ntitle: k\nowner: team\nhorizon: mainstream\n",
+    "initiatives/keep_our_word.yaml": "initiative: keep_our_word\ntitle: k\nowner: t\nhorizon: mainstream\n",
     **source("web", "service, marketing"),
     **source("app", "service, marketing"),
     **source("shop", "service"),
@@ -278,7 +278,7 @@ class World:
     def unmerge(self, kind: str = "merge") -> None:
         """A person takes back the latest link of a kind."""
         rows = self.engine.db.execute(
-            "SELECT link_id FROM links WHERE kind = ? AND revoked_at IS NULL ORDER BY linked_at DESC, link_id",
+            "SELECT link_id FROM links WHERE kind = ? AND revoked_at IS NULL ORDER BY linked_at DESC",
             (kind,),
         ).fetchall()
         self.engine.acceptor.command(Unmerge(rows[0][0].hex(), "agent", self.clock.now()))

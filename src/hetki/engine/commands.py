@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
-from hetki.errors import Fault, Invalid
+from hetki.errors import Fault, Invalid, shown
 from hetki.events.event import EventId, LeafId
 from hetki.store.journal import Entry, Kind
 
@@ -45,11 +47,19 @@ class Activated(msgspec.Struct, frozen=True, tag="activated"):
 
 
 Command = Merge | Unmerge | Replayed | Activated
+_ID = re.compile("[0-9a-fA-F]{32}")
 _decoder = msgspec.msgpack.Decoder(Command)
 
 
 def as_entry(command: Command, command_id: bytes) -> Entry:
-    """A command as a journal entry; `command_id` (16 bytes) makes it happen once."""
+    """A command as a journal entry; `command_id` (16 bytes) makes it happen once.
+
+    Raises `Invalid` for ids that are no ids: what is in the journal can always be folded.
+    """
+    for name in ("node_a", "node_b", "link_id"):
+        given = getattr(command, name, "0" * 32)
+        if not _ID.fullmatch(given):
+            raise Invalid(Fault(f"command: {name}", shown(given), "32 hex digits"))
     body = msgspec.msgpack.encode(command)
     return Entry(Kind.COMMAND, LEAF, EventId(command_id), SOURCE, RETENTION, body)
 

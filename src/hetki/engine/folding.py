@@ -135,7 +135,7 @@ def refold(
         facts = load_facts(journal, state, [as_leaf(node) for node in nodes])
         if not facts:
             continue
-        links = state.accepted_links(nodes) if len(nodes) > 1 else []
+        links = state.joining_links(nodes) if len(nodes) > 1 else []
         after, found = step(program, Folded(), ordered(program, facts, links), advance_to)
         folded[customer] = after
         caught.update((each.occurrence_id, Caught(customer, each)) for each in found)

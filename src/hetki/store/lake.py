@@ -61,8 +61,8 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
             ]
         ),
         "SELECT lower(hex(link_id)), kind, lower(hex(node_a)), lower(hex(node_b)), linked_at,"
-        " CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN refusal = '' THEN 'stands'"
-        " ELSE 'refused: ' || refusal END FROM links ORDER BY linked_at, 1",
+        " CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN refusal <> '' THEN 'refused: '"
+        " || refusal WHEN joins THEN 'stands' ELSE 'agrees' END FROM links ORDER BY linked_at, 1",
     ),
     "occurrences": (
         pa.schema(

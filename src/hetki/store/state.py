@@ -8,6 +8,7 @@ customer's state mean.
 from __future__ import annotations
 
 import sqlite3
+from typing import AbstractSet as Set
 from typing import Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
@@ -36,9 +37,10 @@ CREATE INDEX IF NOT EXISTS nodes_value ON nodes(value);
 CREATE TABLE IF NOT EXISTS links(
     link_id BLOB PRIMARY KEY, kind TEXT NOT NULL, node_a BLOB NOT NULL, node_b BLOB NOT NULL,
     linked_at INTEGER NOT NULL, cause BLOB NOT NULL,
-    refusal TEXT NOT NULL DEFAULT '', revoked_at INTEGER) WITHOUT ROWID;
+    refusal TEXT NOT NULL DEFAULT '', joins INTEGER NOT NULL DEFAULT 0, revoked_at INTEGER) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS links_a ON links(node_a);
 CREATE INDEX IF NOT EXISTS links_b ON links(node_b);
+CREATE INDEX IF NOT EXISTS links_waiting ON links(link_id) WHERE refusal = 'unknown_identifier';
 CREATE TABLE IF NOT EXISTS customers(
     customer BLOB PRIMARY KEY, state BLOB NOT NULL, due_at INTEGER, last_at INTEGER NOT NULL,
     n_events INTEGER NOT NULL) WITHOUT ROWID;
@@ -199,7 +201,9 @@ class State:
     def revoke(self, link_id: bytes, revoked_at: int) -> bool:
         """Take a link back; False when there is none, or it was taken back before."""
         done = self.db.execute(
-            "UPDATE links SET revoked_at = ? WHERE link_id = ? AND revoked_at IS NULL", (revoked_at, link_id)
+            "UPDATE links SET revoked_at = ?, refusal = '', joins = 0"
+            " WHERE link_id = ? AND revoked_at IS NULL",
+            (revoked_at, link_id),
         )
         return done.rowcount == 1
 
@@ -214,7 +218,7 @@ class State:
         """Every node and standing link reachable from the nodes, refused links included."""
         reached: dict[NodeId, Namespace] = {}
         links: dict[bytes, Link] = {}
-        edge = set(nodes)
+        edge = asked = set(nodes)
         while edge and len(links) < n_max:
             for marks, part in chunks(edge):
                 rows = self.db.execute(f"SELECT node, namespace FROM nodes WHERE node IN ({marks})", part)
@@ -226,23 +230,32 @@ class State:
                         part,
                     )
                     links.update((row[0], _link(row)) for row in found)
-            edge = {node for link in links.values() for node in (link.node_a, link.node_b)} - reached.keys()
+            edge = {node for link in links.values() for node in (link.node_a, link.node_b)} - asked
+            asked = asked | edge
         return reached, list(links.values())
 
-    def set_refusals(self, links: Sequence[Link], refused: Mapping[bytes, str]) -> None:
-        """Write which of these links stand and which were refused, with the reason."""
+    def judge_links(self, links: Sequence[Link], refused: Mapping[bytes, str], joining: Set[bytes]) -> None:
+        """Write which of these links were refused, with the reason, and which joined groups (ids)."""
         self.db.executemany(
-            "UPDATE links SET refusal = ?1 WHERE link_id = ?2 AND refusal <> ?1",
-            [(refused.get(link.link_id, ""), link.link_id) for link in links],
+            "UPDATE links SET refusal = ?1, joins = ?2 WHERE link_id = ?3 AND (refusal <> ?1 OR joins <> ?2)",
+            [(refused.get(each.link_id, ""), each.link_id in joining, each.link_id) for each in links],
         )
 
-    def accepted_links(self, nodes: Iterable[NodeId]) -> list[Link]:
-        """The links that stand between these nodes, by time."""
+    def waiting_links(self) -> list[Link]:
+        """Links to identifiers that were never seen."""
+        rows = self.db.execute(
+            "SELECT link_id, kind, node_a, node_b, linked_at, cause FROM links"
+            " WHERE refusal = 'unknown_identifier' AND revoked_at IS NULL ORDER BY link_id"
+        )
+        return [_link(row) for row in rows]
+
+    def joining_links(self, nodes: Iterable[NodeId]) -> list[Link]:
+        """The links by which these nodes grew together, by time."""
         found: dict[bytes, Link] = {}
         for marks, part in chunks(nodes):
             rows = self.db.execute(
                 "SELECT link_id, kind, node_a, node_b, linked_at, cause FROM links"
-                f" WHERE revoked_at IS NULL AND refusal = '' AND node_a IN ({marks})",
+                f" WHERE revoked_at IS NULL AND joins = 1 AND node_a IN ({marks})",
                 part,
             )
             found.update((row[0], _link(row)) for row in rows)
