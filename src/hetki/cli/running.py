@@ -24,6 +24,7 @@ from hetki.store.system import SystemDisk
 app = typer.Typer()
 #: The project that the demo runs, as it is shipped.
 RESTAURANTS = Path(hetki.simulation.__file__).parent / "restaurants_project"
+DEMO = Path("hetki-demo")
 Port = Annotated[int, typer.Option(help="The port on this machine.")]
 
 
@@ -87,8 +88,8 @@ def demo(
         )
     tell(story, engine.project)
     print(
-        f"\nNow change 'for 10 minutes' to 'for 5 minutes' in {folder}/moments/where_is_my_order.yaml, and see"
-        f"\nwhat would have been caught: hetki backtest -C {folder} where_is_my_order"
+        f"\nIn {folder}/moments/where_is_my_order.yaml change 'for 10 minutes' to 'for 5 minutes',"
+        f"\nand see what would have been caught: hetki backtest -C {folder} where_is_my_order"
     )
     if serving:
         run_server(str(folder), "127.0.0.1", port)

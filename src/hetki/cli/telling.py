@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +21,7 @@ def tell(story: Story, project: Project) -> None:
     console.print(
         f"[bold]Events[/]     {counts['events']:,} taken in, {counts.get('duplicates', 0):,} repeats dropped,"
         f" {counts.get('late', 0):,} late and put in their place, {story.n_rejected} rejected and kept\n"
-        f"[bold]Customers[/]  {counts['identifiers']:,} identifiers joined to {counts['customers']:,} customers;"
+        f"[bold]Customers[/]  {counts['identifiers']:,} identifiers are {counts['customers']:,} customers;"
         f" {counts['refused links']} links refused, as they would have made one of two\n"
     )
     console.print(_funnel(story, project))
@@ -33,14 +34,19 @@ def tell(story: Story, project: Project) -> None:
 
 
 def _funnel(story: Story, project: Project) -> Table:
-    table = Table(title="Moments, and what the gates did with their answers", title_justify="left")
-    table.add_column("moment")
-    table.add_column("caught", justify="right")
-    table.add_column("candidates", justify="right")
+    title = "Moments caught, their possible answers, how many each gate closed, and who was answered"
+    table = Table(title=title, title_justify="left", box=SIMPLE)
+    table.add_column("moment", no_wrap=True)
     gates = [name for name, _ in GATES if any(name in counts for counts in story.funnel.values())]
-    for gate in gates:
-        table.add_column(f"closed by\n{gate.replace('_', ' ')}", justify="right")
-    for column in ("open", "answered", "held out"):
+    columns = [
+        "caught",
+        "answers",
+        *(gate.replace("_", " ") for gate in gates),
+        "open",
+        "answered",
+        "held out",
+    ]
+    for column in columns:
         table.add_column(column, justify="right")
     for moment in _first(project):
         counts = story.funnel[moment]
@@ -53,7 +59,8 @@ def _funnel(story: Story, project: Project) -> Table:
 
 
 def _effects(story: Story, project: Project) -> Table:
-    table = Table(title="Effects as assigned, beside what the simulation planted", title_justify="left")
+    title = "Effects as assigned, beside what the simulation planted"
+    table = Table(title=title, title_justify="left", box=SIMPLE)
     for column in ("moment", "measure"):
         table.add_column(column)
     for column in ("n answered", "n held out"):
