@@ -38,13 +38,14 @@ _rejected = msgspec.msgpack.Decoder(Rejected)
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """How often a moment occurred since midnight, in 7 and in 30 days, and what was done today."""
+    """How often a moment occurred since midnight, in 7 days, in 30 and in all; what was done today."""
 
     name: str
     title: str
     n_today: int
     n_week: int
     n_month: int
+    n_all: int
     n_answered: int
     n_held_out: int
     last_at: int | None
@@ -86,12 +87,13 @@ def counted(desk: Desk, views: Views) -> list[Counted]:
                 views.n_occurrences(moment.name, today),
                 views.n_occurrences(moment.name, week),
                 views.n_occurrences(moment.name, month),
+                views.n_occurrences(moment.name, 0),
                 sum(n for (arm, answer), n in chosen.items() if answer in moment.answers),
                 sum(n for (arm, _), n in chosen.items() if arm == "holdout"),
                 views.last_occurred_at(moment.name),
             )
         )
-    return sorted(found, key=lambda each: (-each.n_today, -each.n_week, each.name))
+    return sorted(found, key=lambda each: (-each.n_today, -each.n_all, each.name))
 
 
 def moments(desk: Desk, request: Request) -> Response:
@@ -114,7 +116,8 @@ def moment(desk: Desk, request: Request) -> Response:
         counts = next(each for each in counted(desk, views) if each.name == found.name)
         n_missed = views.n_missed(found.name)
         told = funnel(found, desk.titles, views.funneled(found.name, FUNNEL_MAX))
-        when = views.occurred_at(found.name, desk.midnight(DAYS_SHOWN - 1))
+        starts = desk.midnights(DAYS_SHOWN, counts.last_at)
+        when = views.occurred_at(found.name, starts[0])
     estimated = desk.effects.load()
     effects = estimated.effects if estimated else []
     return desk.pages.page(
@@ -126,13 +129,14 @@ def moment(desk: Desk, request: Request) -> Response:
         answers=[(name, desk.titles.actions[name]) for name in found.answers],
         counts=counts,
         n_missed=n_missed,
-        bars=per_day(days(desk, when, DAYS_SHOWN)),
+        bars=per_day(days(starts, when, desk.titles.time_zone)),
         n_days=DAYS_SHOWN,
         funnel=told,
         until=estimated.until if estimated else None,
         figures=figures(found, [each for each in effects if each.moment == found.name]),
         figures_of_all=figures(found, _of_initiative(found, effects)),
         newest=shown_lines,
+        is_one_moment=True,
         revisions=revisions,
         names=names,
         turning=msgspec.structs.replace(turning, has_more=len(handled) > ROWS),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +22,6 @@ from hetki.moments.moment import Moment
 from hetki.server.drawing import axis_of, interval
 from hetki.server.effects import Effects
 from hetki.server.pages import Pages
-from hetki.settings import DAY
 from hetki.store.journal import Journal
 from hetki.store.secrets import Secrets
 from hetki.store.views import Funneled, Views, reading
@@ -52,9 +53,14 @@ class Desk:
 
     def midnight(self, days_ago: int = 0) -> int:
         """The instant at which a day began in the project's time zone."""
-        zone = ZoneInfo(self.engine.project.settings.time_zone)
-        today = utc(self.engine.clock.now()).astimezone(zone).date()
-        return instant(datetime.combine(today - timedelta(days=days_ago), time(), tzinfo=zone))
+        return self.midnights(days_ago + 1)[0]
+
+    def midnights(self, n_days: int, until: int | None = None) -> list[int]:
+        """When each of some days began, in order; the last is that of `until` (None: today)."""
+        zone = ZoneInfo(self.titles.time_zone)
+        last = utc(self.engine.clock.now() if until is None else until).astimezone(zone).date()
+        days = [last - timedelta(days=ago) for ago in range(n_days - 1, -1, -1)]
+        return [instant(datetime.combine(day, time(), tzinfo=zone)) for day in days]
 
 
 class Turning(msgspec.Struct, frozen=True):
@@ -163,15 +169,10 @@ def figures(moment: Moment, effects: Sequence[Effect]) -> list[Figure]:
     return shown
 
 
-def days(desk: Desk, occurred_at: Sequence[int], n_days: int) -> list[tuple[str, int]]:
-    """How many instants fall on each of the last days, in the project's time zone."""
-    starts = [desk.midnight(ago) for ago in range(n_days - 1, -1, -1)]
-    ends = [*starts[1:], starts[-1] + 2 * DAY]
-    zone = ZoneInfo(desk.engine.project.settings.time_zone)
+def days(starts: Sequence[int], occurred_at: Sequence[int], time_zone: str) -> list[tuple[str, int]]:
+    """How many instants fall on each of the days that begin at `starts`; the last day has no end."""
+    zone = ZoneInfo(time_zone)
+    counts = Counter(bisect_right(starts, at) - 1 for at in occurred_at)
     return [
-        (
-            f"{utc(start).astimezone(zone):%a %d %b}",
-            sum(start <= at < end for at in occurred_at),
-        )
-        for start, end in zip(starts, ends, strict=True)
+        (f"{utc(start).astimezone(zone):%a %d %b}", counts[number]) for number, start in enumerate(starts)
     ]

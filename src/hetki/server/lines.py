@@ -125,7 +125,8 @@ def story(
     facts: Sequence[Fact], happened: Sequence[Line], messages: Sequence[Message], titles: Titles
 ) -> list[Told]:
     """Everything of a customer, newest first. Messages stand for the events that tell of them."""
-    told = [_event(fact.event, titles) for fact in facts if fact.event.source != OWN_SOURCE]
+    events = sorted((fact.event for fact in facts), key=lambda event: event.order_key, reverse=True)
+    told = [_event(event, titles) for event in events if event.source != OWN_SOURCE]
     told += [Told(line.occurred_at, "moment", line.title, line=line) for line in happened]
     told += [
         Told(
@@ -137,7 +138,7 @@ def story(
         )
         for each in messages
     ]
-    return sorted(told, key=lambda each: each.occurred_at, reverse=True)
+    return sorted(told, key=lambda each: -each.occurred_at)
 
 
 def _event(event: Event, titles: Titles) -> Told:

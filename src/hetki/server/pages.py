@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
-from hetki.dialogues.wording import spoken_at
+from hetki.dialogues.wording import counted, spoken_at
 from hetki.errors import HetkiError
 from hetki.events.event import utc
 from hetki.server.status import status_of
@@ -58,6 +58,7 @@ class Pages:
             value=value,
             spaced=spaced,
             addressed=addressed,
+            counted=counted,
         )
 
     def page(self, template: str, status: int = 200, **values: object) -> Response:

@@ -277,7 +277,10 @@ class Views:
         return {leaf: now.get(NodeId(leaf), leaf) for leaf in asked}
 
     def identifiers_of(self, customers: Iterable[LeafId]) -> list[Named]:
-        """Every identifier of customers, best known first; events that stand alone are left out."""
+        """Every identifier of customers, best known first; events that stand alone are left out.
+
+        A value that is an anonymous id too names nobody well, whatever else it was called.
+        """
         found: list[Named] = []
         for marks, part in chunks(set(customers)):
             rows = self.db.execute(
@@ -286,7 +289,10 @@ class Views:
                 part,
             )
             found += [Named(*row) for row in rows]
-        return sorted(found, key=lambda each: (KNOWN_BY.index(each.namespace), each.value))
+        unnamed = {each.value for each in found if each.namespace == "anonymous_id"}
+        return sorted(
+            found, key=lambda each: (each.value in unnamed, KNOWN_BY.index(each.namespace), each.value)
+        )
 
     def names_of(self, customers: Iterable[LeafId]) -> dict[LeafId, str]:
         """By what name each customer is best known; one without identifiers is left out."""
