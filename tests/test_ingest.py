@@ -23,6 +23,7 @@ from hetki.events.wire import Parsed, Rejected
 from hetki.server import ingest
 from hetki.server.committer import Committer
 from hetki.server.ingest import Ingest
+from hetki.server.status import STATUS
 from hetki.settings import Limits
 from hetki.simulation.world import SimulatedClock
 
@@ -419,7 +420,7 @@ def test_random_requests_are_answered_and_never_crash(body: bytes, path: str, en
 
 
 def test_every_code_has_a_status() -> None:
-    assert {error.code for error in HetkiError.__subclasses__()} == set(ingest.STATUS)
+    assert {error.code for error in HetkiError.__subclasses__()} == set(STATUS)
 
 
 # -- over a real socket ----------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from hetki.errors import Exhausted, Fault, Forbidden, HetkiError, Invalid, NotFo
 from hetki.events import cloudevents, segment
 from hetki.events.wire import UNREADABLE, Parsed
 from hetki.server.committer import Committer
+from hetki.server.status import status_of
 from hetki.settings import Limits
 from hetki.store.ports import Clock
 
@@ -51,14 +52,6 @@ ARRIVING_BYTES_MAX = 128 * 1024 * 1024
 #: A larger body is read in a thread of its own, so that no sender can hold up the others.
 INLINE_BYTES_MAX = 256 * 1024
 RETRY_AFTER_S = 1
-STATUS = {
-    "invalid": 400,
-    "forbidden": 401,
-    "not_found": 404,
-    "conflict": 409,
-    "exhausted": 413,
-    "unavailable": 503,
-}
 CORS = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-allow-methods", b"POST, GET, OPTIONS"),
@@ -135,7 +128,7 @@ class Ingest:
             await _refuse(send, Exhausted(slow), 408)
             return
         except HetkiError as error:
-            await _refuse(send, error, STATUS[error.code])
+            await _refuse(send, error, status_of(error))
             return
         try:
             await self._committer.commit(parsed, n_bytes)

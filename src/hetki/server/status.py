@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hetki.errors import HetkiError
 
-_STATUS = {
+STATUS = {
     "invalid": 400,
     "forbidden": 401,
     "not_found": 404,
@@ -16,4 +16,4 @@ _STATUS = {
 
 def status_of(error: HetkiError) -> int:
     """The HTTP status of an error of ours."""
-    return _STATUS[error.code]
+    return STATUS[error.code]
