@@ -287,7 +287,7 @@ class World:
         self.posts.append((headers, body))
         return self.answers.pop(0) if self.answers else Sent(True, 200)
 
-    def _mailed(self, sender: str, recipient: str, message: bytes) -> Sent:
+    def _mailed(self, server: str, sender: str, recipient: str, message: bytes) -> Sent:
         self.mails.append((recipient, message))
         return self.answers.pop(0) if self.answers else Sent(True, 250)
 

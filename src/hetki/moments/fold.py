@@ -78,8 +78,9 @@ class Folded(msgspec.Struct, array_like=True):
     """Everything the fold holds of one customer.
 
     `groups` maps joined identifiers (hex) to their group (absent: a group of its own), `statements` each
-    group to what its leaves said about purposes. `settled_at` is the latest occurrence that time alone
-    brought: what is older than that comes too late to be folded on. Equal states encode to equal bytes.
+    group to what its leaves said about purposes. `settled_at` is the latest instant that time alone changed,
+    by an occurrence or the end of a grant: what is not later is not folded on. Equal states encode to equal
+    bytes.
     """
 
     last_key: OrderKey | None = None
@@ -134,10 +135,12 @@ def step(
     for item in batch:
         assert not is_late(after, item), "facts are folded in total order"
         after.last_key = item.order_key
+        _lapse(program, after, item.order_key[0])
         if isinstance(item, Joined):
             _join(program, after, item)
         else:
             _take(program, after, item, until, caught)
+    _lapse(program, after, until)
     for moment in program.moments:
         if moment.name in after.runs:
             _settle(moment, after, until, caught)
@@ -146,12 +149,14 @@ def step(
 
 
 def due_at(program: Program, folded: Folded) -> int | None:
-    """The instant at which time alone changes this state: its next deadline plus the lateness."""
+    """When time alone changes this state: at its next deadline or end of a grant, and the lateness after."""
     dues = [
         due
         for moment in program.moments
         if moment.name in folded.runs and (due := next_due(folded.runs[moment.name])) is not None
     ]
+    for said in folded.statements.values():
+        dues += [each.until for each in said.values() if each.until is not None]
     return min(dues) + program.lateness_s * SECOND if dues else None
 
 
@@ -228,6 +233,18 @@ def _join(program: Program, folded: Folded, joined: Joined) -> None:
         before |= mask(program.purposes, said_b, joined.joined_at)
         folded.statements[root] = strictest(said_a, said_b)
         _drop_closed(program, folded, root, before, joined.joined_at)
+
+
+def _lapse(program: Program, folded: Folded, at: int) -> None:
+    """Take away grants that have ended by `at`, and what is half matched under them: unknown again."""
+    for group, said in folded.statements.items():
+        for name, each in list(said.items()):
+            if each.until is not None and each.until <= at:
+                before = mask(program.purposes, said, each.until - 1)
+                del said[name]
+                _drop_closed(program, folded, group, before, each.until)
+                settled_at = each.until - 1
+                folded.settled_at = max(settled_at, folded.settled_at or settled_at)
 
 
 def _drop_closed(program: Program, folded: Folded, group: str, before: int, at: int) -> None:
