@@ -41,6 +41,8 @@ ANSWER_BYTES_MAX = 64 * 1024
 RETRY_AFTER_S_MAX = 7 * 86_400.0
 
 _SQLITE_TAILS = ("", "-wal", "-shm", "-journal")
+#: Held while a database is created: no connection of this process may be opened on it meanwhile.
+_creating = threading.Lock()
 
 
 class SystemClock:
@@ -117,9 +119,11 @@ class SystemDisk:
         path = self._inside(name)
         with _as_unavailable(name):
             path.parent.mkdir(parents=True, exist_ok=True)
-            created = not path.exists()
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            with _creating:
+                created = _created(path)
+                connection = sqlite3.connect(
+                    path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+                )
             try:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'OFF'}")
@@ -201,6 +205,19 @@ def _as_unavailable(name: str) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise Unavailable(Fault(name, said, "a file that can be opened, read and written")) from error
+
+
+def _created(path: Path) -> bool:
+    """Make an empty file for its owner alone, unless there is one.
+
+    A database that exists is never opened here: closing any handle of a file drops every lock that this
+    process holds on it, and another process would take away the write-ahead log under our connections.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return False
+    return True
 
 
 def _sync_folder(folder: Path) -> None:
