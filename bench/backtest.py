@@ -22,13 +22,14 @@ from typing import TypeVar
 import duckdb
 import msgspec
 
+from hetki.consent.statements import SPOKEN
 from hetki.engine.advance import advance
 from hetki.engine.backtest import HISTORY, ROWS_MAX, backtest
 from hetki.engine.engine import Engine, open_engine
 from hetki.engine.importing import import_file, load_map
 from hetki.engine.project import load
 from hetki.events import segment
-from hetki.events.event import instant
+from hetki.events.event import IDENTIFIED, instant
 from hetki.moments.fold import Program
 from hetki.settings import DAY
 from hetki.simulation.restaurants import Restaurants
@@ -92,13 +93,14 @@ def opened(project_folder: Path) -> Engine:
 
 def floor(lake: duckdb.DuckDBPyConnection, program: Program, advance_to: int) -> int:
     """Read the rows that a backtest reads, decode their JSON, and do nothing with them."""
-    names = sorted({*program.listening, "Customer Identified", "Consent Granted"})
+    names = sorted({*program.listening, *SPOKEN, IDENTIFIED})
     n = 0
     reader = lake.sql(HISTORY, params={"names": names, "until": advance_to}).to_arrow_reader(ROWS_MAX)
     for batch in reader:
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            if row[9]:
+            if row[6]:  # an event, not a link
                 msgspec.json.decode(row[9])
+                msgspec.json.decode(row[10])
             n += 1
     return n
 
