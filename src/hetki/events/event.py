@@ -7,6 +7,7 @@ Instants are whole microseconds since 1970-01-01 UTC (see docs/design.md, "Why i
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NewType
 
@@ -14,7 +15,7 @@ import msgspec
 
 #: Keyed hash (16 bytes) of `(source, message_id)`: what deduplication compares for ever.
 EventId = NewType("EventId", bytes)
-#: Keyed hash (16 bytes) of the narrowest owner of an event: user id, else anonymous id, else the event itself.
+#: Keyed hash (16 bytes) of an event's narrowest owner: user id, else anonymous id, else the event.
 LeafId = NewType("LeafId", bytes)
 
 IDENTIFIED = "Customer Identified"
@@ -76,4 +77,11 @@ def utc(at: int) -> datetime:
 
 def event_id(key: bytes, source: str, message_id: str) -> EventId:
     """The keyed hash by which repeats of one message are one event, for ever (16 bytes)."""
-    return EventId(blake2b(f"{source}\0{message_id}".encode(), key=key, digest_size=16).digest())
+    hashed = _of_source(key, source).copy()
+    hashed.update(message_id.encode())
+    return EventId(hashed.digest())
+
+
+@lru_cache(maxsize=256)
+def _of_source(key: bytes, source: str) -> blake2b:
+    return blake2b(f"{source}\0".encode(), key=key, digest_size=16)

@@ -8,14 +8,17 @@ holds the two to the same events. The caller has made sure that the body needs n
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Annotated, Literal
 
 import msgspec
 
-from hetki.errors import Invalid
 from hetki.events import wire
 from hetki.events.event import ALIASED, IDENTIFIED, PAGE_VIEWED, SCREEN_VIEWED, Event
-from hetki.events.wire import Arrival
+from hetki.events.wire import EPOCH, Arrival
+from hetki.settings import SECOND, Limits
 
+MICROSECOND = timedelta(microseconds=1)
 NOTHING = msgspec.Raw(b"{}")
 #: Calls whose name is fixed; `track` names its event itself. `group` is not plain.
 NAMES = {
@@ -27,18 +30,28 @@ NAMES = {
 }
 
 
+#: Bounds that a project may widen; where it narrows one of `NARROW`, no body is plain.
+DEFAULT = Limits()
+#: Bytes of properties and context together up to which a call has few keys and is small.
+PARTS_BYTES_MAX = 4 * DEFAULT.keys_max
+NARROW = ("id_chars_max", "text_chars_max", "event_bytes_max", "keys_max")
+OPENS = ord("{")
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=DEFAULT.id_chars_max)]
+Text = Annotated[str, msgspec.Meta(max_length=DEFAULT.text_chars_max)]
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
 class Call(msgspec.Struct, rename="camel", gc=False):
     """One call of a plain batch: everything that may be missing is absent or null."""
 
-    type: str
-    message_id: str
-    timestamp: str
-    event: str | None = None
-    user_id: str | None = None
-    anonymous_id: str | None = None
-    previous_id: str | None = None
-    original_timestamp: str | None = None
-    sent_at: str | None = None
+    type: Literal["track", "page", "screen", "identify", "alias"]
+    message_id: Id
+    timestamp: Time
+    event: Text | None = None
+    user_id: Text | None = None
+    anonymous_id: Text | None = None
+    previous_id: Text | None = None
+    sent_at: Time | None = None
     name: str | None = None
     category: str | None = None
     properties: msgspec.Raw = NOTHING
@@ -50,7 +63,7 @@ class Batch(msgspec.Struct, rename="camel", gc=False):
     """The body of `/v1/batch` with plain calls alone."""
 
     batch: list[Call]
-    sent_at: str | None = None
+    sent_at: Time | None = None
 
 
 class _Surprise(Exception):
@@ -61,18 +74,34 @@ _BATCH = msgspec.json.Decoder(Batch)
 
 
 def events(body: bytes, arrival: Arrival) -> list[Event] | None:
-    """The events of a body, or None if any call of it is not plain."""
-    if not _is_utf8(body):
+    """The events of a body, or None if any call of it is not plain.
+
+    Without a backslash or a control character in it, the body's ids need not be looked at one by one.
+    """
+    limits = arrival.limits
+    is_doubtful = b"\\" in body or b"\x7f" in body
+    if not body.isascii():
+        try:
+            is_doubtful = not body.decode().isprintable() or is_doubtful
+        except UnicodeDecodeError:
+            return None
+    if any(getattr(limits, name) < getattr(DEFAULT, name) for name in NARROW):
         return None
     try:
         batch = _BATCH.decode(body)
-        skew = arrival.skew
-        if batch.sent_at:
-            skew = arrival.received_at - wire.instant_of(batch.sent_at, "sentAt")
-        if len(batch.batch) > arrival.limits.batch_events_max:
-            return None
+    except wire.UNREADABLE:
+        return None
+    if len(batch.batch) > limits.batch_events_max:
+        return None
+    skew = arrival.skew
+    if batch.sent_at is not None:
+        skew = arrival.received_at - (batch.sent_at - EPOCH) // MICROSECOND
+    try:
+        if is_doubtful:
+            for call in batch.batch:
+                _look_at(call)
         return [_event(call, index, arrival, skew) for index, call in enumerate(batch.batch)]
-    except (_Surprise, Invalid, *wire.UNREADABLE):
+    except _Surprise:
         return None
 
 
@@ -88,46 +117,53 @@ def with_members(raw: bytes, added: Mapping[str, str]) -> bytes:
     return tail if not raw[1:-1].strip() else raw[:-1] + b"," + tail[1:]
 
 
-def _event(call: Call, index: int, arrival: Arrival, skew: int) -> Event:
-    limits = arrival.limits
-    name = NAMES.get(call.type)
-    message_id, user_id, anonymous_id = call.message_id, call.user_id or "", call.anonymous_id or ""
-    if name is None or not 0 < len(message_id) <= limits.id_chars_max or not message_id.isprintable():
-        raise _Surprise
-    if not name:
-        name = call.event or ""
-        if not name or len(name) > limits.text_chars_max or not name.isprintable() or name.isspace():
+def _look_at(call: Call) -> None:
+    for text in (call.message_id, call.event, call.user_id, call.anonymous_id, call.previous_id):
+        if text and not text.isprintable():
             raise _Surprise
-    ids_max = limits.text_chars_max
-    if len(user_id) > ids_max or len(anonymous_id) > ids_max or not (user_id or anonymous_id):
+
+
+def _event(call: Call, index: int, arrival: Arrival, skew: int) -> Event:
+    kind, user_id, anonymous_id = call.type, call.user_id, call.anonymous_id
+    name = NAMES[kind] or call.event
+    is_identify = kind == "identify"
+    properties, context = bytes(call.traits if is_identify else call.properties), bytes(call.context)
+    if properties[0] != OPENS or context[0] != OPENS or len(properties) + len(context) > PARTS_BYTES_MAX:
         raise _Surprise
-    if not user_id.isprintable() or not anonymous_id.isprintable():
+    if not name or name.isspace():
         raise _Surprise
-    properties = bytes(call.traits if call.type == "identify" else call.properties)
-    context = bytes(call.context)
-    if properties[:1] != b"{" or context[:1] != b"{" or len(properties) + len(context) > 4 * limits.keys_max:
-        raise _Surprise
-    identifiers = {"user_id": user_id} if user_id else {}
+    identifiers = {}
+    if user_id:
+        identifiers["user_id"] = user_id
     if anonymous_id:
         identifiers["anonymous_id"] = anonymous_id
-    if call.type == "alias":
-        previous_id = call.previous_id or ""
-        if not (user_id and previous_id) or len(previous_id) > ids_max or not previous_id.isprintable():
+    elif not user_id:
+        raise _Surprise
+    if kind == "alias":
+        if not user_id or not call.previous_id:
             raise _Surprise
-        identifiers["previous_id"] = previous_id
-    if call.type == "identify" or b'"traits"' in context or _tells(properties):
-        properties = _contacts(call, properties, context, identifiers, ids_max)
-    elif (call.name or call.category) and call.type != "track":
+        identifiers["previous_id"] = call.previous_id
+    if is_identify or b'"email"' in properties or b'"phone"' in properties or b'"traits"' in context:
+        properties = _contacts(call, properties, context, identifiers, arrival.limits.text_chars_max)
+    elif (call.name or call.category) and kind != "track":
         properties = _named(call, properties)
-    if call.sent_at:
-        skew = arrival.received_at - wire.instant_of(call.sent_at, "sentAt")
+    received_at = arrival.received_at
+    if call.sent_at is not None:
+        skew = received_at - (call.sent_at - EPOCH) // MICROSECOND
+    at = (call.timestamp - EPOCH) // MICROSECOND + skew
+    if at > received_at:
+        if at > received_at + arrival.limits.ahead_s_max * SECOND:
+            raise _Surprise
+        at = received_at
+    elif at < 0:
+        raise _Surprise
     return Event(
         arrival.source,
-        message_id,
+        call.message_id,
         arrival.channel,
         name,
-        wire.occurred(call.timestamp, "timestamp", arrival, skew),
-        arrival.received_at,
+        at,
+        received_at,
         identifiers,
         properties,
         context,
@@ -149,23 +185,8 @@ def _contacts(
     return _named(call, properties) if call.type in ("page", "screen") else properties
 
 
-def _tells(properties: bytes) -> bool:
-    """Whether properties may tell an address."""
-    return b'"email"' in properties or b'"phone"' in properties
-
-
 def _named(call: Call, properties: bytes) -> bytes:
     """The properties of a page or screen with the name and category that stand beside them."""
     named = {"name": call.name, "category": call.category}
     known = wire.OBJECT.decode(properties) or {}
     return with_members(properties, {key: text for key, text in named.items() if text and key not in known})
-
-
-def _is_utf8(body: bytes) -> bool:
-    if body.isascii():
-        return True
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

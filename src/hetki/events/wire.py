@@ -129,7 +129,7 @@ def check_size(body: bytes, limits: Limits) -> None:
 
 
 def needs_deep_look(body: bytes, limits: Limits) -> bool:
-    """Whether a body may hold a wide or huge number, NUL or deep nesting: a few passes over all its events at once.
+    """Whether a body may hold a wide or huge number, NUL or deep nesting: a few passes over all of it.
 
     Without escaped quotes, texts free of brackets leave pairs of quotes and nothing else; a quote that
     stays alone means a bracket inside a text, and then only a look at each event can tell.

@@ -70,15 +70,18 @@ def identifier(key: bytes, namespace: Namespace, value: str) -> Identifier | Non
 
 def leaf_of(key: bytes, event: Event) -> Identifier:
     """The leaf of an event: its user id, else its anonymous id, else the event itself."""
-    for namespace in ("user_id", "anonymous_id"):
-        value = event.identifiers.get(namespace)
-        if value is not None:
-            found = identifier(key, namespace, value)
-            if found is not None:
-                return found
+    names = event.identifiers
+    named = _named(key, names.get("user_id", ""), names.get("anonymous_id", ""))
+    if named is not None:
+        return named
     own = identifier(key, "event", f"{event.source}:{event.message_id}")
     assert own is not None, "an event names itself"
     return own
+
+
+@lru_cache(maxsize=65_536)
+def _named(key: bytes, user_id: str, anonymous_id: str) -> Identifier | None:
+    return identifier(key, "user_id", user_id) or identifier(key, "anonymous_id", anonymous_id)
 
 
 def as_leaf(node: NodeId) -> LeafId:

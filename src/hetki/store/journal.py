@@ -11,7 +11,7 @@ import hashlib
 import struct
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Callable, Iterator, Sequence
+from typing import Callable, Iterator, NamedTuple, Sequence
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -53,7 +53,7 @@ class Kind(IntEnum):
     REJECTED = 3
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(NamedTuple):
     """One thing to append, in plain text: whose it is, what it is, and its bytes."""
 
     kind: Kind
@@ -179,20 +179,18 @@ class Journal:
     def _seal(self, batch: Sequence[Entry], month: str) -> bytes:
         nonces = self._chance.bytes(NONCE_BYTES * len(batch))
         parts: list[bytes] = []
-        for number, entry in enumerate(batch):
-            period, period_secret = self._secrets.period((entry.source, entry.retention, month))
-            cipher = self._ciphers.get((entry.leaf, period))
+        at = 0
+        for kind, leaf, event_id, source, retention, body in batch:
+            period, period_secret = self._secrets.period((source, retention, month))
+            cipher = self._ciphers.get((leaf, period))
             if cipher is None:
-                leaf_secret = self._secrets.leaf(entry.leaf)
+                leaf_secret = self._secrets.leaf(leaf)
                 assert leaf_secret is not None, "secrets are ensured before anything is sealed"
-                cipher = self._cipher(entry.leaf, leaf_secret, period, period_secret)
-            nonce = nonces[number * NONCE_BYTES : (number + 1) * NONCE_BYTES]
-            sealed = cipher.encrypt(nonce, entry.body, entry.event_id)
-            parts.append(
-                FRAME.pack(entry.kind, period, entry.leaf, entry.event_id, NONCE_BYTES + len(sealed))
-            )
-            parts.append(nonce)
-            parts.append(sealed)
+                cipher = self._cipher(leaf, leaf_secret, period, period_secret)
+            nonce = nonces[at : at + NONCE_BYTES]
+            at += NONCE_BYTES
+            sealed = cipher.encrypt(nonce, body, event_id)
+            parts += (FRAME.pack(kind, period, leaf, event_id, NONCE_BYTES + len(sealed)), nonce, sealed)
         return b"".join(parts)
 
     def _open_row(self, position: int, received_at: int, body: bytes) -> Iterator[Stored]:

@@ -33,7 +33,7 @@ from hetki.store.ports import Sent
 #: How long a statement waits for another connection's lock.
 BUSY_S = 10.0
 #: Page cache of one connection.
-CACHE_KB = 16 * 1024
+CACHE_KB = 64 * 1024
 #: Pages in the write-ahead log before they are copied into the file: fewer copies of hot pages.
 CHECKPOINT_PAGES = 8_000
 #: A destination's answer is read this far and dropped; the status is all that counts.
