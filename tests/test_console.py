@@ -26,9 +26,11 @@ from hetki.engine.engine import Engine
 from hetki.errors import Fault, Forbidden, Unavailable
 from hetki.events import segment
 from hetki.identity.identifier import Namespace, identifier
+from hetki.server import drawing
 from hetki.server.access import SESSION_S, TOKEN_S, Access
 from hetki.server.app import COOKIE, HEADERS, PAGES, app, console_app
 from hetki.server.committer import Committer
+from hetki.server.desk import days
 from hetki.server.effects import Effects
 from hetki.server.feed import LISTENERS_MAX
 from hetki.settings import SECOND, Limits
@@ -466,6 +468,25 @@ def test_a_new_project_says_that_nothing_has_come_in(tmp_path: Path) -> None:
     for address in ("/moments/promise_broken", "/rejected", "/outbox", "/customers", "/moments"):
         assert ask(console, address, session).status_code == 200
     assert "there is no lake" in words(ask(console, "/moments/promise_broken", session))
+
+
+def test_an_interval_is_drawn_where_it_lies() -> None:
+    drawn = drawing.interval(-0.02, 0.03, 0.08, drawing.axis_of([-0.02, 0.08]), False)
+    middle = drawing.WIDTH / 2
+    places = [float(x) for x in re.findall(r'class="tip" x1="([\d.]+)"', drawn)]
+    zero = float(re.findall(r'class="zero" x1="([\d.]+)"', drawn)[0])
+    assert zero == middle and places[0] < zero < places[1]
+    assert places[1] - zero == pytest.approx(4 * (zero - places[0]), abs=0.3)
+    assert "+3.0 points, from -2.0 to +8.0" in drawn and "unclear" in drawn
+    assert drawing.axis_of([]) == 2 and drawing.axis_of([-1.0, 1.0]) == 100
+
+
+def test_days_are_counted_in_the_projects_zone(house: House) -> None:
+    midnight = 1_772_402_400 * SECOND  # 2 March 2026, 00:00 in Helsinki
+    starts = [midnight - 86_400 * SECOND, midnight]
+    counts = days(starts, [midnight - 1, midnight, midnight + 5, starts[0] - 1], "Europe/Helsinki")
+    assert counts == [("Sun 01 Mar", 1), ("Mon 02 Mar", 2)]
+    assert "Sun 01 Mar: 1" in drawing.per_day(counts)
 
 
 # The feed

@@ -144,13 +144,17 @@ def funnel(moment: Moment, titles: Titles, decisions: Sequence[Funneled]) -> Fun
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """An effect as a page shows it: `measure` in words, `picture` as SVG (empty without an interval)."""
+    """An effect as a page shows it: `measure` in words, `picture` as SVG (empty without an interval).
+
+    `is_shown`: the interval leaves zero out, and the arms are to be believed.
+    """
 
     measure: str
     kind: str
     effect: Effect
     points: str
     picture: str
+    is_shown: bool
 
 
 def figures(moment: Moment, effects: Sequence[Effect]) -> list[Figure]:
@@ -161,11 +165,13 @@ def figures(moment: Moment, effects: Sequence[Effect]) -> list[Figure]:
     shown = []
     for each in effects:
         points = picture = ""
+        is_shown = False
         if each.effect is not None and each.low is not None and each.high is not None:
             points = f"{100 * each.effect:+.1f} ({100 * each.low:+.1f} to {100 * each.high:+.1f})"
-            picture = interval(each.low, each.effect, each.high, axis)
+            is_shown = each.grade != "broken" and not each.low <= 0 <= each.high
+            picture = interval(each.low, each.effect, each.high, axis, is_shown)
         kind = {"solved": "solved", "business": "business"}.get(each.measure, "guardrail: fewer is better")
-        shown.append(Figure(declared.get(each.measure, each.measure), kind, each, points, picture))
+        shown.append(Figure(declared.get(each.measure, each.measure), kind, each, points, picture, is_shown))
     return shown
 
 

@@ -18,10 +18,9 @@ def axis_of(bounds: Sequence[float]) -> int:
     return next((axis for axis in AXES if widest <= axis), AXES[-1])
 
 
-def interval(low: float, effect: float, high: float, axis: int) -> Markup:
-    """An effect (share) with its interval around a zero line; the axis runs from -axis to +axis points."""
+def interval(low: float, effect: float, high: float, axis: int, is_shown: bool) -> Markup:
+    """An effect (share) with its interval beside a zero line; the axis runs from -axis to +axis points."""
     left, middle, right = (_x(share, axis) for share in (low, effect, high))
-    clear = "shown" if low > 0 or high < 0 else "unclear"
     label = f"{100 * effect:+.1f} points, from {100 * low:+.1f} to {100 * high:+.1f}"
     return Markup(
         '<svg class="interval {clear}" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img"'
@@ -33,7 +32,7 @@ def interval(low: float, effect: float, high: float, axis: int) -> Markup:
         '<line class="tip" x1="{right}" x2="{right}" y1="8" y2="18"/>'
         '<circle cx="{middle}" cy="{y}" r="4"/></svg>'
     ).format(
-        clear=clear,
+        clear="shown" if is_shown else "unclear",
         w=WIDTH,
         h=HEIGHT,
         label=label,
