@@ -352,3 +352,12 @@ def test_a_purpose_that_a_source_does_not_name_is_closed_however_it_is_based() -
     world.until("10:13")
     assert world.occurrences() == ["10:11 help bertta: 10:01"]
     assert "gpc = true" in TOML and lines(" \n a \n") == ["a"]
+
+
+def test_a_grant_that_ended_before_it_was_given_ends_nothing_else() -> None:
+    story = f"""
+    09:00 web u=anna Consent Granted purpose=marketing
+    {BASKET}
+    10:32 web u=anna Consent Granted purpose=marketing until=2026-03-02T10:20:00Z
+    """
+    assert caught(story) == CAUGHT

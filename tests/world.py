@@ -68,7 +68,6 @@ initiative: keep_our_word
 purpose: {purpose}
 identify:
   need: "?"
-  expires: 20 minutes
   steps: [{steps}]
 {more}
 design: {{answers: [{answers}]}}
@@ -86,6 +85,7 @@ def moment(
 ) -> dict[str, str]:
     """The file of a moment; `steps` are separated by `|`, `more` holds further lines of `identify`."""
     listed = ", ".join(f'{{"{a.strip()}": "{b.strip()}"}}' for a, b in _split(steps))
+    more = more if "expires:" in more else f"expires: 20 minutes\n{more}"
     lines = "\n".join(f"  {line.strip()}" for line in more.strip().splitlines())
     return {f"moments/{name}.yaml": _moment(name, purpose, listed, answers, lines, holdout)}
 

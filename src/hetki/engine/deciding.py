@@ -17,6 +17,7 @@ from hetki.decisions.question import Candidate, Cap, Decision, Question, Scalar,
 from hetki.dialogues.destination import Destination, is_address
 from hetki.dialogues.message import Message, message_id
 from hetki.dialogues.template import render
+from hetki.engine.across import traits_of
 from hetki.engine.folding import Caught, Repair
 from hetki.engine.project import Project
 from hetki.errors import Invalid
@@ -24,7 +25,8 @@ from hetki.events.event import LeafId
 from hetki.identity.identifier import as_leaf
 from hetki.moments.fold import Folded, Program, in_force
 from hetki.moments.moment import Moment, Occurrence
-from hetki.patterns.condition import holds
+from hetki.patterns.condition import Condition, holds
+from hetki.patterns.types import CUSTOMER
 from hetki.settings import SECOND
 from hetki.store.ledger import Ledger
 from hetki.store.state import State
@@ -194,19 +196,20 @@ def _candidate(
         in_force=is_in_force,
         closed_sources=sorted({each.source for each in bound if not each.purposes & bit}),
         condition=action.eligible,
-        values=_values(condition.references() if condition else [], situation),
+        values=_values(condition, situation) if condition else {},
         eligible=condition is None or holds(condition, bound, traits),
         reachable=bool(situation.recipient(project.destinations[action.destination])),
         cap=cap,
     )
 
 
-def _values(references: Iterable[tuple[str, str]], situation: Situation) -> dict[str, Scalar]:
+def _values(condition: Condition, situation: Situation) -> dict[str, Scalar]:
     """What a condition looked at, by the names in it."""
     steps = {bound.step: bound.values for bound in situation.occurrence.bound}
     values: dict[str, Scalar] = {}
-    for step, field in references:
-        value = situation.folded.traits.get(field) if step == "customer" else steps[step].get(field)
+    traits = [(CUSTOMER, name) for name in sorted(traits_of(condition))]
+    for step, field in [*condition.references(), *traits]:
+        value = situation.folded.traits.get(field) if step == CUSTOMER else steps[step].get(field)
         values[f"{step}.{field}"] = value if isinstance(value, (str, int, float, bool)) else None
     return values
 

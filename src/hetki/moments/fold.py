@@ -240,10 +240,11 @@ def _lapse(program: Program, folded: Folded, at: int) -> None:
     for group, said in folded.statements.items():
         for name, each in list(said.items()):
             if each.until is not None and each.until <= at:
-                before = mask(program.purposes, said, each.until - 1)
+                ended_at = max(each.until, each.stated_at)  # one that ended before it was given held never
+                before = mask(program.purposes, said, ended_at - 1) if ended_at == each.until else 0
                 del said[name]
-                _drop_closed(program, folded, group, before, each.until)
-                settled_at = each.until - 1
+                _drop_closed(program, folded, group, before, ended_at)
+                settled_at = ended_at - 1
                 folded.settled_at = max(settled_at, folded.settled_at or settled_at)
 
 
