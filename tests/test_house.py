@@ -69,8 +69,14 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         {"sqlite3", "sqlite3.connect", "threading"},
         "the Disk port's twin in memory",
     ),
-    "hetki/server/": ({"asyncio", "threading", "queue"}, "requests come side by side"),
-    "hetki/cli.py": ({"sys", "print", "pathlib.Path"}, "arguments in, text out, the root of the Disk port"),
+    "hetki/server/": (
+        {"asyncio", "threading", "queue", "multiprocessing"},
+        "requests come side by side, and the worker is a process of its own",
+    ),
+    "hetki/cli/": (
+        {"sys", "print", "pathlib.Path", "importlib"},
+        "arguments in, text out, the root of the Disk port; a command's module is loaded when it is called",
+    ),
 }
 
 DEPENDENCIES = {

@@ -12,7 +12,7 @@ from hetki.dialogues.wording import spoken_at
 from hetki.engine.advance import advance
 from hetki.engine.commands import Merge, Unmerge
 from hetki.engine.engine import Engine
-from hetki.engine.telling import titles
+from hetki.engine.telling import titles, used_events
 from hetki.errors import Conflict, Fault, NotFound
 from hetki.events.event import LeafId
 from hetki.identity.identifier import Namespace, NodeId, identifier
@@ -58,7 +58,8 @@ def explain(
     decision = engine.ledger.decision(decision_id)
     if decision is None:
         raise NotFound(Fault("decision", repr(decision_id), "the id of a decision", "see hetki customer"))
-    print("\n".join(decision_words(decision, titles(engine.project))))
+    used = used_events(Views(engine.disk), engine.journal, decision)
+    print("\n".join(decision_words(decision, titles(engine.project), used)))
 
 
 @app.command()

@@ -54,7 +54,9 @@ def report(
     engine = opened(project)
     refresh(engine.disk, engine.journal, engine.state)
     moments = [measured(each) for each in engine.project.moments.values()]
-    effects = make_report(open_lake(engine.disk), moments, engine.clock.now())
+    progress = engine.state.progress()
+    until = progress.advance_to if progress else engine.clock.now()
+    effects = make_report(open_lake(engine.disk), moments, until)
     print(msgspec.json.encode(effects).decode() if as_json else render_report(effects))
 
 

@@ -13,6 +13,7 @@ from hetki.engine.advance import advance as advance_engine
 from hetki.engine.rebuilding import rebuild as rebuild_engine
 from hetki.engine.repair import list_rejected, replay_rejected, show_rejected
 from hetki.events.event import utc
+from hetki.store.system import SystemDisk
 
 app = typer.Typer()
 rejected = typer.Typer(invoke_without_command=True, help="List what was refused, with its reason.")
@@ -43,7 +44,7 @@ def replay(
     project: Folder = HERE,
 ) -> None:
     """Read refused events again, as they are or as repaired, and accept those that now keep the rules."""
-    body = repaired.read_bytes() if repaired else None
+    body = SystemDisk(repaired.parent).read(repaired.name) if repaired else None
     engine = opened(project)
     replayed = replay_rejected(engine, rejected_id, body)
     advance_engine(engine)

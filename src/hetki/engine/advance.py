@@ -63,8 +63,9 @@ def advance_once(engine: Engine, batch_max: int = BATCH_MAX) -> Advanced:
         before = engine.state.progress() or Progress(0, 0, engine.program.version)
         stored = engine.journal.read(before.position, batch_max)
         is_behind = len(stored) >= batch_max
-        advance_to = max(before.advance_to, stored[-1].received_at if is_behind else now)
-        folding = fold_entries(engine, stored, advance_to)
+        batch = open_batch(engine, stored)
+        advance_to = max(before.advance_to, batch.newest_at if is_behind else now)
+        folding = fold_opened(engine, batch, advance_to)
         decided = decide_all(
             engine.project,
             engine.program,
@@ -114,11 +115,21 @@ def activate(engine: Engine) -> None:
         last = customers[-1]
 
 
-def fold_entries(engine: Engine, stored: Sequence[Stored], advance_to: int) -> Folding:
-    """Derive everything of one micro-batch, saved in the caller's transaction; decide nothing."""
-    state = engine.state
+class Batch(msgspec.Struct, frozen=True):
+    """A micro-batch as the fold takes it. `newest_at` is the time of its newest event.
+
+    While more is waiting in the journal, time goes no further than that: an import of old events would
+    else meet the silences of today at the border of every batch.
+    """
+
+    facts: list[Fact]
+    commands: list[tuple[bytes, Merge | Unmerge]]
+    newest_at: int
+
+
+def open_batch(engine: Engine, stored: Sequence[Stored]) -> Batch:
+    """Read the entries of a micro-batch: new events are remembered, rejected ones listed."""
     facts = _new_facts(engine, [each for each in stored if each.kind is Kind.EVENT])
-    found = [evidence(engine.keys.node, fact.event, fact.event_id) for fact in facts]
     commands: list[tuple[bytes, Merge | Unmerge]] = []
     for each in stored:
         if each.kind is Kind.COMMAND and each.body is not None:
@@ -126,11 +137,19 @@ def fold_entries(engine: Engine, stored: Sequence[Stored], advance_to: int) -> F
             if isinstance(command, (Merge, Unmerge)):
                 commands.append((each.event_id, command))
             elif isinstance(command, Replayed):
-                state.mark_replayed(command.rejected_id, command.said_at)
+                engine.state.mark_replayed(command.rejected_id, command.said_at)
         elif each.kind is Kind.REJECTED and each.body is not None:
             _list_rejected(engine, each, each.body)
-    stitched = stitch(state, found, commands)
-    folding = fold_batch(engine.journal, state, engine.program, facts, stitched, advance_to)
+    newest_at = max((fact.event.occurred_at for fact in facts), default=0)
+    return Batch(facts, commands, newest_at)
+
+
+def fold_opened(engine: Engine, batch: Batch, advance_to: int) -> Folding:
+    """Derive everything of one micro-batch, saved in the caller's transaction; decide nothing."""
+    state = engine.state
+    found = [evidence(engine.keys.node, fact.event, fact.event_id) for fact in batch.facts]
+    stitched = stitch(state, found, batch.commands)
+    folding = fold_batch(engine.journal, state, engine.program, batch.facts, stitched, advance_to)
     caught, repairs, folded = list(folding.caught), list(folding.repairs), dict(folding.folded)
     while True:
         passed = pass_time(state, engine.program, advance_to)

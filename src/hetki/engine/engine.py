@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from hetki.store.journal import Journal
 from hetki.store.ledger import Ledger
 from hetki.store.ports import Chance, Clock, Disk
 from hetki.store.secrets import Secrets
+from hetki.store.sqlite import Connection
 from hetki.store.state import FILE, State
 from hetki.store.system import SystemChance, SystemClock, SystemDisk, environment
 
@@ -36,7 +36,7 @@ class Engine:
     keys: Keys
     journal: Journal
     acceptor: Acceptor
-    db: sqlite3.Connection
+    db: Connection
     state: State
     ledger: Ledger
     environment: Mapping[str, str]

@@ -7,7 +7,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from hetki.engine.advance import BATCH_MAX, fold_entries
+from hetki.engine.advance import BATCH_MAX, fold_opened, open_batch
 from hetki.engine.engine import Engine
 from hetki.errors import Conflict, Fault
 from hetki.store.sqlite import transaction
@@ -34,15 +34,16 @@ def rebuild(engine: Engine, progress: Callable[[int], None] = lambda position: N
             raise Conflict(Fault("state.db", "nothing folded", "an advanced state", "run hetki advance"))
         before = digest(engine)
         engine.state.clear()
-        position = n_entries = 0
+        position = n_entries = advance_to = 0
         while position < was.position:
             stored = [
                 each for each in engine.journal.read(position, BATCH_MAX) if each.position <= was.position
             ]
             position = stored[-1].position
+            batch = open_batch(engine, stored)
             is_last = position == was.position
-            advance_to = was.advance_to if is_last else min(stored[-1].received_at, was.advance_to)
-            fold_entries(engine, stored, advance_to)
+            advance_to = was.advance_to if is_last else max(advance_to, batch.newest_at)
+            fold_opened(engine, batch, advance_to)
             n_entries += len(stored)
             progress(position)
         engine.state.save_progress(Progress(was.position, was.advance_to, engine.program.version))

@@ -46,7 +46,8 @@ class Call(msgspec.Struct, rename="camel", gc=False):
 
     type: Literal["track", "page", "screen", "identify", "alias"]
     message_id: Id
-    timestamp: Time
+    timestamp: Time | None = None
+    original_timestamp: Time | None = None
     event: Text | None = None
     user_id: Text | None = None
     anonymous_id: Text | None = None
@@ -150,7 +151,8 @@ def _event(call: Call, index: int, arrival: Arrival, skew: int) -> Event:
     received_at = arrival.received_at
     if call.sent_at is not None:
         skew = received_at - (call.sent_at - EPOCH) // MICROSECOND
-    at = (call.timestamp - EPOCH) // MICROSECOND + skew
+    told_at = call.timestamp or call.original_timestamp
+    at = received_at if told_at is None else (told_at - EPOCH) // MICROSECOND + skew
     if at > received_at:
         if at > received_at + arrival.limits.ahead_s_max * SECOND:
             raise _Surprise

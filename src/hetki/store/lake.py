@@ -14,13 +14,19 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hetki.errors import Fault
 from hetki.events.event import Event, utc
 from hetki.store.journal import Journal, Kind, Stored
 from hetki.store.ports import Disk
+from hetki.store.sqlite import alone
 from hetki.store.state import State
 
 FOLDER = "lake"
 MARK = f"{FOLDER}/position.json"
+#: Its lock: the server's worker and a command may both want to write.
+LOCK = "lake.db"
+LOCK_WAIT_S = 60.0
+BUSY = Fault(FOLDER, "a refresh by another process", "written by one at a time", "try again in a minute")
 #: Buckets of leaves: the first hex digit of the leaf.
 ENTRIES_MAX = 100_000
 
@@ -153,8 +159,13 @@ def refresh(
     """Bring the lake up to the position of the fold; return how far it is.
 
     Only first accepted copies are events: a repeat's place is not the one that the state remembers. A
-    refresh that was interrupted writes the same files again.
+    refresh that was interrupted writes the same files again. Raises `Conflict` while another writes.
     """
+    with alone(disk, LOCK, BUSY, LOCK_WAIT_S):
+        return _refresh(disk, journal, state, progress)
+
+
+def _refresh(disk: Disk, journal: Journal, state: State, progress: Callable[[int], None]) -> Mark:
     folded = state.progress()
     mark = read_mark(disk)
     while folded is not None and mark.position < folded.position:
@@ -184,6 +195,7 @@ def open_lake(disk: Disk) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection that shows the lake's tables as views, in UTC. Nothing is written through it."""
     db = duckdb.connect()
     db.execute("SET TimeZone = 'UTC'")
+    db.execute(f"SET temp_directory = {_quoted(disk.path(f'{FOLDER}/spilled'))}")
     if disk.names(f"{FOLDER}/events/*/*/*"):
         files = disk.path(f"{FOLDER}/events") + "/*/*/*.parquet"
         source = f"read_parquet({_quoted(files)}, hive_partitioning = false)"
@@ -201,7 +213,8 @@ def open_lake(disk: Disk) -> duckdb.DuckDBPyConnection:
 
 def remove_lake(disk: Disk) -> None:
     """Delete the lake; the next refresh makes it again from the journal."""
-    disk.remove(FOLDER)
+    with alone(disk, LOCK, BUSY, LOCK_WAIT_S):
+        disk.remove(FOLDER)
 
 
 def _quoted(text: str) -> str:

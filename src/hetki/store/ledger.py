@@ -28,6 +28,7 @@ CREATE INDEX IF NOT EXISTS decisions_moment ON decisions(moment, decided_at);
 CREATE TABLE IF NOT EXISTS missed(
     occurrence_id TEXT PRIMARY KEY, moment TEXT NOT NULL, customer BLOB NOT NULL,
     occurred_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, missed_at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS missed_at ON missed(missed_at);
 CREATE TABLE IF NOT EXISTS assignments(
     initiative TEXT NOT NULL, customer BLOB NOT NULL, arm TEXT NOT NULL, holdout_share REAL NOT NULL,
     assigned_at INTEGER NOT NULL, decision_id TEXT NOT NULL,
@@ -47,6 +48,7 @@ CREATE INDEX IF NOT EXISTS outbox_waiting ON outbox(destination, due_at)
 CREATE INDEX IF NOT EXISTS outbox_decision ON outbox(decision_id);
 CREATE INDEX IF NOT EXISTS outbox_customer ON outbox(customer, created_at);
 CREATE INDEX IF NOT EXISTS outbox_created ON outbox(created_at);
+CREATE INDEX IF NOT EXISTS outbox_status ON outbox(status, created_at);
 CREATE TABLE IF NOT EXISTS attempts(
     message_id TEXT NOT NULL, n_attempt INTEGER NOT NULL, attempted_at INTEGER NOT NULL, ok INTEGER NOT NULL,
     status INTEGER NOT NULL, detail TEXT NOT NULL, PRIMARY KEY (message_id, n_attempt)) WITHOUT ROWID;

@@ -6,8 +6,11 @@ import sqlite3
 from contextlib import contextmanager
 from typing import Iterable, Iterator, TypeVar
 
-from hetki.errors import Fault, Unavailable
+from hetki.errors import Conflict, Fault, Unavailable
+from hetki.store.ports import Disk
 
+#: What the Disk port hands out.
+Connection = sqlite3.Connection
 T = TypeVar("T")
 
 #: Values bound in one IN (...) list.
@@ -32,6 +35,25 @@ def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     except BaseException:
         _undo(db)
         raise
+
+
+@contextmanager
+def alone(disk: Disk, name: str, taken: Fault, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the lock that a file of this name is, one process at a time; a process that dies lets go of it.
+
+    Raises `Conflict` with `taken` if another still holds it after `wait_s`.
+    """
+    db = disk.connect(name)
+    try:
+        db.execute(f"PRAGMA busy_timeout = {round(wait_s * 1_000)}")
+        db.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        db.close()
+        raise Conflict(taken) from error
+    try:
+        yield
+    finally:
+        db.close()
 
 
 def _undo(db: sqlite3.Connection) -> None:

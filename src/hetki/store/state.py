@@ -55,6 +55,7 @@ CREATE TABLE IF NOT EXISTS rejected(
     rejected_id TEXT PRIMARY KEY, source TEXT NOT NULL, received_at INTEGER NOT NULL,
     place TEXT NOT NULL, got TEXT NOT NULL, must TEXT NOT NULL, hint TEXT NOT NULL,
     position INTEGER NOT NULL, frame_offset INTEGER NOT NULL, replayed_at INTEGER) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS rejected_received ON rejected(received_at);
 CREATE TABLE IF NOT EXISTS counts(name TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 """
 TABLES = "progress events leaf_events nodes links customers occurrences rejected counts".split()
@@ -175,11 +176,19 @@ class State:
         return found
 
     def values_of(self, nodes: Iterable[NodeId]) -> dict[str, str]:
-        """One value for each namespace that a customer's nodes have: the first in order of value."""
-        found: list[tuple[str, str]] = []
+        """One value for each namespace that a customer's nodes have: the first in order of value.
+
+        A name under which events came is preferred to one that an alias only mentioned.
+        """
+        found: list[tuple[bool, str, str]] = []
         for marks, part in chunks(nodes):
-            found.extend(self.db.execute(f"SELECT namespace, value FROM nodes WHERE node IN ({marks})", part))
-        return dict(sorted(found, reverse=True))
+            rows = self.db.execute(
+                "SELECT NOT EXISTS (SELECT 1 FROM leaf_events WHERE leaf = node), value, namespace FROM nodes"
+                f" WHERE node IN ({marks})",
+                part,
+            )
+            found.extend(rows)
+        return {namespace: value for _, value, namespace in sorted(found, reverse=True)}
 
     def linked_at(self, link_ids: Iterable[bytes]) -> dict[bytes, int]:
         """When known links were first seen."""
