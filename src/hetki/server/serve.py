@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from multiprocessing import get_context
+import signal
+import socket
+from types import FrameType
 
 import uvicorn
 
 from hetki.engine.engine import open_folder
+from hetki.errors import Conflict, Fault
 from hetki.server.access import Access
 from hetki.server.app import app
 from hetki.server.committer import Committer
-from hetki.server.worker import work
+from hetki.server.worker import Keeper
+from hetki.store.sqlite import alone
 
+#: One server for a project: two would each keep sessions of their own.
+LOCK = "serving.db"
 #: Connections at once, and how long an idle one is kept: bounds that uvicorn leaves open.
 CONNECTIONS_MAX = 1_000
 IDLE_S = 30
@@ -20,18 +26,37 @@ STOPPING_S = 5
 
 
 def serve(folder: str, host: str, port: int) -> None:
-    """Serve the project in a folder until interrupted. Raises what `open_folder` raises.
+    """Serve the project in a folder until interrupted; port 0 takes one that is free.
 
-    The worker is a process of its own, started afresh so that it shares nothing with this one; it ends
-    when this one does. On the first run a one-time token for the console is printed.
+    Raises what `open_folder` raises, and `Conflict` if the project is served already or the address is
+    taken. On the first run a one-time token for the console is printed.
     """
     engine = open_folder(folder)
-    committer = Committer(engine.acceptor.accept)
-    access = Access(engine.disk, engine.clock, engine.chance)
-    config = uvicorn.Config(
+    server = uvicorn.Server(_config(host))
+    served = Fault(f"project {folder}", "a server that runs already", "served by one", "stop the other")
+    with alone(engine.disk, LOCK, served), _listening(host, port) as listening:
+        committer = Committer(engine.acceptor.accept)
+        access = Access(engine.disk, engine.clock, engine.chance)
+        server.config.app = app(engine, committer, access, lambda: server.should_exit)
+        _stop_on_signals(server)
+        keeper = Keeper(folder)
+        keeper.start()
+        committer.start()
+        token = access.first_token()
+        opening = f"sign-in?token={token}   (opens once)" if token else "   (hetki token signs you in)"
+        shown = f"[{host}]" if ":" in host else host
+        print(f"Console: http://{shown}:{listening.getsockname()[1]}/{opening}", flush=True)
+        try:
+            server.run(sockets=[listening])
+        finally:
+            committer.stop()
+            keeper.stop()
+
+
+def _config(host: str) -> uvicorn.Config:
+    return uvicorn.Config(
         "",
         host=host,
-        port=port,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -41,17 +66,28 @@ def serve(folder: str, host: str, port: int) -> None:
         timeout_graceful_shutdown=STOPPING_S,
         backlog=BACKLOG_MAX,
     )
-    server = uvicorn.Server(config)
-    config.app = app(engine, committer, access, lambda: server.should_exit)
-    worker = get_context("spawn").Process(target=work, args=(folder,), name="hetki-worker", daemon=True)
-    worker.start()
-    committer.start()
-    token = access.first_token()
-    opening = f"sign-in?token={token}   (opens once)" if token else "   (hetki token signs you in)"
-    print(f"Console: http://{host}:{port}/{opening}", flush=True)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens; raises `Conflict`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        server.run()
-    finally:
-        committer.stop()
-        worker.terminate()
-        worker.join()
+        return socket.create_server((host, port), family=family, backlog=BACKLOG_MAX)
+    except (OSError, OverflowError) as error:
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        must = "a free address of this machine"
+        raise Conflict(Fault(f"{host}:{port}", said.lower(), must, "name another with --port")) from error
+
+
+def _stop_on_signals(server: uvicorn.Server) -> None:
+    """End in order on SIGTERM and Ctrl-C.
+
+    uvicorn does so by itself and then raises the signal again, for whoever had a handler before it: with
+    none, that would kill this process in the middle of its last steps.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)

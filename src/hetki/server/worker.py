@@ -2,20 +2,23 @@
 
 Accepting stays in the server's process and never waits for it. One thread advances, one delivers per
 destination (a dead one costs the others nothing), one refreshes the lake; each has its own connections.
+The server starts another worker when one has ended, and a worker ends when its server has.
 """
 
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 from collections.abc import Callable
 from functools import partial
+from multiprocessing import get_context
 from multiprocessing.process import parent_process
 
 from hetki.engine.advance import advance
 from hetki.engine.deliver import deliver
-from hetki.engine.engine import Engine, open_folder
-from hetki.errors import Unavailable
+from hetki.engine.engine import Engine, open_engine, open_folder
+from hetki.errors import HetkiError
 from hetki.store.lake import refresh
 from hetki.store.system import SystemNet
 
@@ -23,20 +26,62 @@ from hetki.store.system import SystemNet
 REST_S = 0.1
 #: How often the lake takes in what is new.
 LAKE_S = 30.0
-#: How long a thread waits after the store was unavailable.
+#: How long a thread waits after it failed, and the server before it starts another worker.
 AGAIN_S = 1.0
+#: How long a worker may take to end what it has begun; then it is killed, which loses nothing.
+STOPPING_S = 5.0
 
 log = logging.getLogger("hetki.worker")
 
 
-def work(folder: str, stopping: threading.Event | None = None) -> None:
-    """Work until the parent process is gone, or `stopping` is set. Blocks."""
-    stop = stopping or threading.Event()
-    first = open_folder(folder)
+class Keeper:
+    """A thread of the server that keeps one worker process running."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="hetki-keeper", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread and with it the worker. A repeat is an error."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the worker, by force if it must be. Blocks; a repeat does nothing."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        # Ctrl-C reaches the whole group, but the server says when the worker stops; a process inherits this.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        while not self._stopping.is_set():
+            # Started afresh, so that it shares nothing with this process.
+            worker = get_context("spawn").Process(target=work, args=(self._folder,), daemon=True)
+            worker.start()
+            while worker.is_alive() and not self._stopping.is_set():
+                worker.join(REST_S)
+            if not self._stopping.is_set():
+                log.error("worker=ended exitcode=%s again_s=%s", worker.exitcode, AGAIN_S)
+                self._stopping.wait(AGAIN_S)
+        worker.terminate()
+        worker.join(STOPPING_S + REST_S)
+        worker.kill()
+        worker.join()
+
+
+def work(folder: str) -> None:
+    """Work until told by SIGTERM, or until the parent process is gone. Blocks."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    try:
+        opened = open_folder(folder)
+    except HetkiError as error:
+        log.error("worker=not started fault=%s", error)
+        return
     loops: list[tuple[str, Callable[[Engine], float]]] = [("advance", _advance), ("lake", _lake)]
-    loops += [(name, partial(_deliver, destination=name)) for name in first.project.destinations]
+    loops += [(name, partial(_deliver, destination=name)) for name in opened.project.destinations]
     threads = [
-        threading.Thread(target=_loop, args=(folder, name, once, stop), name=name, daemon=True)
+        threading.Thread(target=_loop, args=(opened, name, once, stop), name=name, daemon=True)
         for name, once in loops
     ]
     for thread in threads:
@@ -46,18 +91,28 @@ def work(folder: str, stopping: threading.Event | None = None) -> None:
         if parent is not None and not parent.is_alive():
             stop.set()
     for thread in threads:
-        thread.join()
+        thread.join(STOPPING_S / len(threads))
 
 
-def _loop(folder: str, name: str, once: Callable[[Engine], float], stop: threading.Event) -> None:
-    """Call `once` again and again; it returns how long to rest. A store that fails is tried again."""
-    engine = open_folder(folder)
+def _loop(opened: Engine, name: str, once: Callable[[Engine], float], stop: threading.Event) -> None:
+    """Call `once` again and again, on connections of its own; it returns how long to rest.
+
+    Whatever fails is logged and tried again on fresh connections: the other loops go on meanwhile.
+    """
+    engine: Engine | None = None
     while not stop.is_set():
         try:
+            if engine is None:
+                engine = open_engine(
+                    opened.project, opened.disk, opened.clock, opened.chance, opened.environment
+                )
             rest_s = once(engine)
-        except Unavailable as error:
-            log.warning("loop=%s unavailable=%s", name, error)
-            rest_s = AGAIN_S
+        except HetkiError as error:
+            log.warning("loop=%s %s=%s", name, error.code, error)
+            engine, rest_s = None, AGAIN_S
+        except Exception:
+            log.exception("loop=%s failed again_s=%s", name, AGAIN_S)
+            engine, rest_s = None, AGAIN_S
         stop.wait(rest_s)
 
 
