@@ -73,6 +73,8 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         {"asyncio", "threading", "queue", "multiprocessing"},
         "requests come side by side, and the worker is a process of its own",
     ),
+    "hetki/server/serve.py": ({"signal", "socket"}, "it listens, and ends in order when it is told"),
+    "hetki/server/worker.py": ({"signal"}, "it ends in order when it is told"),
     "hetki/cli/": (
         {"sys", "print", "pathlib.Path", "importlib"},
         "arguments in, text out, the root of the Disk port; a command's module is loaded when it is called",
