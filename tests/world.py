@@ -228,6 +228,7 @@ class World:
         self.clock = SimulatedClock(at(starts))
         self.chance = SeededChance(seed)
         self.batch_max = batch_max
+        self.environment: dict[str, str] = {}
         self.answers: list[Sent] = []
         self.posts: list[tuple[dict[str, str], bytes]] = []
         self.mails: list[tuple[str, bytes]] = []
@@ -235,7 +236,7 @@ class World:
         self.engine = self._open(with_project or project())
 
     def _open(self, with_project: Project) -> Engine:
-        return open_engine(with_project, self.disk, self.clock, self.chance, {})
+        return open_engine(with_project, self.disk, self.clock, self.chance, self.environment)
 
     def reopen(self, with_project: Project | None = None) -> None:
         """Another process on the same disk, perhaps with other declarations."""

@@ -79,11 +79,12 @@ def decide_all(
     n_decided = 0
     for each in new:
         occurrence, customer = each.occurrence, each.customer
+        leaf = occurrence.bound[0].leaf  # deeds stay with the leaf that they came from, also after an unmerge
         if now > occurrence.expires_at:
             ledger.add_missed(
                 occurrence.occurrence_id,
                 occurrence.moment,
-                customer,
+                leaf,
                 occurrence.occurred_at,
                 occurrence.expires_at,
                 now,
@@ -98,7 +99,7 @@ def decide_all(
             now,
         )
         decision = decide(ask(project, program, ledger, situation))
-        ledger.record(decision, customer)
+        ledger.record(decision, leaf)
         n_decided += 1
         message = compose(project, decision, situation)
         if message is not None:
@@ -241,7 +242,7 @@ def compose(project: Project, decision: Decision, situation: Situation) -> Messa
         purpose=action.purpose,
         transactional=action.transactional,
         destination=action.destination,
-        customer=situation.customer,
+        customer=occurrence.bound[0].leaf,
         created_at=decision.question.decided_at,
         due_at=decision.send_at,
         expires_at=occurrence.expires_at,

@@ -20,9 +20,9 @@ from hetki.dialogues.retry import Breaker, admit, is_permanent, next_attempt, re
 from hetki.dialogues.webhook import payload, sign
 from hetki.engine.engine import OWN_SOURCE, Engine
 from hetki.errors import Fault, Invalid, Unavailable
-from hetki.events.event import Event
+from hetki.events.event import Event, LeafId
 from hetki.events.wire import Parsed
-from hetki.identity.identifier import NodeId
+from hetki.identity.identifier import Namespace, NodeId, identifier
 from hetki.moments.fold import Folded, decode, in_force
 from hetki.settings import SECOND
 from hetki.store.ports import Net, Sent
@@ -103,6 +103,8 @@ def second_look(engine: Engine, message: Message, now: int) -> tuple[str, int | 
     row = engine.state.load_customers([customer]).get(customer) if customer else None
     folded = decode(row.state) if row else Folded()
     purposes = [name for name, _ in engine.program.purposes]
+    if not _is_still(engine, message, customer, folded):
+        return "the recipient is no longer this customer's", None
     if message.purpose not in purposes:
         return f"purpose {message.purpose} is no longer declared", None
     if not in_force(engine.program, folded, now) & 1 << purposes.index(message.purpose):
@@ -114,6 +116,17 @@ def second_look(engine: Engine, message: Message, now: int) -> tuple[str, int | 
     if until is not None and until > message.expires_at:
         return "quiet hours until it expires", None
     return "", until
+
+
+def _is_still(engine: Engine, message: Message, customer: LeafId | None, folded: Folded) -> bool:
+    """Whether the recipient, an address or a name, belongs to this customer: a merge may have been undone."""
+    known_as = message.recipient
+    if known_as in (folded.traits.get("email"), message.customer.hex()):
+        return True
+    spaces: tuple[Namespace, ...] = ("user_id", "anonymous_id", "email")
+    named = [identifier(engine.keys.node, space, known_as) for space in spaces]
+    owners = engine.state.customers_of([each.node for each in named if each is not None])
+    return customer in owners.values()
 
 
 def _send(engine: Engine, net: Net, destination: Destination, message: Message) -> Sent:
@@ -198,7 +211,7 @@ def _tell(engine: Engine, message: Message, name: str, now: int) -> None:
     node = NodeId(message.customer)
     customer = engine.state.customers_of([node]).get(node, message.customer)
     names = engine.state.values_of(engine.state.members([customer]).get(customer, {}))
-    order = ("user_id", "anonymous_id", "email")
+    order = ("user_id", "anonymous_id", "email", "phone")
     known = next(((each, names[each]) for each in order if each in names), None)
     properties = {
         "decision_id": message.decision_id,
