@@ -35,7 +35,7 @@ def serve(
     port: Port = 8010,
 ) -> None:
     """Take in events, decide, deliver, and show the console; until interrupted."""
-    run_server(str(project), host, port)
+    run_server(str(project), host, port, _say)
 
 
 @app.command()
@@ -94,4 +94,9 @@ def demo(
         f"\nand see what would have been caught: hetki backtest -C {folder} where_is_my_order"
     )
     if serving:
-        run_server(str(folder), "127.0.0.1", port)
+        run_server(str(folder), "127.0.0.1", port, _say)
+
+
+def _say(line: str) -> None:
+    """Print at once, also into a pipe: the server's first line tells where it is."""
+    print(line, flush=True)

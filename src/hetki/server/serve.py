@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -25,11 +26,11 @@ BACKLOG_MAX = 512
 STOPPING_S = 5
 
 
-def serve(folder: str, host: str, port: int) -> None:
+def serve(folder: str, host: str, port: int, say: Callable[[str], None]) -> None:
     """Serve the project in a folder until interrupted; port 0 takes one that is free.
 
-    Raises what `open_folder` raises, and `Conflict` if the project is served already or the address is
-    taken. On the first run a one-time token for the console is printed.
+    `say` is told the console's address, on the first run with a one-time token. Raises what `open_folder`
+    raises, and `Conflict` if the project is served already or the address is taken.
     """
     engine = open_folder(folder)
     server = uvicorn.Server(_config(host))
@@ -45,7 +46,7 @@ def serve(folder: str, host: str, port: int) -> None:
         token = access.first_token()
         opening = f"sign-in?token={token}   (opens once)" if token else "   (hetki token signs you in)"
         shown = f"[{host}]" if ":" in host else host
-        print(f"Console: http://{shown}:{listening.getsockname()[1]}/{opening}", flush=True)
+        say(f"Console: http://{shown}:{listening.getsockname()[1]}/{opening}")
         try:
             server.run(sockets=[listening])
         finally:
