@@ -95,7 +95,7 @@ class Journal:
         month = datetime.fromtimestamp(received_at // 1_000_000, UTC).strftime("%Y-%m")
         leaves = {entry.leaf for batch in batches for entry in batch}
         periods = {(entry.source, entry.retention, month) for batch in batches for entry in batch}
-        self._secrets.ensure(leaves, periods)
+        self._secrets.ensure(leaves, periods, received_at)
         bodies = [(len(batch), self._seal(batch, month)) for batch in batches]
         with transaction(self._db):
             position, chain = self.head()
@@ -216,11 +216,10 @@ class Journal:
             try:
                 body = cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], event_id)
             except InvalidTag as error:
-                where = f"{FILE}: row {position} at byte {frame_offset}"
-                fault = Fault(
-                    where, "bytes that its key does not open", "what was once sealed", "hetki verify"
-                )
-                raise Invalid(fault) from error
+                if not self._secrets.is_newer(leaf, received_at):
+                    where = f"{FILE}: row {position} at byte {frame_offset}"
+                    got, must = "bytes that its key does not open", "what was once sealed"
+                    raise Invalid(Fault(where, got, must, "hetki verify")) from error
         return Stored(Kind(kind), leaf, event_id, position, frame_offset, received_at, body)
 
     def _cipher(self, leaf: LeafId, leaf_secret: bytes, period: int, period_secret: bytes) -> AESGCM:

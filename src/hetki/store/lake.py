@@ -84,9 +84,12 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
         " CASE WHEN m.occurrence_id IS NOT NULL THEN 'missed' WHEN r.occurrence_id IS NOT NULL THEN 'revised'"
         " ELSE 'caught' END FROM occurrences o LEFT JOIN missed m USING (occurrence_id)"
         " LEFT JOIN (SELECT DISTINCT occurrence_id FROM revisions WHERE kind = 'revised') r"
-        " USING (occurrence_id) UNION ALL SELECT r.occurrence_id, r.moment, lower(hex(r.customer)),"
-        " max(r.revised_at), 'retracted' FROM revisions r WHERE r.kind = 'retracted' AND NOT EXISTS"
-        " (SELECT 1 FROM occurrences o WHERE o.occurrence_id = r.occurrence_id) GROUP BY r.occurrence_id"
+        " USING (occurrence_id) UNION ALL SELECT r.occurrence_id, r.moment,"
+        " lower(hex(coalesce(n.customer, r.customer))), coalesce(d.occurred_at, m.occurred_at), 'retracted'"
+        " FROM (SELECT occurrence_id, moment, customer, max(revised_at) FROM revisions"
+        " WHERE kind = 'retracted' GROUP BY occurrence_id) r LEFT JOIN nodes n ON n.node = r.customer"
+        " LEFT JOIN decisions d USING (occurrence_id) LEFT JOIN missed m USING (occurrence_id)"
+        " WHERE NOT EXISTS (SELECT 1 FROM occurrences o WHERE o.occurrence_id = r.occurrence_id)"
         " ORDER BY 4, 2, 1",
     ),
     "decisions": (

@@ -20,9 +20,11 @@ CACHED_MAX = 200_000
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS keys(name TEXT PRIMARY KEY, secret BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS leaves(leaf BLOB PRIMARY KEY, secret BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS leaves(
+    leaf BLOB PRIMARY KEY, secret BLOB NOT NULL, made_at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS periods(
-    period INTEGER PRIMARY KEY, source TEXT NOT NULL, retention TEXT NOT NULL, month TEXT NOT NULL,
+    period INTEGER PRIMARY KEY AUTOINCREMENT, -- the number of a destroyed one is never given again
+    source TEXT NOT NULL, retention TEXT NOT NULL, month TEXT NOT NULL,
     secret BLOB NOT NULL, UNIQUE(source, retention, month));
 """
 
@@ -50,15 +52,15 @@ class Secrets:
             row = self._db.execute("SELECT secret FROM keys WHERE name = ?", (name,)).fetchone()
         return bytes(row[0])
 
-    def ensure(self, leaves: Collection[LeafId], periods: Collection[Period]) -> None:
+    def ensure(self, leaves: Collection[LeafId], periods: Collection[Period], now: int) -> None:
         """Make what is missing, durably, in one transaction; nothing is written when nothing is."""
         new_leaves = self._missing([leaf for leaf in leaves if leaf not in self._leaves])
         new_periods = [period for period in periods if period not in self._periods]
         if new_leaves or new_periods:
             with transaction(self._db):
                 self._db.executemany(
-                    "INSERT OR IGNORE INTO leaves(leaf, secret) VALUES (?, ?)",
-                    [(leaf, self._chance.bytes(SECRET_BYTES)) for leaf in sorted(new_leaves)],
+                    "INSERT OR IGNORE INTO leaves(leaf, secret, made_at) VALUES (?, ?, ?)",
+                    [(leaf, self._chance.bytes(SECRET_BYTES), now) for leaf in sorted(new_leaves)],
                 )
                 self._db.executemany(
                     "INSERT OR IGNORE INTO periods(source, retention, month, secret) VALUES (?, ?, ?, ?)",
@@ -74,6 +76,11 @@ class Secrets:
         if leaf not in self._leaves:
             self._missing([leaf])
         return self._leaves.get(leaf)
+
+    def is_newer(self, leaf: LeafId, at: int) -> bool:
+        """Whether a leaf's secret was made at or after an instant: it returned after an erasure."""
+        row = self._db.execute("SELECT made_at FROM leaves WHERE leaf = ?", (leaf,)).fetchone()
+        return row is not None and row[0] >= at
 
     def load(self, leaves: Collection[LeafId]) -> None:
         """Read the secrets of many leaves at once, ahead of single look-ups."""

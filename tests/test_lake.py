@@ -1,0 +1,210 @@
+"""The lake: what grew by and by equals what is made at once, and every column stands in docs/lake.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from world import World, moment, project
+
+from hetki.simulation.world import MemoryDisk
+from hetki.store import lake
+from hetki.store.lake import EVENTS, TABLES, open_lake, read_mark, refresh, remove_lake
+from hetki.store.system import SystemDisk
+
+PAGE = Path(__file__).parent.parent / "docs" / "lake.md"
+SCHEMAS = {"events": EVENTS, **{name: schema for name, (schema, _) in TABLES.items()}}
+STORY = """
+    09:00 web u=anna mail=anna@kauppa.fi Customer Identified email=anna@kauppa.fi
+    09:01 web u=anna a=web1 Consent Granted purpose=marketing
+    10:00 web u=anna Product Added product_id=p1
+    10:00 web a=web1 Help Searched n_results=0
+    10:01 app u=bertta a=web1 Help Searched n_results=0
+    10:02 app gpc Page Viewed path=/a
+    09:59>10:03 shop u=anna Order Tracked order_id=o1
+"""
+MORE = """
+    10:20 web u=bertta p=cilla Customer Aliased
+    10:21 web u=cilla Help Searched n_results=0
+    10:05>10:22 app u=bertta Chat Started
+"""
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[MemoryDisk]:
+    yield MemoryDisk(str(tmp_path))
+
+
+def tables(world: World) -> dict[str, list[tuple[object, ...]]]:
+    db = open_lake(world.disk)
+    try:
+        return {name: sorted(db.execute(f"SELECT * FROM {name}").fetchall(), key=repr) for name in SCHEMAS}
+    finally:
+        db.close()
+
+
+def refreshed(world: World) -> dict[str, list[tuple[object, ...]]]:
+    refresh(world.disk, world.engine.journal, world.engine.state)
+    return tables(world)
+
+
+def rebuilt(world: World) -> dict[str, list[tuple[object, ...]]]:
+    remove_lake(world.disk)
+    return refreshed(world)
+
+
+def living(disk: MemoryDisk) -> World:
+    """A world that has lived: everything that a table of the lake can hold is there."""
+    world = World(disk=disk)
+    world.live(STORY)
+    refreshed(world)
+    world.until("10:15")
+    world.deliver()
+    world.tell(STORY)
+    world.live(MORE)
+    world.merge("anna", "bertta")
+    world.advance()
+    refreshed(world)
+    world.unmerge()
+    world.until("10:50")
+    return world
+
+
+def test_what_grew_equals_what_is_made_at_once(disk: MemoryDisk) -> None:
+    world = living(disk)
+    grown = refreshed(world)
+    assert grown == rebuilt(world) == refreshed(world)
+    assert all(grown.values()), {name: len(rows) for name, rows in grown.items()}
+
+
+def test_small_steps_give_the_same(disk: MemoryDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = living(disk)
+    at_once = rebuilt(world)
+    monkeypatch.setattr(lake, "ENTRIES_MAX", 1)
+    assert rebuilt(world) == at_once
+
+
+def test_an_interrupted_refresh_is_continued(disk: MemoryDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = living(disk)
+    at_once = rebuilt(world)
+    remove_lake(world.disk)
+    monkeypatch.setattr(lake, "ENTRIES_MAX", 3)
+    n_written = 0
+
+    def interrupted(name: str, data: bytes, write: object = disk.write) -> None:
+        nonlocal n_written
+        n_written += 1
+        if n_written in (2, 5, 9):
+            raise KeyboardInterrupt
+        assert callable(write)
+        write(name, data)
+
+    monkeypatch.setattr(disk, "write", interrupted)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            refresh(world.disk, world.engine.journal, world.engine.state)
+    assert refreshed(world) == at_once
+
+
+def test_the_tables_say_what_happened(disk: MemoryDisk) -> None:
+    world = living(disk)
+    refreshed(world)
+    db = open_lake(world.disk)
+    queries = {
+        "SELECT count(*), count(DISTINCT event_id) FROM events WHERE source <> 'hetki'": [(10, 10)],
+        "SELECT count(*) FROM events WHERE gpc": [(1,)],
+        "SELECT count(*) FROM events e JOIN customers c USING (leaf) JOIN customers u ON u.customer = c.customer"
+        " AND u.namespace = 'user_id' WHERE json_extract_string(identifiers, '$.anonymous_id') = 'web1'"
+        " AND e.name = 'Help Searched' AND e.source = 'web'": [(1,)],
+        "SELECT kind, status FROM links ORDER BY ALL": [
+            ("alias", "stands"),
+            ("alias", "stands"),
+            ("email", "stands"),
+            ("login", "refused: two_user_ids"),
+            ("login", "stands"),
+            ("merge", "revoked"),
+        ],
+        "SELECT moment, status, strftime(occurred_at, '%H:%M') FROM occurrences ORDER BY ALL": [
+            ("basket", "caught", "10:30"),
+            ("help", "caught", "10:10"),
+            ("help", "caught", "10:31"),
+            ("help", "retracted", "10:11"),
+        ],
+        "SELECT status, count(*) FROM deliveries GROUP BY 1 ORDER BY 1": [("sent", 2), ("waiting", 2)],
+        "SELECT arm, count(*), max(propensity), max(holdout_share) FROM decisions GROUP BY 1": [
+            ("answered", 4, 1.0, 0.0)
+        ],
+        "SELECT count(*) FROM decisions d JOIN customers c USING (leaf) WHERE c.customer <> d.customer": [
+            (0,)
+        ],
+    }
+    got = {query: db.execute(query).fetchall() for query in queries}
+    assert got == queries
+
+
+def test_a_deleted_lake_comes_back_equal_after_a_rebuild_of_the_state(disk: MemoryDisk) -> None:
+    world = living(disk)
+    before = refreshed(world)
+    world.assert_rebuilds()
+    assert rebuilt(world) == before
+
+
+def test_an_erased_leaf_is_not_in_a_lake_that_is_made_again(disk: MemoryDisk) -> None:
+    world = living(disk)
+    refreshed(world)
+    secrets = disk.connect("secrets.db")
+    secrets.execute("DELETE FROM leaves WHERE leaf = ?", (world.node("anna"),))
+    world.reopen()
+    after = rebuilt(world)
+    leaves = {row[0] for row in after["events"]}
+    assert world.node("anna").hex() not in leaves and world.node("bertta").hex() in leaves
+
+
+def test_an_empty_lake_has_all_tables_and_no_rows(disk: MemoryDisk) -> None:
+    world = World(disk=disk)
+    assert all(rows == [] for rows in tables(world).values()) and read_mark(disk).position == 0
+    assert all(rows == [] for rows in refreshed(world).values())
+
+
+def test_the_lake_is_not_ahead_of_the_fold(disk: MemoryDisk) -> None:
+    world = World(disk=disk)
+    world.live("10:00 web u=anna Page Viewed")
+    world.tell("10:01 web u=anna Page Viewed")
+    assert len(refreshed(world)["events"]) == 1
+    world.advance()
+    assert len(refreshed(world)["events"]) == 2
+
+
+def test_months_and_buckets_are_folders(tmp_path: Path) -> None:
+    seen = moment("seen", "a: Order Tracked")
+    world = World(project(seen), disk=SystemDisk(tmp_path))
+    world.live("10:00 web u=anna Page Viewed\n40/10:00 web u=anna Page Viewed")
+    refreshed(world)
+    bucket = world.node("anna").hex()[0]
+    names = world.disk.names("lake/events/*/*/*")
+    assert [name.rpartition("/")[0] for name in names] == [
+        f"lake/events/bucket={bucket}/month=2026-03",
+        f"lake/events/bucket={bucket}/month=2026-04",
+    ]
+
+
+def test_every_table_and_column_is_documented() -> None:
+    """docs/lake.md names the tables in order, and of each its columns in order, with type and meaning."""
+    sections = re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    documented = {}
+    for section in sections:
+        name, _, text = section.partition("\n")
+        documented[name.strip()] = re.findall(
+            r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \|$", text, flags=re.MULTILINE
+        )
+    assert {name: [row[:2] for row in rows] for name, rows in documented.items()} == {
+        name: [(field.name, str(field.type)) for field in schema] for name, schema in SCHEMAS.items()
+    }
+    assert list(documented) == list(SCHEMAS)
+    assert all(
+        len(meaning.strip()) > 8 or meaning.strip() == "the other"
+        for _, rows in documented.items()
+        for _, _, meaning in rows
+    )
