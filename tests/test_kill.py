@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import os
+import random
+import signal
 import subprocess
 import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.client import HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from hetki.store.system import SystemDisk
+import pytest
+from serving import Warm, eventually, is_alive, post
+
+from hetki.dialogues.webhook import verify
+from hetki.engine.advance import advance
+from hetki.engine.deliver import deliver
+from hetki.engine.engine import Engine, open_engine, open_folder
+from hetki.engine.folding import read_event
+from hetki.engine.rebuilding import rebuild
+from hetki.errors import Forbidden
+from hetki.events.event import Event
+from hetki.simulation.world import SimulatedClock
+from hetki.store.journal import Kind
+from hetki.store.lake import open_lake, refresh
+from hetki.store.system import SystemDisk, SystemNet
 
 # -- stores that several processes hold at once
 
@@ -38,3 +63,356 @@ def test_a_process_that_comes_and_goes_takes_nothing_from_one_that_stays(tmp_pat
     assert counted_elsewhere(tmp_path / "x.db") == 2
     second.execute("INSERT INTO told VALUES (3)")
     assert counted_elsewhere(tmp_path / "x.db") == 3
+
+
+# -- kill -9 under load
+
+SECRET = "whsec_aGV0a2kta2lsbC10ZXN0LWhldGtpLWtpbGwtdGVzdA=="
+N_KILLS = 20
+N_SENDERS = 2
+
+FILES = {
+    "hetki.toml": """
+[hetki]
+name = "Kill"
+lateness_s = 1
+[purposes.service]
+title = "What you came for"
+basis = "contract"
+[destinations.app]
+kind = "webhook"
+url = "http://127.0.0.1:PORT/messages"
+secret = "SECRET"
+timeout_s = 5
+per_s = 1000
+""",
+    "sources/web.yaml": "source: web\nchannel: web\nwrite_keys: [key-web]\npurposes: [service]\n",
+    "initiatives/help.yaml": "initiative: help\ntitle: h\nowner: t\nhorizon: mainstream\n",
+    "actions/call.yaml": (
+        "action: call\ntitle: c\npurpose: service\ndestination: app\ntemplate: call\nvalue: {customer: 4}\n"
+    ),
+    "templates/call.liquid": "Hello.",
+    # caught by the second event
+    "moments/twice.yaml": """
+moment: twice
+title: t
+owner: t
+initiative: help
+purpose: service
+identify:
+  need: "?"
+  steps: [{one: Help Searched where n_results = 0}, {two: Help Searched where n_results = 0}]
+  within: 1 day
+  expires: 1 day
+design: {answers: [call]}
+analyse: {solved: no Contact Started within 24 hours, holdout: 20%}
+""",
+    # caught by time alone
+    "moments/silent.yaml": """
+moment: silent
+title: s
+owner: t
+initiative: help
+purpose: service
+identify:
+  need: "?"
+  steps: [put: Product Added, no bought: "Order Completed, for 1 second"]
+  expires: 1 day
+design: {answers: [call]}
+analyse: {solved: no Contact Started within 24 hours, holdout: 0%}
+""",
+}
+
+
+class Receiver:
+    """A destination that has one effect per message id, and is now and then slow, broken or rude."""
+
+    def __init__(self, seed: int) -> None:
+        self.effects: dict[str, bytes] = {}
+        self.n_repeats = 0
+        self.wrong: list[str] = []
+        self._dice = random.Random(seed)
+        self._lock = threading.Lock()
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                receiver.take(self)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def take(self, request: BaseHTTPRequestHandler) -> None:
+        body = request.rfile.read(int(request.headers["content-length"]))
+        try:
+            message_id = verify(SECRET, dict(request.headers), body, time.time_ns() // 1_000_000_000, 10**6)
+        except Forbidden as error:
+            self.wrong.append(str(error))
+            message_id = ""
+        with self._lock:
+            mood = self._dice.random()
+            told = mood > 0.05  # else it fails before it has done anything
+            if told:
+                self.n_repeats += message_id in self.effects
+                if self.effects.setdefault(message_id, body) != body:
+                    self.wrong.append(f"{message_id}: a repeat that says something else")
+        if mood < 0.03:
+            request.send_response(503)
+            request.end_headers()
+        elif mood < 0.05 or mood > 0.97:
+            request.close_connection = True  # no answer: before the effect, or after it
+        else:
+            if mood > 0.95:
+                time.sleep(0.2)
+            with suppress(OSError):
+                request.send_response(200)
+                request.end_headers()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class Sender:
+    """Sends batches one after the other, each until it is acknowledged or, now and then, given up."""
+
+    def __init__(self, number: int, address: Callable[[], tuple[str, int]]) -> None:
+        self.acknowledged: set[str] = set()
+        self.sent: set[str] = set()
+        self.twice: set[str] = set()
+        self.silent: set[str] = set()
+        self.stopping = threading.Event()
+        self._number = number
+        self._dice = random.Random(number)
+        self._address = address
+        self._thread = threading.Thread(target=self._run)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        n = 0
+        while not self.stopping.is_set():
+            ids, body = self._batch(n)
+            self.sent.update(ids)
+            while not self.stopping.is_set():
+                self.stopping.wait(0.002)
+                if self._tell(body):
+                    self.acknowledged.update(ids)
+                    if self._dice.random() < 0.9:
+                        break  # else once more, as a client does that did not hear the answer
+                elif self._dice.random() < 0.02:
+                    break
+            n += 1
+
+    def _batch(self, n: int) -> tuple[list[str], bytes]:
+        """Events of passers-by, and now and then of a customer who looks for help in vain, or buys nothing."""
+        whose = f"u{self._number}-{n}"
+        events: list[dict[str, object]] = [
+            {"type": "page", "name": "Home", "anonymousId": f"a{self._number}-{self._dice.randrange(200)}"}
+            for _ in range(3)
+        ]
+        if n % 40 == 0:
+            searched = {"type": "track", "event": "Help Searched", "userId": whose}
+            events += [{**searched, "properties": {"n_results": 0}}] * 2
+        elif n % 40 == 20:
+            events.append({"type": "track", "event": "Product Added", "userId": whose})
+        ids = [f"{whose}-{k}" for k in range(len(events))]
+        said = [{**event, "messageId": each} for event, each in zip(events, ids, strict=True)]
+        (self.twice if n % 40 == 0 else self.silent if n % 40 == 20 else set()).add(ids[-1])
+        return ids, json.dumps({"batch": said, "writeKey": "key-web"}).encode()
+
+    def _tell(self, body: bytes) -> bool:
+        try:
+            status, _ = post(self._address(), "/v1/batch", body)
+        except (OSError, HTTPException, ValueError):
+            time.sleep(0.01)
+            return False
+        assert status in (200, 429, 503), status
+        return status == 200
+
+
+class Moving:
+    """Whether a number has grown since the first look."""
+
+    def __init__(self, look: Callable[[], int]) -> None:
+        self._look = look
+        self._first = look()
+
+    def __call__(self) -> bool:
+        return self._look() > self._first
+
+
+class Served:
+    """The project of these stories, served by processes that are killed."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder
+        for name, text in FILES.items():
+            file = folder / "project" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text.replace("PORT", str(port)).replace("SECRET", SECRET))
+        self.warm = Warm(folder)
+        self.n_kills: Counter[str] = Counter()
+        self.orphans: list[int] = []
+        self.start()
+        self._state = SystemDisk(folder / "project" / "data").connect("state.db")
+
+    def start(self) -> None:
+        self.command = self.warm.start("serve", "-C", str(self.folder / "project"), "--port", "0")
+        self.address = self.command.address()
+
+    def kill(self, what: str) -> None:
+        """kill -9 of everything; of the worker (the server starts another); or of the server alone (its
+        worker ends by itself, and the next server does not wait for that)."""
+        self.n_kills[what] += 1
+        worker = self.command.worker()
+        if what == "worker":
+            os.kill(worker, signal.SIGKILL)
+            return
+        if what == "server":
+            self.orphans.append(worker)
+            self.command.signal(signal.SIGKILL)
+            self.command.wait()
+        else:
+            self.command.kill()
+        self.start()
+
+    def folded_to(self) -> int:
+        """The journal position that the worker has reached."""
+        progress = self._state.execute("SELECT position FROM progress").fetchone()
+        return progress[0] if progress else 0
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    found = Receiver(seed=1)
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def served(tmp_path: Path, receiver: Receiver) -> Iterator[Served]:
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("without /proc the worker's process id is not known")
+    found = Served(tmp_path, receiver.port)
+    yield found
+    found.warm.stop()
+
+
+def test_killed_at_any_instant_nothing_acknowledged_is_missing_and_no_effect_is_doubled(
+    served: Served, receiver: Receiver
+) -> None:
+    dice = random.Random(20_260_302)
+    senders = [Sender(number, lambda: served.address) for number in range(N_SENDERS)]
+    for sender in senders:
+        sender.start()
+    try:
+        for number in range(N_KILLS):
+            acknowledges = Moving(lambda: sum(len(each.acknowledged) for each in senders))
+            eventually("load that is acknowledged", acknowledges)
+            if number % 2:  # else it may be hit while it starts
+                eventually("a worker that folds", Moving(served.folded_to))
+            time.sleep(dice.uniform(0.0, 0.5))  # the instant of the kill, anywhere in the work
+            served.kill(dice.choice(("all", "worker", "server")))
+        assert served.n_kills.total() == N_KILLS >= 20 and len(served.n_kills) == 3
+    finally:
+        for sender in senders:
+            sender.stop()
+        served.command.kill()
+    eventually("the end of workers without a server", lambda: not any(map(is_alive, served.orphans)))
+    engine = caught_up(str(served.folder / "project"))
+    print({"acknowledged": sum(len(each.acknowledged) for each in senders), "repeats": receiver.n_repeats})
+    acknowledged_is_stored(engine, senders)
+    every_occurrence_is_decided_once(engine, senders)
+    every_answer_has_one_effect(engine, receiver)
+    everything_can_be_made_again(engine)
+
+
+def caught_up(folder: str) -> Engine:
+    """The project when all is folded and every message is sent, waits included."""
+    was = open_folder(folder)
+    clock = SimulatedClock(was.clock.now())
+    engine = open_engine(was.project, was.disk, clock, was.chance, {})
+    for _ in range(40):
+        advance(engine)
+        deliver(engine, SystemNet(), "app", 10_000)
+        waiting = engine.db.execute(
+            "SELECT min(due_at) FROM outbox WHERE status IN ('waiting', 'claimed')"
+        ).fetchone()[0]
+        if waiting is None:
+            break
+        clock.move(waiting)
+        clock.sleep(15)  # longer than a pause of the breaker
+    else:
+        raise AssertionError("the outbox never empties")
+    advance(engine)
+    return engine
+
+
+def acknowledged_is_stored(engine: Engine, senders: list[Sender]) -> None:
+    """Every acknowledged event is folded, once; what is stored and was not acknowledged was sent."""
+    events = [each for each in engine.journal.read(0, 10**9) if each.kind is Kind.EVENT]
+    told = {each.event_id: read_event(each) for each in events}
+    stored = {each.message_id for each in told.values() if each is not None and each.source == "web"}
+    acknowledged = set().union(*(sender.acknowledged for sender in senders))
+    assert len(acknowledged) > 1_000, "there was load"
+    assert acknowledged <= stored <= set().union(*(sender.sent for sender in senders))
+    assert len(events) > len(told), "some came twice"
+    assert engine.db.execute("SELECT count(*) FROM events").fetchone() == (len(told),)
+    counts = engine.state.counts()
+    assert (counts["events"], counts["duplicates"]) == (len(told), len(events) - len(told))
+    refresh(engine.disk, engine.journal, engine.state)
+    lake = open_lake(engine.disk)
+    ids = [(each.hex(),) for each in sorted(told)]
+    assert lake.execute("SELECT event_id FROM events ORDER BY event_id").fetchall() == ids
+
+
+def every_occurrence_is_decided_once(engine: Engine, senders: list[Sender]) -> None:
+    """Whoever completed a moment in what was acknowledged is decided, once, and nobody else is."""
+    decided = Counter(row[0] for row in engine.db.execute("SELECT occurrence_id FROM decisions"))
+    caught = {row[0] for row in engine.db.execute("SELECT occurrence_id FROM occurrences")}
+    assert set(decided) == caught and set(decided.values()) == {1}
+    assert engine.db.execute("SELECT count(*) FROM missed").fetchone() == (0,)
+    for moment in ("twice", "silent"):
+        ends: set[str] = set().union(*(getattr(sender, moment) for sender in senders))
+        acknowledged = ends & set().union(*(sender.acknowledged for sender in senders))
+        n = engine.db.execute("SELECT count(*) FROM decisions WHERE moment = ?", (moment,)).fetchone()[0]
+        assert 20 < len(acknowledged) <= n <= len(ends)
+
+
+def every_answer_has_one_effect(engine: Engine, receiver: Receiver) -> None:
+    """One message per answer, one effect per message, and one event that tells of it."""
+    answered = {
+        row[0] for row in engine.db.execute("SELECT decision_id FROM decisions WHERE chosen = 'call'")
+    }
+    outbox = engine.db.execute("SELECT message_id, decision_id, status FROM outbox").fetchall()
+    assert receiver.wrong == []
+    assert {row[2] for row in outbox} == {"sent"}
+    assert len(outbox) == len(answered) and {row[1] for row in outbox} == answered
+    assert set(receiver.effects) == {row[0] for row in outbox}
+    told = {each.event_id: read_event(each) for each in engine.journal.read(0, 10**9) if each.body}
+    own = [event for event in told.values() if isinstance(event, Event) and event.source == "hetki"]
+    assert {event.name for event in own} == {"Message Sent"}
+    assert sorted(json.loads(event.properties)["decision_id"] for event in own) == sorted(answered)
+    assert receiver.n_repeats > 0, "some answers were lost on their way back"
+
+
+def everything_can_be_made_again(engine: Engine) -> None:
+    n_rows, _ = engine.journal.head()
+    assert engine.journal.verify() == n_rows
+    rebuilt = rebuild(engine)
+    assert rebuilt.before == rebuilt.after
+    for name in ("journal.db", "state.db", "secrets.db"):
+        assert engine.disk.connect(name).execute("PRAGMA integrity_check").fetchone() == ("ok",)

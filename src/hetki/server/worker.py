@@ -70,7 +70,10 @@ class Keeper:
 
 
 def work(folder: str) -> None:
-    """Work until told by SIGTERM, or until the parent process is gone. Blocks."""
+    """Work until told by SIGTERM, then end what was begun; or until the parent process is gone, then at once.
+
+    Nothing is lost by ending at once: whatever was under way is taken up again by the next worker.
+    """
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     try:
@@ -89,7 +92,7 @@ def work(folder: str) -> None:
     parent = parent_process()
     while not stop.wait(REST_S):
         if parent is not None and not parent.is_alive():
-            stop.set()
+            return
     for thread in threads:
         thread.join(STOPPING_S / len(threads))
 
