@@ -217,7 +217,7 @@ class Sender:
             n += 1
 
     def _batch(self, n: int) -> tuple[list[str], bytes]:
-        """Events of passers-by, and now and then of a customer who looks for help in vain, or buys nothing."""
+        """Events of passers-by, and now and then of one who looks for help in vain, or buys nothing."""
         whose = f"u{self._number}-{n}"
         events: list[dict[str, object]] = [
             {"type": "page", "name": "Home", "anonymousId": f"a{self._number}-{self._dice.randrange(200)}"}
