@@ -331,6 +331,16 @@ def test_each_leaf_and_each_period_has_a_key_of_its_own() -> None:
         assert opened(copy, 7).verify() == 5, "the chain is over the ciphertext, so it holds"
 
 
+@pytest.mark.parametrize("table", ["leaves", "periods"])
+def test_a_key_is_made_of_both_secrets(table: str) -> None:
+    disk = MemoryDisk()
+    opened(disk).append([[entry(1)]], NOW, 0)
+    disk.connect("secrets.db").execute(f"UPDATE {table} SET secret = zeroblob(32)")
+    disk.connect("secrets.db").execute("UPDATE leaves SET made_at = made_at - 1")
+    with pytest.raises(Invalid, match="its key does not open"):
+        opened(disk, 2).read(0, 10)
+
+
 def copied(disk: MemoryDisk) -> MemoryDisk:
     """Another disk with the same databases."""
     copy = MemoryDisk()
