@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import islice, permutations
 
 import pytest
 from hypothesis import given, settings
@@ -116,7 +116,7 @@ STORY = lines(
 
 def test_the_order_of_arrival_does_not_matter() -> None:
     expected = None
-    for order in permutations(STORY):
+    for order in islice(permutations(STORY), 0, None, 5):
         world = World(starts="23:00")
         for line in order:
             world.tell(line)

@@ -116,8 +116,8 @@ def test_the_tables_say_what_happened(disk: MemoryDisk) -> None:
         "SELECT count(*), count(DISTINCT event_id) FROM events WHERE source <> 'hetki'": [(10, 10)],
         "SELECT count(*) FROM events WHERE gpc": [(1,)],
         "SELECT count(*) FROM events e JOIN customers c USING (leaf) JOIN customers u"
-        " ON u.customer = c.customer AND u.namespace = 'user_id' WHERE json_extract_string(identifiers, '$.anonymous_id') = 'web1'"
-        " AND e.name = 'Help Searched' AND e.source = 'web'": [(1,)],
+        " ON u.customer = c.customer AND u.namespace = 'user_id' WHERE e.name = 'Help Searched'"
+        " AND e.source = 'web' AND json_extract_string(identifiers, '$.anonymous_id') = 'web1'": [(1,)],
         "SELECT kind, status FROM links ORDER BY ALL": [
             ("alias", "stands"),
             ("alias", "stands"),
