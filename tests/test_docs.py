@@ -168,10 +168,8 @@ def check_yaml(block: Block, page: Page) -> None:
     value = ruamel.yaml.YAML(typ="safe").load(block.text)
     kind = next(iter(value)) if isinstance(value, dict) else None
     if kind in KINDS:
-        project = importlib.import_module("hetki.engine.project")
+        specs = importlib.import_module("hetki.engine.files").KINDS
         read = importlib.import_module("hetki.declarations.read").read
-        specs = getattr(project, "KINDS", None)
-        assert specs, "hetki.engine.project must have KINDS, the spec of each kind: {'moment': Moment, ...}"
         declared = read(block.text, block.where, specs[kind])
         assert not declared.faults, "\n".join(str(fault) for fault in declared.faults)
 
