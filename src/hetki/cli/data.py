@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
-from hetki.cli.opening import HERE, Folder, opened
+from hetki.cli.opening import HERE, Folder, opened, progress_bar
 from hetki.engine.advance import advance
 from hetki.engine.backtest import Span
 from hetki.engine.backtest import backtest as run_backtest
@@ -37,7 +36,7 @@ def import_(
     engine = opened(project)
     plan = load_map(SystemDisk(mapped.parent), mapped.name, engine.project)
     disk = SystemDisk(file.parent)
-    with Progress(transient=True) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("rows", total=None)
 
         def progress(n_done: int, n_rows: int) -> None:
@@ -73,7 +72,7 @@ def backtest(
     if since is not None or until is not None:
         first = instant(since.replace(tzinfo=UTC)) if since else 0
         span = Span(first, instant(until.replace(tzinfo=UTC)) if until else advance_to + 1)
-    with Progress(transient=True) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("customers", total=engine.state.counts()["customers"])
         found = run_backtest(
             open_lake(engine.disk),
@@ -103,7 +102,7 @@ def refresh_only(project: Folder = HERE) -> None:
 def refresh_lake(engine: Engine) -> None:
     """Bring the lake up to the fold, with a progress bar."""
     last, _ = engine.journal.head()
-    with Progress(transient=True) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("lake", total=last)
         mark = refresh(
             engine.disk, engine.journal, engine.state, lambda position: bar.update(task, completed=position)

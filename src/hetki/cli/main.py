@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Annotated
 
 import typer
 
@@ -55,16 +56,23 @@ def program(words: list[str]) -> typer.Typer:
     return app
 
 
-def _root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
-    if version:
+def _say_version(asked: bool) -> None:
+    if asked:
         print(__version__)
         raise typer.Exit()
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
 
 
 def main() -> None:
     """Run the command line. An error of ours ends it with its code's status and one line per fault."""
     try:
-        program(sys.argv[1:])()
+        program(sys.argv[1:])(prog_name="hetki")
     except HetkiError as error:
         for fault in error.faults:
             print(fault, file=sys.stderr)

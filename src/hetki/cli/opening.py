@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
 
 from hetki.engine.engine import Engine, open_folder
+from hetki.errors import Fault, NotFound
 
 Folder = Annotated[Path, typer.Option("--project", "-C", help="The folder of the CX project.")]
 HERE = Path(".")
@@ -15,4 +18,18 @@ HERE = Path(".")
 
 def opened(folder: Path) -> Engine:
     """The engine of the project in a folder. Raises `Invalid`, `NotFound` or `Unavailable`."""
+    look(folder)
     return open_folder(str(folder))
+
+
+def look(folder: Path) -> None:
+    """Raise `NotFound` if a folder holds no project."""
+    if not (folder / "hetki.toml").is_file():
+        hint = "hetki init makes one; -C names its folder"
+        raise NotFound(Fault(str(folder), "no hetki.toml", "the folder of a CX project", hint))
+
+
+def progress_bar() -> Progress:
+    """A bar beside the output, for people only: a pipe or a file gets nothing of it."""
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)

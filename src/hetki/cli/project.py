@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hetki.cli.opening import HERE, Folder
+from hetki.cli.opening import HERE, Folder, look
 from hetki.declarations.schema import schema as schema_of
 from hetki.engine.check import check as check_project
 from hetki.engine.files import KINDS
@@ -25,8 +25,8 @@ def init(
 ) -> None:
     """Make a small, complete CX project."""
     disk = SystemDisk(folder)
-    if disk.names("*"):
-        raise Conflict(Fault(str(folder), "a folder with files", "empty or new", "name another folder"))
+    if folder.is_file() or disk.names("**/*"):
+        raise Conflict(Fault(str(folder), "files", "an empty or new folder", "name another folder"))
     files = skeleton(name)
     for path, text in files.items():
         disk.write(path, text.encode())
@@ -36,6 +36,7 @@ def init(
 @app.command()
 def check(project: Folder = HERE) -> None:
     """Report every fault at once; then say each moment back in one sentence."""
+    look(project)
     checked = check_project(SystemDisk(project))
     for fault in checked.faults:
         print(fault)

@@ -7,24 +7,28 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.progress import Progress
 
 import hetki.simulation
-from hetki.cli.opening import HERE, Folder, opened
+from hetki.cli.opening import HERE, Folder, look, opened, progress_bar
 from hetki.cli.telling import tell
 from hetki.engine.report import render_report
 from hetki.engine.report import report as make_report
+from hetki.errors import Conflict, Fault
 from hetki.measurement.outcome import measured
 from hetki.server.access import Access
+from hetki.server.serve import LOCK
 from hetki.server.serve import serve as run_server
 from hetki.simulation.demo import run
 from hetki.store.lake import open_lake, refresh
+from hetki.store.sqlite import alone
 from hetki.store.system import SystemDisk
 
 app = typer.Typer()
 #: The project that the demo runs, as it is shipped.
 RESTAURANTS = Path(hetki.simulation.__file__).parent / "restaurants_project"
 DEMO = Path("hetki-demo")
+#: A folder with this file was made by a demo.
+MARK = ".hetki-demo"
 Port = Annotated[int, typer.Option(help="The port on this machine.")]
 
 
@@ -35,6 +39,7 @@ def serve(
     port: Port = 8010,
 ) -> None:
     """Take in events, decide, deliver, and show the console; until interrupted."""
+    look(project)
     run_server(str(project), host, port, _say)
 
 
@@ -62,9 +67,7 @@ def report(
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where the demo's project and data go.")] = Path(
-        "hetki-demo"
-    ),
+    folder: Annotated[Path, typer.Argument(help="Where the demo's project and data go.")] = DEMO,
     serving: Annotated[bool, typer.Option("--serve/--no-serve", help="Leave the console running.")] = True,
     seed: Annotated[int, typer.Option(help="Another seed is another month.")] = 1,
     customers: Annotated[int, typer.Option(help="How many customers.")] = 10_000,
@@ -72,13 +75,8 @@ def demo(
     port: Port = 8010,
 ) -> None:
     """A simulated month of a restaurant chain, from events to proven effects."""
-    disk = SystemDisk(folder)
-    if "hetki.toml" not in disk.names("*"):
-        shipped = SystemDisk(RESTAURANTS)
-        for name in shipped.names("**/*"):
-            disk.write(name, shipped.read(name))
-    disk.remove("data")
-    with Progress(transient=True) as bar:
+    disk = _demo_disk(folder)
+    with progress_bar() as bar:
         tasks = {label: bar.add_task(label, total=1.0) for label in ("simulating", "lake", "measuring")}
         engine, story = run(
             disk,
@@ -95,6 +93,22 @@ def demo(
     )
     if serving:
         run_server(str(folder), "127.0.0.1", port, _say)
+
+
+def _demo_disk(folder: Path) -> SystemDisk:
+    """The demo's project, its data removed. Raises `Conflict` rather than touch what no demo has made."""
+    disk = SystemDisk(folder)
+    if folder.is_file() or (disk.names("**/*") and not (folder / MARK).exists()):
+        raise Conflict(Fault(str(folder), "something that no demo made", "a new folder, or an earlier demo"))
+    if not disk.names("**/*"):
+        shipped = SystemDisk(RESTAURANTS)
+        for name in shipped.names("**/*"):
+            disk.write(name, shipped.read(name))
+        disk.write(MARK, b"made by hetki demo, which may delete the data in it\n")
+    served = Fault(f"project {folder}", "a server that runs on it", "at rest", "stop it first")
+    with alone(SystemDisk(folder / "data"), LOCK, served):
+        disk.remove("data")
+    return disk
 
 
 def _say(line: str) -> None:

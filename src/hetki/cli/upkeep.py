@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
-from hetki.cli.opening import HERE, Folder, opened
+from hetki.cli.opening import HERE, Folder, opened, progress_bar
 from hetki.engine.advance import advance as advance_engine
 from hetki.engine.rebuilding import rebuild as rebuild_engine
 from hetki.engine.repair import list_rejected, replay_rejected, show_rejected
@@ -67,7 +66,7 @@ def verify(project: Folder = HERE) -> None:
     """Walk the journal's hash chain: any changed byte is found."""
     engine = opened(project)
     last, _ = engine.journal.head()
-    with Progress(transient=True) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("verify", total=last)
         n_rows = engine.journal.verify(lambda position: bar.update(task, completed=position))
     print(f"{n_rows} rows, unbroken")
@@ -78,7 +77,7 @@ def rebuild(project: Folder = HERE) -> None:
     """Delete every projection and get the same back from the journal; the ledger stays."""
     engine = opened(project)
     last, _ = engine.journal.head()
-    with Progress(transient=True) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("rebuild", total=last)
         rebuilt = rebuild_engine(engine, lambda position: bar.update(task, completed=position))
     same = "the same as before" if rebuilt.before == rebuilt.after else "NOT the same as before"
