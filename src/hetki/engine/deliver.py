@@ -66,6 +66,8 @@ def _claim(engine: Engine, destination: str) -> tuple[Message | None, int]:
     """The next message that may be sent now, marked as claimed; and how many the second look stopped."""
     now = engine.clock.now()
     n_stopped = 0
+    if not engine.ledger.ready(destination, now, 1):
+        return None, 0
     with transaction(engine.db):
         progress = engine.state.progress()
         if progress is None or engine.journal.has_statements_after(progress.position):
@@ -78,6 +80,8 @@ def _claim(engine: Engine, destination: str) -> tuple[Message | None, int]:
             stop, until = second_look(engine, message, now)
             if stop:
                 status: Status = "expired" if stop == "expired" else "cancelled"
+                if message.status == "claimed":
+                    stop += "; an attempt without a receipt may have gone out"
                 engine.ledger.set_status(message.message_id, status, stop)
                 n_stopped += 1
             elif until is not None:

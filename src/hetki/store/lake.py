@@ -179,8 +179,13 @@ def _refresh(disk: Disk, journal: Journal, state: State, progress: Callable[[int
         mark = Mark(stored[-1].position, mark.n_events + n_new)
         disk.write(MARK, msgspec.json.encode(mark))
         progress(mark.position)
-    for name, (schema, query) in TABLES.items():
-        rows = state.db.execute(query).fetchall()
+    state.db.execute("BEGIN")  # one reading of all tables, so that they fit together
+    try:
+        read = {name: state.db.execute(query).fetchall() for name, (_, query) in TABLES.items()}
+    finally:
+        state.db.execute("COMMIT")
+    for name, rows in read.items():
+        schema = TABLES[name][0]
         columns = list(zip(*rows, strict=True)) or [()] * len(schema)
         arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
         _write_table(disk, f"{FOLDER}/{name}.parquet", pa.Table.from_arrays(arrays, schema=schema))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import http.client
 import os
 import re
-import secrets
 import shutil
 import smtplib
 import socket
@@ -65,7 +64,7 @@ class SystemChance:
     """The operating system's source of randomness."""
 
     def bytes(self, n: int) -> bytes:
-        return secrets.token_bytes(n)
+        return os.urandom(n)
 
 
 def environment() -> Mapping[str, str]:
@@ -148,7 +147,7 @@ class SystemDisk:
 
     def write(self, name: str, data: bytes) -> None:
         path = self._inside(name)
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
+        beside = path.with_name(f".{path.name}.{os.urandom(8).hex()}.new")
         with _as_unavailable(name):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
