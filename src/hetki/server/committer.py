@@ -88,10 +88,12 @@ class Committer:
             error: HetkiError | None = None
             try:
                 self._commit([waiting.parsed for waiting in group])
-            except Exception as cause:
+            except Unavailable as cause:
+                log.warning("commit failed n_requests=%d unavailable=%s", len(group), cause)
+                error = cause
+            except Exception:
                 log.exception("commit failed n_requests=%d", len(group))
-                fault = Fault("journal", "a commit that failed", "sent again in a moment")
-                error = cause if isinstance(cause, Unavailable) else Unavailable(fault)
+                error = Unavailable(Fault("journal", "a commit that failed", "sent again in a moment"))
             by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
             for waiting in group:
                 by_loop.setdefault(waiting.loop, []).append(waiting.done)

@@ -76,8 +76,8 @@ def _listening(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=BACKLOG_MAX)
     except (OSError, OverflowError) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        must = "a free address of this machine"
-        raise Conflict(Fault(f"{host}:{port}", said.lower(), must, "name another with --port")) from error
+        got, must = said.partition(" (")[0].lower(), "a free address of this machine"
+        raise Conflict(Fault(f"{host}:{port}", got, must, "name another with --port")) from error
 
 
 def _stop_on_signals(server: uvicorn.Server) -> None:

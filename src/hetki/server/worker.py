@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.process import parent_process
 
 from hetki.engine.advance import advance
@@ -52,7 +52,9 @@ class Keeper:
         self._thread.join()
 
     def _run(self) -> None:
-        # Ctrl-C reaches the whole group, but the server says when the worker stops; a process inherits this.
+        # Ctrl-C reaches the whole group, but the server says when the worker stops: what is blocked here,
+        # the worker inherits. The tracker that comes with a first process unblocks it, so it comes before.
+        resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         while not self._stopping.is_set():
             # Started afresh, so that it shares nothing with this process.
