@@ -109,7 +109,7 @@ def test_a_day_with_the_command_line(hetki: Hetki) -> None:
     assert (made.code, made.err) == (0, "") and f"Next: hetki check -C {hetki.project}" in made.out
     checked = hetki.on("check")
     assert "searched_in_vain: For any customer: after 'searched'" in checked
-    assert checked.endswith("1 moments, 3 examples, no fault\n")
+    assert checked.endswith("1 moment, 3 examples, no fault\n")
 
     rows, mapped = hetki.put("rows.csv", CSV), hetki.put("map.yaml", MAP)
     dry = hetki("import", rows, "--map", mapped, "--dry-run", "-C", hetki.project)
@@ -177,7 +177,7 @@ def upkeep(hetki: Hetki) -> None:
     assert "the same as before" in hetki.on("rebuild")
     assert "lake: 7 events" in hetki.on("lake", "rebuild")
     assert "lake: 7 events" in hetki.on("lake", "refresh")
-    assert re.fullmatch(r"[0-9a-f]{64}\n", hetki.on("token"))
+    assert re.fullmatch(r"/sign-in\?token=[0-9a-f]{64}\n", hetki.on("token"))
     assert '"MomentSpec"' in hetki("schema", "moment").out
     journal = sqlite3.connect(hetki.project / "data" / "journal.db", isolation_level=None)
     body: bytes = journal.execute("SELECT body FROM journal WHERE position = 2").fetchone()[0]

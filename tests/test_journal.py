@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from world import World, at, event
 
-from hetki.errors import Invalid, Unavailable
+from hetki.errors import Conflict, Invalid, Unavailable
 from hetki.events.event import EventId, LeafId
 from hetki.events.wire import Parsed
 from hetki.settings import DAY
@@ -397,3 +397,22 @@ def test_secrets_are_durable_before_what_they_seal(tmp_path: Path) -> None:
         journal.append([[entry(1, leaf=5)]], NOW, 0)
     leaves = disk.connect("secrets.db").execute("SELECT leaf FROM leaves").fetchall()
     assert leaves == [((5).to_bytes(16, "big"),)]
+
+
+def test_lost_secrets_are_not_made_anew_beside_a_journal_that_needs_them() -> None:
+    disk = MemoryDisk()
+    world = World(disk=disk)
+    world.live("10:00 web u=anna Help Searched n_results=0")
+    disk.remove("secrets.db")
+    with pytest.raises(Conflict, match="backup"):
+        World(disk=disk)
+
+
+@pytest.mark.parametrize("file", ["journal.db", "secrets.db", "state.db"])
+def test_files_of_another_version_are_refused(file: str) -> None:
+    disk = MemoryDisk()
+    world = World(disk=disk)
+    world.live("10:00 web u=anna Help Searched n_results=0")
+    disk.connect(file).execute("PRAGMA user_version = 99")
+    with pytest.raises(Conflict, match=f"{file}: got tables of version 99"):
+        World(disk=disk)

@@ -141,3 +141,12 @@ def test_what_lies_in_the_journal_and_is_not_folded_stays_so() -> None:
     assert rebuilt.before == rebuilt.after
     world.until("11:12")
     assert world.decisions()[-1] == "11:12 help dora answered call"
+
+
+def test_under_changed_declarations_nothing_is_rebuilt_before_they_are_in_force() -> None:
+    world = lived()
+    world.reopen(project({"moments/help.yaml": None}))
+    with pytest.raises(Conflict, match="hetki advance first"):
+        rebuild(world.engine)
+    world.advance()
+    world.assert_rebuilds()

@@ -1,7 +1,7 @@
 """Every error Hetki raises on purpose, drawn as one tree, and the form of its message.
 
     HetkiError
-    ├── Invalid       "invalid"      input breaks a rule            hetki check: moments/late.yaml:4:9: got ...
+    ├── Invalid       "invalid"      input breaks a rule            hetki check: late.yaml:4:9: got ...
     ├── NotFound      "not_found"    a named thing does not exist   hetki explain d-unknown
     ├── Conflict      "conflict"     the state forbids it now       a merge of two customers that are one
     ├── Forbidden     "forbidden"    no key, no consent, no right   a wrong write key

@@ -46,7 +46,8 @@ def check(project: Folder = HERE) -> None:
         print(f"note: {note}")
     if checked.faults:
         raise typer.Exit(1)
-    print(f"{len(checked.sentences)} moments, {checked.n_cases} examples, no fault")
+    counted = [(len(checked.sentences), "moment"), (checked.n_cases, "example")]
+    print(", ".join(f"{n} {noun}{'s' * (n != 1)}" for n, noun in counted) + ", no fault")
 
 
 @app.command()

@@ -45,9 +45,10 @@ def serve(
 
 @app.command()
 def token(project: Folder = HERE) -> None:
-    """Make a new one-time token for signing in to the console; older ones end."""
+    """Make a new one-time token and print where in the console it signs in; older ones end."""
     engine = opened(project)
-    print(Access(engine.disk, engine.clock, engine.chance).new_token())
+    token = Access(engine.disk, engine.clock, engine.chance).new_token()
+    print(f"/sign-in?token={token}")
 
 
 @app.command()

@@ -35,7 +35,7 @@ def tell(story: Story, project: Project) -> None:
 
 def _funnel(story: Story, project: Project) -> Table:
     title = "Moments caught, their possible answers, how many each gate closed, and who was answered"
-    table = Table(title=title, title_justify="left", box=SIMPLE)
+    table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("moment", no_wrap=True)
     gates = [name for name, _ in GATES if any(name in counts for counts in story.funnel.values())]
     columns = [
@@ -47,7 +47,7 @@ def _funnel(story: Story, project: Project) -> Table:
         "held out",
     ]
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", min_width=max(map(len, column.split())))
     for moment in _first(project):
         counts = story.funnel[moment]
         closed = [counts.get(gate, 0) for gate in gates]

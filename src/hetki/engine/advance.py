@@ -17,6 +17,7 @@ from hetki.engine.deciding import Decided, apply_repairs, decide_all
 from hetki.engine.engine import Engine
 from hetki.engine.folding import Folding, fold_batch, pass_time, read_event, refold
 from hetki.engine.stitching import stitch
+from hetki.errors import Conflict, Fault
 from hetki.events.event import EventId
 from hetki.events.wire import Rejected
 from hetki.identity.link import evidence
@@ -29,6 +30,15 @@ from hetki.store.state import Progress
 BATCH_MAX = 2_000
 #: Customers folded again in one transaction when the declarations have changed.
 REFOLD_MAX = 500
+
+#: What follows the declarations' hash while customers are still being folded again under them.
+UNDER_WAY = " (under way)"
+OTHER_DECLARATIONS = Fault(
+    "declarations",
+    "others than those that the state was folded under",
+    "the same",
+    "start again to read them",
+)
 
 _rejected = msgspec.msgpack.Decoder(Rejected)
 
@@ -57,10 +67,15 @@ def advance(engine: Engine, batch_max: int = BATCH_MAX) -> Advanced:
 
 
 def advance_once(engine: Engine, batch_max: int = BATCH_MAX) -> Advanced:
-    """One micro-batch in one transaction. Raises `Unavailable`; then nothing of it has happened."""
+    """One micro-batch in one transaction. Raises `Unavailable`; then nothing of it has happened.
+
+    Raises `Conflict` if another process has taken up other declarations: two must not fold in turn.
+    """
     now = engine.clock.now()
     with transaction(engine.db):
         before = engine.state.progress() or Progress(0, 0, engine.program.version)
+        if before.program != engine.program.version:
+            raise Conflict(OTHER_DECLARATIONS)
         stored = engine.journal.read(before.position, batch_max)
         is_behind = len(stored) >= batch_max
         batch = open_batch(engine, stored)
@@ -86,12 +101,17 @@ def advance_once(engine: Engine, batch_max: int = BATCH_MAX) -> Advanced:
 def activate(engine: Engine) -> None:
     """Bring the states under the present declarations, if they were folded under others.
 
-    Every customer is folded again under the new ones; what they would have caught long ago is missed.
+    Every customer is folded again under the new ones; what they would have caught long ago is missed. From
+    the first step on the state is marked as under way, so that no process folds on under the old ones.
     """
+    version = engine.program.version
     progress = engine.state.progress()
-    if progress is None or progress.program == engine.program.version:
+    if progress is None or progress.program == version:
         return
-    engine.acceptor.command(Activated(engine.program.version, engine.clock.now()))
+    if progress.program != version + UNDER_WAY:
+        engine.acceptor.command(Activated(version, engine.clock.now()))
+        with transaction(engine.db):
+            engine.state.save_progress(msgspec.structs.replace(progress, program=version + UNDER_WAY))
     last = b""
     while True:
         with transaction(engine.db):
@@ -109,8 +129,7 @@ def activate(engine: Engine) -> None:
             )
             apply_repairs(engine.state, engine.ledger, folding.repairs, engine.clock.now())
             if not customers:
-                after = Progress(progress.position, progress.advance_to, engine.program.version)
-                engine.state.save_progress(after)
+                engine.state.save_progress(msgspec.structs.replace(progress, program=version))
                 return
         last = customers[-1]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from hetki.engine.accept import Acceptor, Keys, load_keys
 from hetki.engine.project import Project, load
+from hetki.errors import Conflict, Fault
 from hetki.moments.fold import Program
 from hetki.moments.moment import Moment
 from hetki.store.journal import Journal
@@ -45,13 +46,17 @@ class Engine:
 def open_engine(
     project: Project, disk: Disk, clock: Clock, chance: Chance, environment: Mapping[str, str]
 ) -> Engine:
-    """Open (or create) the stores of a project on a disk. Raises `Unavailable`.
+    """Open (or create) the stores of a project on a disk. Raises `Unavailable`, or `Conflict` if the files
+    in it do not belong together.
 
     `environment` holds the secrets that declarations name as `env:NAME`.
     """
     secrets = Secrets(disk, chance)
-    keys = load_keys(secrets)
     journal = Journal(disk, chance, secrets)
+    if secrets.is_new() and journal.head()[0] > 0:
+        got, must = "no secrets beside a journal with entries", "the secrets that it was sealed with"
+        raise Conflict(Fault("secrets.db", got, must, "bring secrets.db back from its backup"))
+    keys = load_keys(secrets)
     db = disk.connect(FILE)
     acceptor = Acceptor(journal, keys, project.sources, clock, chance)
     return Engine(

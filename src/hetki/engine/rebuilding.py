@@ -26,12 +26,15 @@ def rebuild(engine: Engine, progress: Callable[[int], None] = lambda position: N
     """Delete every projection and fold the journal again to the same position and time.
 
     Nothing is decided or sent: deeds are recorded once. One transaction: a crash leaves the old ones.
-    Raises `Conflict` if nothing was folded yet.
+    Raises `Conflict` if nothing was folded yet, or the declarations have changed since.
     """
     with transaction(engine.db):
         was = engine.state.progress()
         if was is None:
             raise Conflict(Fault("state.db", "nothing folded", "an advanced state", "run hetki advance"))
+        if was.program != engine.program.version:
+            changed = "declarations that were changed since"
+            raise Conflict(Fault("state.db", changed, "those it was folded under", "run hetki advance first"))
         before = digest(engine)
         engine.state.clear()
         position = n_entries = advance_to = 0

@@ -124,7 +124,7 @@ def _cells(effect: Effect) -> tuple[str, ...]:
         interval = f"{100 * effect.effect:+.1f} ({100 * effect.low:+.1f} to {100 * effect.high:+.1f})"
     return (
         effect.moment or "(all)",
-        effect.measure,
+        effect.measure if effect.measure in ("solved", "business") else f"{effect.measure} (guardrail)",
         _share(effect.share_answered, effect.n_answered),
         f"{effect.n_customers_answered:,}",
         _share(effect.share_holdout, effect.n_holdout),
@@ -147,15 +147,17 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
 def _notes(effects: Sequence[Effect]) -> list[str]:
     """What a reader must know of how the arms were made and what reached them."""
     notes = ["Arms as assigned, whatever was delivered; n in decisions; intervals clustered by customer."]
+    told: set[str] = set()
     for each in effects:
-        where = f"{each.initiative}, {each.moment or '(all)'}, {each.measure}"
+        where = f"{each.initiative}, {each.moment or '(all)'}"
         if each.grade == "broken":
-            notes.append(f"{where}: sample ratio p = {each.ratio_p_value:.2g}.")
+            notes.append(f"{where}, {each.measure}: sample ratio p = {each.ratio_p_value:.2g}.")
         if each.n_crossed:
             notes.append(
                 f"{where}: customers in both arms before a merge: {each.n_crossed:,} (first counts)."
             )
-        if each.n_delivered_answered < each.n_answered or each.n_delivered_holdout:
+        if where not in told and (each.n_delivered_answered < each.n_answered or each.n_delivered_holdout):
+            told.add(where)
             sent = f"{each.n_delivered_answered:,} of {each.n_answered:,} answered"
             notes.append(
                 f"{where}: sent to {sent}, {each.n_delivered_holdout:,} of {each.n_holdout:,} holdout."

@@ -38,7 +38,10 @@ MESSAGES_MAX = 10_000
 
 
 class Story(msgspec.Struct, frozen=True):
-    """What the month came to. `counts` are those of the state (`State.counts`); `funnel` counts candidates by moment, then by the gate that closed."""
+    """What the month came to. `counts` are those of the state (`State.counts`).
+
+    `funnel` counts candidates by moment, then by the gate that closed.
+    """
 
     counts: dict[str, int]
     n_rejected: int

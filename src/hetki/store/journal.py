@@ -23,7 +23,7 @@ from hetki.errors import Fault, Invalid
 from hetki.events.event import EventId, LeafId
 from hetki.store.ports import Chance, Disk
 from hetki.store.secrets import Secrets
-from hetki.store.sqlite import transaction
+from hetki.store.sqlite import prepare, transaction
 
 FILE = "journal.db"
 NONCE_BYTES = 12
@@ -81,7 +81,7 @@ class Journal:
 
     def __init__(self, disk: Disk, chance: Chance, secrets: Secrets) -> None:
         self._db = disk.connect(FILE)
-        self._db.executescript(SCHEMA)
+        prepare(self._db, FILE, SCHEMA)
         self._chance = chance
         self._secrets = secrets
         self._ciphers: dict[tuple[LeafId, int], AESGCM] = {}

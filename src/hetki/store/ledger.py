@@ -15,7 +15,7 @@ import msgspec
 from hetki.decisions.question import Arm, Assignment, Decision
 from hetki.dialogues.message import Message, Status
 from hetki.events.event import LeafId
-from hetki.store.sqlite import chunks
+from hetki.store.sqlite import chunks, prepare
 
 LEDGER = """
 CREATE TABLE IF NOT EXISTS decisions(
@@ -59,6 +59,9 @@ CREATE TABLE IF NOT EXISTS advances(
     version TEXT NOT NULL, program TEXT NOT NULL);
 """
 
+#: The file that it shares with the projections.
+FILE = "state.db"
+
 _decisions = msgspec.json.Decoder(Decision)
 
 
@@ -67,7 +70,7 @@ class Ledger:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
-        db.executescript(LEDGER)
+        prepare(db, FILE, LEDGER)
 
     def handled(self, occurrence_ids: Iterable[str]) -> set[str]:
         """Occurrences that were decided or missed before: never again."""

@@ -11,7 +11,7 @@ from typing import Collection
 
 from hetki.events.event import LeafId
 from hetki.store.ports import Chance, Disk
-from hetki.store.sqlite import chunks, transaction
+from hetki.store.sqlite import chunks, prepare, transaction
 
 FILE = "secrets.db"
 SECRET_BYTES = 32
@@ -37,10 +37,14 @@ class Secrets:
     def __init__(self, disk: Disk, chance: Chance) -> None:
         self._db = disk.connect(FILE)
         self._chance = chance
-        self._db.executescript(SCHEMA)
+        prepare(self._db, FILE, SCHEMA)
         self._leaves: dict[LeafId, bytes] = {}
         self._periods: dict[Period, tuple[int, bytes]] = {}
         self._by_number: dict[int, bytes] = {}
+
+    def is_new(self) -> bool:
+        """Whether no key was ever made."""
+        return self._db.execute("SELECT 1 FROM keys LIMIT 1").fetchone() is None
 
     def key(self, name: str) -> bytes:
         """A secret of the project, made at the first call; a repeat returns the same."""

@@ -9,6 +9,8 @@ from typing import Iterable, Iterator, TypeVar
 from hetki.errors import Conflict, Fault, Unavailable
 from hetki.store.ports import Disk
 
+#: The version of all tables. A change of theirs makes another, and says how old files come along.
+SCHEMA = 1
 #: What the Disk port hands out.
 Connection = sqlite3.Connection
 T = TypeVar("T")
@@ -59,6 +61,17 @@ def alone(disk: Disk, name: str, taken: Fault, wait_s: float = 0.0) -> Iterator[
 def _undo(db: sqlite3.Connection) -> None:
     if db.in_transaction:
         db.execute("ROLLBACK")
+
+
+def prepare(db: sqlite3.Connection, file: str, script: str) -> None:
+    """Make the tables of a file, or check that those in it are of this version. Raises `Conflict`."""
+    found: int = db.execute("PRAGMA user_version").fetchone()[0]
+    if found == 0 and db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
+        db.execute(f"PRAGMA user_version = {SCHEMA}")
+    elif found != SCHEMA:
+        hint = "use the version of hetki that made it"
+        raise Conflict(Fault(file, f"tables of version {found}", f"of version {SCHEMA}", hint))
+    db.executescript(script)
 
 
 def chunks(values: Iterable[T]) -> Iterator[tuple[str, list[T]]]:

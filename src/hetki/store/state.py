@@ -16,7 +16,7 @@ import msgspec
 from hetki.events.event import EventId, LeafId
 from hetki.identity.identifier import Namespace, NodeId
 from hetki.identity.link import Link, LinkKind
-from hetki.store.sqlite import chunks
+from hetki.store.sqlite import chunks, prepare
 
 FILE = "state.db"
 
@@ -86,7 +86,7 @@ class State:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
-        db.executescript(PROJECTIONS)
+        prepare(db, FILE, PROJECTIONS)
 
     def clear(self) -> None:
         """Delete every projection, and nothing of the ledger."""
