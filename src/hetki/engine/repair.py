@@ -74,8 +74,4 @@ def _read_again(engine: Engine, was: Rejected, body: bytes) -> Parsed:
     if was.kind == cloudevents.KIND:
         form = cloudevents.STRUCTURED
         return cloudevents.parse(body, form, {}, was.source, was.channel, was.received_at, limits, was.gpc)
-    return segment.parse(
-        body, was.kind, was.source, was.channel, was.received_at, limits, was.gpc, was.skew
-    )
-
-
+    return segment.parse(body, was.kind, was.source, was.channel, was.received_at, limits, was.gpc, was.skew)
