@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -434,3 +435,29 @@ def test_a_data_folder_that_cannot_be_written_is_said_at_once(house: House) -> N
     server = house.serve()
     assert server.wait() == 7
     assert FAULT.match(server.text().rstrip()) and "Traceback" not in server.text()
+
+
+def test_a_running_server_follows_declarations_that_another_command_took_up(house: House) -> None:
+    server = house.serve()
+    address = server.address()
+    assert post(address, "/v1/batch", batch(event("m1")))[0] == 200
+    eventually("the first occurrence", lambda: "1 occurrences" in caught(house))
+    moment = house.folder / "moments/viewed.yaml"
+    moment.write_text(moment.read_text().replace("viewed: Help Viewed", "viewed: Help Searched"))
+    house.ended("advance")
+    assert post(address, "/v1/batch", batch(event("m2", event="Help Searched", userId="u2")))[0] == 200
+    eventually("an occurrence of the new declarations", lambda: caught(house) == "1 occurrences: u2")
+    assert house.ended("rebuild").count("the same as before") == 1
+    assert server.runs()
+
+
+def caught(house: House) -> str:
+    """The occurrences that stand, and whose they are; read without folding anything."""
+    db = sqlite3.connect(house.folder / "data/state.db")
+    try:
+        found = db.execute(
+            "SELECT n.value FROM occurrences o JOIN nodes n ON n.node = o.customer ORDER BY 1"
+        ).fetchall()
+    finally:
+        db.close()
+    return f"{len(found)} occurrences: " + ", ".join(row[0] for row in found)

@@ -55,8 +55,16 @@ class Advanced(msgspec.Struct, frozen=True):
 
 
 def advance(engine: Engine, batch_max: int = BATCH_MAX) -> Advanced:
-    """Fold and decide all that the journal holds, and let time pass to now."""
+    """Take up the declarations, if they are new; then fold and decide all that the journal holds."""
     activate(engine)
+    return catch_up(engine, batch_max)
+
+
+def catch_up(engine: Engine, batch_max: int = BATCH_MAX) -> Advanced:
+    """Fold and decide all that the journal holds, and let time pass to now.
+
+    Raises `Conflict` if another process has taken up other declarations since this one read them.
+    """
     n_entries = n_caught = n_decided = 0
     while True:
         once = advance_once(engine, batch_max)

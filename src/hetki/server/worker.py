@@ -15,7 +15,7 @@ from functools import partial
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.process import parent_process
 
-from hetki.engine.advance import advance
+from hetki.engine.advance import OTHER_DECLARATIONS, activate, catch_up
 from hetki.engine.deliver import deliver
 from hetki.engine.engine import Engine, open_engine, open_folder
 from hetki.errors import HetkiError
@@ -80,6 +80,7 @@ def work(folder: str) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     try:
         opened = open_folder(folder)
+        activate(opened)
     except HetkiError as error:
         log.error("worker=not started fault=%s", error)
         return
@@ -102,7 +103,8 @@ def work(folder: str) -> None:
 def _loop(opened: Engine, name: str, once: Callable[[Engine], float], stop: threading.Event) -> None:
     """Call `once` again and again, on connections of its own; it returns how long to rest.
 
-    Whatever fails is logged and tried again on fresh connections: the other loops go on meanwhile.
+    Whatever fails is logged and tried again on fresh connections: the other loops go on meanwhile. Only
+    declarations that another process has taken up since end the worker, and the next one reads them.
     """
     engine: Engine | None = None
     while not stop.is_set():
@@ -114,6 +116,8 @@ def _loop(opened: Engine, name: str, once: Callable[[Engine], float], stop: thre
             rest_s = once(engine)
         except HetkiError as error:
             log.warning("loop=%s %s=%s", name, error.code, error)
+            if OTHER_DECLARATIONS in error.faults:
+                stop.set()  # the next worker reads them
             engine, rest_s = None, AGAIN_S
         except Exception:
             log.exception("loop=%s failed again_s=%s", name, AGAIN_S)
@@ -122,7 +126,7 @@ def _loop(opened: Engine, name: str, once: Callable[[Engine], float], stop: thre
 
 
 def _advance(engine: Engine) -> float:
-    done = advance(engine)
+    done = catch_up(engine)
     return 0.0 if done.n_entries else REST_S
 
 
