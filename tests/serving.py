@@ -21,7 +21,7 @@ from pathlib import Path
 PATIENCE_S = 60.0
 
 FORKING = """
-import json, os, sys
+import json, os, resource, sys
 import hetki.cli.running
 from hetki.cli.main import main
 print("ready", flush=True)
@@ -35,6 +35,7 @@ for line in sys.stdin:
         os.setsid()
         out = os.open(told["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0), os.dup2(out, 1), os.dup2(out, 2)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (told["bytes_max"], told["bytes_max"]))
         sys.argv = ["hetki", *told["words"]]
         main()
         sys.exit(0)
@@ -145,10 +146,11 @@ class Warm:
         )
         assert self._process.stdout is not None and self._process.stdout.readline() == "ready\n"
 
-    def start(self, *words: str) -> Command:
+    def start(self, *words: str, bytes_max: int = -1) -> Command:
+        """`hetki WORDS`; no file that it writes may be larger than `bytes_max` (-1: no bound)."""
         self._n += 1
         out = self._folder / f"out-{self._n}.txt"
-        pid = self._tell({"words": words, "out": str(out)})
+        pid = self._tell({"words": words, "out": str(out), "bytes_max": bytes_max})
         command = Command(pid, out, lambda: self._tell({"wait": pid}))
         self._started.append(command)
         return command

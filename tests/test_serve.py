@@ -92,8 +92,8 @@ class House:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
 
-    def hetki(self, *words: str) -> Command:
-        command = self.warm.start(*words, "-C", str(self.folder))
+    def hetki(self, *words: str, bytes_max: int = -1) -> Command:
+        command = self.warm.start(*words, "-C", str(self.folder), bytes_max=bytes_max)
         self.commands.append(command)
         return command
 
@@ -419,6 +419,36 @@ def test_a_full_disk_is_answered_503_and_takes_nothing_along(house: House) -> No
     house.stop()
     assert engine.journal.verify() > 0 and (again := rebuild(engine)).before == again.after
     assert {each.message_id for each in events(engine)} == kept
+
+
+MAP = """
+import: help_desk
+source: web
+event: Help Viewed
+occurred_at: at
+user_id: customer
+"""
+
+
+def test_a_command_on_a_full_disk_says_so_and_goes_on_when_there_is_room(house: House) -> None:
+    """At every size at which it may stop: while the stores are made, while it reads, and while it folds."""
+    folder = house.folder.parent
+    rows = "".join(f"2026-03-02T10:{n % 60:02}:00Z,u{n}\n" for n in range(4_000))
+    (folder / "rows.csv").write_text("at,customer\n" + rows)
+    (folder / "map.yaml").write_text(MAP)
+    words = ("import", str(folder / "rows.csv"), "--map", str(folder / "map.yaml"))
+    n_stopped = 0
+    for kilobytes in (1, 30, 60, 100, 200, 500, 1_000, 2_000):
+        command = house.hetki(*words, bytes_max=kilobytes * 1_024)
+        if command.wait():
+            n_stopped += 1
+            *_, last = command.text().splitlines()
+            assert command.wait() == 7 and FAULT.match(last) and "Traceback" not in command.text()
+    assert n_stopped > 3
+    house.ended(*words)
+    engine = house.opened()
+    assert engine.state.counts()["events"] == 4_000 == len({each.message_id for each in events(engine)})
+    assert engine.journal.verify() > 0 and (again := rebuild(engine)).before == again.after
 
 
 def full(pid: int) -> None:

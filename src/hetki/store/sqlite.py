@@ -31,9 +31,7 @@ def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         db.execute("COMMIT")
     except sqlite3.OperationalError as error:
         _undo(db)
-        raise Unavailable(
-            Fault("store", str(error), "a disk with room that no other process holds", "try again later")
-        ) from error
+        raise _unavailable(error) from error
     except BaseException:
         _undo(db)
         raise
@@ -63,15 +61,28 @@ def _undo(db: sqlite3.Connection) -> None:
         db.execute("ROLLBACK")
 
 
+def _unavailable(error: sqlite3.OperationalError) -> Unavailable:
+    must = "a disk with room that no other process holds"
+    return Unavailable(Fault("store", str(error), must, "try again later"))
+
+
 def prepare(db: sqlite3.Connection, file: str, script: str) -> None:
-    """Make the tables of a file, or check that those in it are of this version. Raises `Conflict`."""
-    found: int = db.execute("PRAGMA user_version").fetchone()[0]
-    if found == 0 and db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
-        db.execute(f"PRAGMA user_version = {SCHEMA}")
-    elif found != SCHEMA:
-        hint = "use the version of hetki that made it"
-        raise Conflict(Fault(file, f"tables of version {found}", f"of version {SCHEMA}", hint))
-    db.executescript(script)
+    """Make the tables of a file, or check that those in it are of this version.
+
+    Raises `Conflict`, or `Unavailable` if the disk is full, locked or failing.
+    """
+    try:
+        # The version is written before the tables, and read after them: another process may do this, too.
+        n_tables: int = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        found: int = db.execute("PRAGMA user_version").fetchone()[0]
+        if found == 0 and n_tables == 0:
+            db.execute(f"PRAGMA user_version = {SCHEMA}")
+        elif found != SCHEMA:
+            hint = "use the version of hetki that made it"
+            raise Conflict(Fault(file, f"tables of version {found}", f"of version {SCHEMA}", hint))
+        db.executescript(script)
+    except sqlite3.OperationalError as error:
+        raise _unavailable(error) from error
 
 
 def chunks(values: Iterable[T]) -> Iterator[tuple[str, list[T]]]:
