@@ -174,7 +174,8 @@ class Ledger:
         n = 0
         for marks, part in chunks(leaves):
             row = self.db.execute(
-                f"SELECT count(*) FROM outbox WHERE customer IN ({marks}) AND created_at > ?"
+                f"SELECT count(*) FROM outbox INDEXED BY outbox_customer WHERE customer IN ({marks})"
+                " AND created_at > ?"
                 " AND status IN ('waiting', 'claimed', 'sent')"
                 " AND iif(? = '', transactional = 0, action = ?)",
                 [*part, since, action, action],

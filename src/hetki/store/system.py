@@ -347,7 +347,7 @@ def _phrase(status: int) -> str:
 
 def _failure(error: Exception) -> str:
     """A network failure in our words: no text of the other side, no address."""
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError):
         return "timed out"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate refused: {error.verify_message}"
