@@ -41,12 +41,6 @@ class Month(NamedTuple):
             yield msgspec.json.decode(row[0], type=Decision)
 
 
-@pytest.fixture(scope="module")
-def month(tmp_path_factory: pytest.TempPathFactory) -> Month:
-    data = SystemDisk(tmp_path_factory.mktemp("month"), durable=False)
-    return Month(*run(SystemDisk(RESTAURANTS), data, seed=1, n_customers=3_000, days=20))
-
-
 def numbers(line: str) -> list[int]:
     return [int(text.replace(",", "")) for text in re.findall(r"\d[\d,]*", line)]
 
@@ -109,7 +103,16 @@ def test_a_demo_touches_nothing_that_no_demo_made(hetki: Hetki) -> None:
     assert (hetki.folder / "elsewhere/data/thesis.txt").exists()
 
 
-def test_every_decision_of_the_demo_recomputes_from_its_record(month: Month) -> None:
+def test_a_month_in_which_much_happens(tmp_path: Path) -> None:
+    """One run of medium size, looked at from three sides."""
+    data = SystemDisk(tmp_path, durable=False)
+    month = Month(*run(SystemDisk(RESTAURANTS), data, seed=1, n_customers=3_000, days=20))
+    every_decision_recomputes_from_its_record(month)
+    truths_are_inside_the_intervals_and_a_planted_zero_is_said_to_be_none(month)
+    nothing_is_left_open_and_all_can_be_made_again(month)
+
+
+def every_decision_recomputes_from_its_record(month: Month) -> None:
     n = Counter[str]()
     for record in month.decisions():
         assert decide(record.question) == record
@@ -117,9 +120,7 @@ def test_every_decision_of_the_demo_recomputes_from_its_record(month: Month) -> 
     assert min(n["answered"], n["holdout"], n["none"]) > 20
 
 
-def test_the_planted_truth_is_inside_the_intervals_and_a_planted_zero_is_said_to_be_none(
-    month: Month,
-) -> None:
+def truths_are_inside_the_intervals_and_a_planted_zero_is_said_to_be_none(month: Month) -> None:
     """Of n intervals at 95 % all but two hold the truth, unless chance is very unkind: the seed is fixed."""
     planted = {(each.moment, each.measure): each.effect_points for each in month.story.truths}
     inside: dict[tuple[str, str], bool] = {}
@@ -137,7 +138,7 @@ def test_the_planted_truth_is_inside_the_intervals_and_a_planted_zero_is_said_to
     assert "points" in found["solved"].verdict, "a real effect with enough customers is shown"
 
 
-def test_the_month_leaves_nothing_open_and_can_be_made_again(month: Month) -> None:
+def nothing_is_left_open_and_all_can_be_made_again(month: Month) -> None:
     engine, story = month
     assert set(story.n_messages) <= {"sent", "failed", "expired", "cancelled"}, "nothing waits"
     sent = engine.db.execute("SELECT count(*) FROM outbox WHERE status = 'sent'").fetchone()[0]

@@ -32,6 +32,7 @@ from hetki.engine.folding import read_event
 from hetki.engine.rebuilding import rebuild
 from hetki.events.event import Event
 from hetki.store.journal import Kind
+from hetki.store.system import SystemDisk
 
 FAULT = re.compile(r"^\S.*: got .+, must be .+\.$", re.DOTALL)
 FILES = {
@@ -144,7 +145,11 @@ def events(engine: Engine) -> list[Event]:
 def by_segment(address: str) -> None:
     failed: list[object] = []
     client = segment.analytics.client.Client(
-        "key-segment", host=address, gzip=True, on_error=lambda error, batch: failed.append(error)
+        "key-segment",
+        host=address,
+        gzip=True,
+        max_retries=40,
+        on_error=lambda error, batch: failed.append(error),
     )
     send_all(client)
     assert failed == []
@@ -153,7 +158,7 @@ def by_segment(address: str) -> None:
 def by_rudder(address: str) -> None:
     failed: list[object] = []
     client = rudderstack.analytics.client.Client(
-        "key-rudder", host=address, on_error=lambda error, batch: failed.append(error)
+        "key-rudder", host=address, max_retries=40, on_error=lambda error, batch: failed.append(error)
     )
     send_all(client)
     assert failed == []
@@ -191,8 +196,9 @@ def test_a_real_client_loses_nothing_when_the_server_is_killed_and_comes_back(
     sender.start()
     first = house.hetki("serve", "--port", str(port))
     first.address()
-    journal = house.folder / "data" / "journal.db-wal"
-    eventually("a first batch", lambda: bool(failed) or journal.stat().st_size > 20_000)
+    journal = SystemDisk(house.folder / "data").connect("journal.db")
+    eventually("a first batch", lambda: bool(journal.execute("SELECT 1 FROM journal").fetchone() or failed))
+    journal.close()
     first.kill()
     house.hetki("serve", "--port", str(port)).address()
     sender.join()
@@ -438,13 +444,13 @@ def test_a_command_on_a_full_disk_says_so_and_goes_on_when_there_is_room(house: 
     (folder / "map.yaml").write_text(MAP)
     words = ("import", str(folder / "rows.csv"), "--map", str(folder / "map.yaml"))
     n_stopped = 0
-    for kilobytes in (1, 30, 60, 100, 200, 500, 1_000, 2_000):
+    for kilobytes in (1, 30, 100, 400, 1_000):
         command = house.hetki(*words, bytes_max=kilobytes * 1_024)
         if command.wait():
             n_stopped += 1
             *_, last = command.text().splitlines()
             assert command.wait() == 7 and FAULT.match(last) and "Traceback" not in command.text()
-    assert n_stopped > 3
+    assert n_stopped > 2
     house.ended(*words)
     engine = house.opened()
     assert engine.state.counts()["events"] == 4_000 == len({each.message_id for each in events(engine)})

@@ -3,7 +3,7 @@
 import { Analytics } from "@segment/analytics-node";
 
 const [host, writeKey, nTracks] = process.argv.slice(2);
-const analytics = new Analytics({ host, writeKey, flushAt: 40, flushInterval: 50, maxRetries: 10 });
+const analytics = new Analytics({ host, writeKey, flushAt: 40, flushInterval: 50, maxRetries: 40 });
 const errors = [];
 analytics.on("error", (error) => errors.push(String(error.reason ?? error)));
 
@@ -16,5 +16,5 @@ analytics.screen({ anonymousId: "a-node", name: "Menu", messageId: "screen" });
 for (let n = 0; n < Number(nTracks); n += 1) {
   analytics.track({ userId, event: "Order Completed", messageId: `track-${n}`, properties: { n } });
 }
-await analytics.closeAndFlush();
+await analytics.closeAndFlush({ timeout: 60_000 });
 console.log(JSON.stringify({ errors }));

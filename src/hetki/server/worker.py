@@ -57,14 +57,21 @@ class Keeper:
         resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         while not self._stopping.is_set():
-            # Started afresh, so that it shares nothing with this process.
-            worker = get_context("spawn").Process(target=work, args=(self._folder,), daemon=True)
-            worker.start()
-            while worker.is_alive() and not self._stopping.is_set():
-                worker.join(REST_S)
-            if not self._stopping.is_set():
-                log.error("worker=ended exitcode=%s again_s=%s", worker.exitcode, AGAIN_S)
-                self._stopping.wait(AGAIN_S)
+            try:
+                self._keep_one()
+            except OSError as error:  # no room for one more process
+                log.error("worker=not started error=%s again_s=%s", error, AGAIN_S)
+            self._stopping.wait(AGAIN_S)
+
+    def _keep_one(self) -> None:
+        """Start a worker, afresh so that it shares nothing with this process; return when it has ended."""
+        worker = get_context("spawn").Process(target=work, args=(self._folder,), daemon=True)
+        worker.start()
+        while worker.is_alive() and not self._stopping.is_set():
+            worker.join(REST_S)
+        if not self._stopping.is_set():
+            log.error("worker=ended exitcode=%s again_s=%s", worker.exitcode, AGAIN_S)
+            return
         worker.terminate()
         worker.join(STOPPING_S + REST_S)
         worker.kill()
