@@ -9,17 +9,9 @@ from hetki.engine.engine import Engine
 from hetki.errors import Fault, NotFound
 from hetki.events import cloudevents, segment
 from hetki.events.wire import Parsed, Rejected
+from hetki.store.views import RejectedRow
 
 _rejected = msgspec.msgpack.Decoder(Rejected)
-
-
-class RejectedRow(msgspec.Struct, frozen=True):
-    """One rejected event as it is listed: what broke which rule, and where."""
-
-    rejected_id: str
-    source: str
-    received_at: int
-    fault: Fault
 
 
 class ReplayedRows(msgspec.Struct, frozen=True):
@@ -31,7 +23,7 @@ class ReplayedRows(msgspec.Struct, frozen=True):
 
 def list_rejected(engine: Engine) -> list[RejectedRow]:
     """What was rejected and not replayed since, newest first."""
-    return [RejectedRow(row[0], row[1], row[2], Fault(*row[3:])) for row in engine.state.rejected()]
+    return [RejectedRow(*row) for row in engine.state.rejected()]
 
 
 def show_rejected(engine: Engine, rejected_id: str) -> bytes:

@@ -326,11 +326,10 @@ class State:
         """List rejected bodies: (id, source, received_at, where, got, must, hint, position, offset)."""
         self.db.executemany("INSERT OR IGNORE INTO rejected VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)", rows)
 
-    def rejected(self, n_max: int = 1_000) -> list[tuple[str, str, int, str, str, str, str]]:
-        """What was rejected and not replayed since, newest first: up to the hint, as in `add_rejected`."""
+    def rejected(self, n_max: int = 1_000) -> list[tuple[str, str, int, str, str, str, str, int, int, None]]:
+        """The rows of what was rejected and not replayed since, newest first."""
         return self.db.execute(
-            "SELECT rejected_id, source, received_at, place, got, must, hint FROM rejected"
-            " WHERE replayed_at IS NULL ORDER BY received_at DESC, rejected_id LIMIT ?",
+            "SELECT * FROM rejected WHERE replayed_at IS NULL ORDER BY received_at DESC, rejected_id LIMIT ?",
             (n_max,),
         ).fetchall()
 

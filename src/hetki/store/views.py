@@ -93,6 +93,11 @@ class RejectedRow(msgspec.Struct, frozen=True):
     frame_offset: int
     replayed_at: int | None
 
+    @property
+    def fault(self) -> Fault:
+        """The rule that was broken."""
+        return Fault(self.place, self.got, self.must, self.hint)
+
 
 class Attempt(msgspec.Struct, frozen=True):
     """One attempt to send a message; `status` is HTTP's or SMTP's, 0 when no answer came. `ok` is 0 or 1."""
