@@ -241,7 +241,8 @@ def test_errors_end_with_the_status_of_their_code_and_say_what_where_and_why(het
     unknown = hetki("backtest", "serched_in_vain", "-C", hetki.project)
     assert unknown.code == EXIT["not_found"] and "did you mean 'searched_in_vain'" in unknown.err
     hetki.refused("conflict", "rebuild")
-    hetki.refused("conflict", "serve", "--port", "99999")
+    for words in (("customer", "\udcff"), ("rejected", "show", "\udcff"), ("explain", "\udcff")):
+        assert "not UTF-8" in hetki.refused("invalid", *words)[0]
     hetki.refused("conflict", "serve", "--host", "no.such.host.invalid")
     hetki.put("project/data/state.db", b"no database at all, whatever its name says " * 100)
     for words in (("advance",), ("report",), ("serve", "--port", "0")):
@@ -254,7 +255,15 @@ def test_every_code_has_a_status_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["nonsense"], ["check", "--nope"], ["import"], ["backtest", "--since", "x"]]
+    "words",
+    [
+        ["nonsense"],
+        ["check", "--nope"],
+        ["import"],
+        ["backtest", "--since", "x"],
+        ["serve", "--port", "99999"],
+        ["demo", "--days", "0"],
+    ],
 )
 def test_wrong_words_show_how_it_is_used(hetki: Hetki, words: list[str]) -> None:
     ended = hetki(*words)

@@ -60,7 +60,9 @@ def backtest(
     moments: Annotated[list[str] | None, typer.Argument(help="Moments by name; none: all.")] = None,
     since: Day = None,
     until: Day = None,
-    shown: Annotated[int, typer.Option("--for", help="How many customers to show for each moment.")] = 5,
+    shown: Annotated[
+        int, typer.Option("--for", min=0, help="How many customers to show for each moment.")
+    ] = 5,
     project: Folder = HERE,
 ) -> None:
     """How often moments would have fired on what is in the lake, when, and for whom."""

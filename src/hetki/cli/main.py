@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hetki import __version__
-from hetki.errors import HetkiError
+from hetki.errors import Fault, HetkiError
 
 #: Command -> the module that holds it. A module is loaded when one of its commands is called: the
 #: statistics alone take longer to load than most commands take to run.
@@ -77,3 +77,6 @@ def main() -> None:
         for fault in error.faults:
             print(fault, file=sys.stderr)
         sys.exit(EXIT[error.code])
+    except UnicodeEncodeError:
+        print(Fault("command line", "bytes that are not UTF-8", "text in UTF-8"), file=sys.stderr)
+        sys.exit(EXIT["invalid"])

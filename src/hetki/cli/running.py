@@ -29,7 +29,7 @@ RESTAURANTS = Path(hetki.simulation.__file__).parent / "restaurants_project"
 DEMO = Path("hetki-demo")
 #: A folder with this file was made by a demo.
 MARK = ".hetki-demo"
-Port = Annotated[int, typer.Option(help="The port on this machine.")]
+Port = Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0 takes one that is free.")]
 
 
 @app.command()
@@ -70,9 +70,9 @@ def report(
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where the demo's project and data go.")] = DEMO,
     serving: Annotated[bool, typer.Option("--serve/--no-serve", help="Leave the console running.")] = True,
-    seed: Annotated[int, typer.Option(help="Another seed is another month.")] = 1,
-    customers: Annotated[int, typer.Option(help="How many customers.")] = 10_000,
-    days: Annotated[int, typer.Option(help="How many days.")] = 30,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is another month.")] = 1,
+    customers: Annotated[int, typer.Option(min=1, help="How many customers.")] = 10_000,
+    days: Annotated[int, typer.Option(min=1, help="How many days.")] = 30,
     port: Port = 8010,
 ) -> None:
     """A simulated month of a restaurant chain, from events to proven effects."""

@@ -74,9 +74,9 @@ def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG_MAX)
-    except (OSError, OverflowError) as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        got, must = said.partition(" (")[0].lower(), "a free address of this machine"
+    except OSError as error:
+        got = (error.strerror or str(error)).partition(" (")[0].lower()
+        must = "a free address of this machine"
         raise Conflict(Fault(f"{host}:{port}", got, must, "name another with --port")) from error
 
 
