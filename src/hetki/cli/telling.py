@@ -8,7 +8,7 @@ from rich.table import Table
 
 from hetki.decisions.decide import GATES
 from hetki.engine.project import Project
-from hetki.measurement.effect import Effect
+from hetki.measurement.effect import NO_EFFECT, Effect
 from hetki.simulation.demo import Story
 
 WIDTH = 118
@@ -79,7 +79,10 @@ def _effects(story: Story, project: Project) -> Table:
 
 
 def _cells(effect: Effect) -> tuple[str, str, str]:
-    return f"{effect.n_answered:,}", f"{effect.n_holdout:,}", effect.verdict
+    told = effect.verdict
+    if effect.low is not None and effect.high is not None and told == NO_EFFECT:
+        told += f" ({100 * effect.low:+.1f} to {100 * effect.high:+.1f})"
+    return f"{effect.n_answered:,}", f"{effect.n_holdout:,}", told
 
 
 def _first(project: Project) -> list[str]:
