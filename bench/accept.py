@@ -33,7 +33,7 @@ from hetki.engine.engine import open_engine
 from hetki.engine.project import load
 from hetki.server.committer import Committer
 from hetki.server.ingest import Ingest
-from hetki.store.system import SystemChance, SystemClock, SystemDisk
+from hetki.store.system import SystemChance, SystemClock, SystemDisk, collect_rarely
 
 PROJECT = Path(hetki.simulation.__file__).parent / "restaurants_project"
 
@@ -78,6 +78,7 @@ def run_bare(folder: str, port: int) -> None:
 
 def run_hetki(folder: str, port: int) -> None:
     """Hetki's own way in, with the stores on disk."""
+    collect_rarely()
     project = load(SystemDisk(PROJECT))
     engine = open_engine(project, SystemDisk(folder), SystemClock(), SystemChance(), {})
     committer = Committer(engine.acceptor.accept)

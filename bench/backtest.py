@@ -35,7 +35,7 @@ from hetki.settings import DAY
 from hetki.simulation.restaurants import Restaurants
 from hetki.simulation.world import SeededChance, SimulatedClock
 from hetki.store.lake import open_lake, refresh
-from hetki.store.system import SystemClock, SystemDisk
+from hetki.store.system import SystemClock, SystemDisk, collect_rarely
 
 ROOT = Path(__file__).parent.parent
 RESTAURANTS = ROOT / "examples" / "restaurants"
@@ -112,6 +112,7 @@ def main() -> None:
     parser.add_argument("--map", type=Path)
     parser.add_argument("--simulate", type=int)
     given = parser.parse_args()
+    collect_rarely()
     if bool(given.path) == bool(given.simulate):
         parser.error("give a path, or --simulate N")
     with tempfile.TemporaryDirectory() as folder:

@@ -26,7 +26,7 @@ from hetki.engine.project import load
 from hetki.events import segment
 from hetki.events.wire import Parsed
 from hetki.simulation.world import SeededChance, SimulatedClock
-from hetki.store.system import SystemDisk
+from hetki.store.system import SystemDisk, collect_rarely
 
 PROJECT = Path(hetki.simulation.__file__).parent / "restaurants_project"
 
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2_000)
     parser.add_argument("--events-max", type=int, default=10**9)
     given = parser.parse_args()
+    collect_rarely()
     rates = {}
     for name, folds in (("parse and durable commit alone", False), ("accept to decision", True)):
         folder = Path(tempfile.mkdtemp(prefix="hetki-bench-"))

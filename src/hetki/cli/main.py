@@ -10,6 +10,7 @@ import typer
 
 from hetki import __version__
 from hetki.errors import Fault, HetkiError
+from hetki.store.system import collect_rarely
 
 #: Command -> the module that holds it. A module is loaded when one of its commands is called: the
 #: statistics alone take longer to load than most commands take to run.
@@ -71,6 +72,7 @@ def _root(
 
 def main() -> None:
     """Run the command line. An error of ours ends it with its code's status and one line per fault."""
+    collect_rarely()
     try:
         program(sys.argv[1:])(prog_name="hetki")
     except HetkiError as error:

@@ -29,7 +29,7 @@ NOT_DIGITS = re.compile(r"[\s().\-/]+")
 PHONE = re.compile(r"\+?[0-9]{7,15}")
 
 
-class Identifier(msgspec.Struct, frozen=True):
+class Identifier(msgspec.Struct, frozen=True, gc=False):
     """One name of a customer: where it is from, its normalised value, its node."""
 
     node: NodeId

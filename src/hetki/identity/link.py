@@ -6,6 +6,7 @@ revoked, never deleted. Customers are derived from the links by `resolve`.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Literal
 
@@ -19,7 +20,7 @@ LinkKind = Literal["merge", "alias", "login", "email", "phone"]
 STRENGTH: dict[LinkKind, int] = {"merge": 0, "alias": 1, "login": 2, "email": 3, "phone": 4}
 
 
-class Link(msgspec.Struct, frozen=True):
+class Link(msgspec.Struct, frozen=True, gc=False):
     """Evidence that `node_a` and `node_b` are one customer's; `linked_at` is when it was first seen.
 
     `cause` is the event id or the command id that it came from.
@@ -33,7 +34,7 @@ class Link(msgspec.Struct, frozen=True):
     cause: bytes
 
 
-class Evidence(msgspec.Struct, frozen=True):
+class Evidence(msgspec.Struct, frozen=True, gc=False):
     """What one event says of identity: its leaf, every identifier it names, the links between them."""
 
     leaf: Identifier
@@ -43,9 +44,13 @@ class Evidence(msgspec.Struct, frozen=True):
 
 def make_link(kind: LinkKind, a: NodeId, b: NodeId, linked_at: int, cause: bytes, once: bytes = b"") -> Link:
     """A link between two nodes; equal pairs of one kind (and `once`) have equal ids, in any order."""
-    low, high = sorted((a, b))
-    link_id = blake2b(kind.encode() + low + high + once, digest_size=16).digest()
-    return Link(link_id, kind, low, high, linked_at, cause)
+    low, high = (a, b) if a < b else (b, a)
+    return Link(_link_id(kind, low, high, once), kind, low, high, linked_at, cause)
+
+
+@lru_cache(maxsize=65_536)
+def _link_id(kind: LinkKind, low: NodeId, high: NodeId, once: bytes) -> bytes:
+    return blake2b(kind.encode() + low + high + once, digest_size=16).digest()
 
 
 def evidence(key: bytes, event: Event, event_id: bytes) -> Evidence:

@@ -48,7 +48,7 @@ class Program(msgspec.Struct, frozen=True):
         return event.name in self.listening or event.name in SPOKEN or event.name == IDENTIFIED or event.gpc
 
 
-class Fact(msgspec.Struct, frozen=True):
+class Fact(msgspec.Struct, frozen=True, gc=False):
     """One event of the customer, with its id and the leaf it belongs to."""
 
     event: Event
@@ -61,7 +61,7 @@ class Fact(msgspec.Struct, frozen=True):
         return self.event.order_key
 
 
-class Joined(msgspec.Struct, frozen=True):
+class Joined(msgspec.Struct, frozen=True, gc=False):
     """From this instant on two identifiers (hex nodes) are one customer: their statements are joined."""
 
     joined_at: int

@@ -20,7 +20,7 @@ from hetki.engine.deliver import deliver
 from hetki.engine.engine import Engine, open_engine, open_folder
 from hetki.errors import HetkiError
 from hetki.store.lake import refresh
-from hetki.store.system import SystemNet
+from hetki.store.system import SystemNet, collect_rarely
 
 #: How long a thread rests when it found nothing to do.
 REST_S = 0.1
@@ -83,6 +83,7 @@ def work(folder: str) -> None:
 
     Nothing is lost by ending at once: whatever was under way is taken up again by the next worker.
     """
+    collect_rarely()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     try:

@@ -64,7 +64,7 @@ class Entry(NamedTuple):
     body: bytes
 
 
-class Stored(msgspec.Struct, frozen=True):
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """One entry read back. `body` is None when a secret it needs was destroyed."""
 
     kind: Kind

@@ -71,7 +71,7 @@ class Progress(msgspec.Struct, frozen=True):
     program: str
 
 
-class CustomerRow(msgspec.Struct, frozen=True):
+class CustomerRow(msgspec.Struct, frozen=True, gc=False):
     """One customer's folded state; `due_at` is the next instant at which time alone changes it."""
 
     customer: LeafId
