@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sqlite3
 import subprocess
@@ -48,6 +49,7 @@ class Hetki:
             main()
         except SystemExit as end:
             code = end.code or 0
+        gc.collect()  # a command's own process would have ended here, and let go of its files
         said = self._capsys.readouterr()
         assert isinstance(code, int) and "Traceback" not in said.out + said.err
         return Ended(code, said.out, said.err)
