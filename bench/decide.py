@@ -1,6 +1,6 @@
 """From accept to decision: how many events a second pass the whole corridor, and whether memory stays flat.
 
-    python bench/decide.py DATA        (DATA from bench/make_data.py; --moments 5, --batch 2000)
+    python bench/decide.py DATA        (DATA from bench/make_data.py; --moments 5, --batch 10000)
 
 Bodies are parsed, committed durably and folded, and their moments decided, in one process on a real disk;
 the clock is simulated, so that moments are answered as they would have been live. The floor is the same
@@ -20,7 +20,7 @@ import msgspec
 from make_data import Line
 
 import hetki.simulation
-from hetki.engine.advance import advance
+from hetki.engine.advance import BATCH_MAX, advance
 from hetki.engine.engine import Engine, open_engine
 from hetki.engine.project import load
 from hetki.events import segment
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--moments", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=2_000)
+    parser.add_argument("--batch", type=int, default=BATCH_MAX)
     parser.add_argument("--events-max", type=int, default=10**9)
     given = parser.parse_args()
     collect_rarely()

@@ -26,8 +26,8 @@ from hetki.store.journal import Kind, Stored
 from hetki.store.sqlite import transaction
 from hetki.store.state import Progress
 
-#: Entries in one transaction: batching costs latency and gains throughput.
-BATCH_MAX = 2_000
+#: Entries in one transaction when more is waiting: the more, the fewer pages are written for each event.
+BATCH_MAX = 10_000
 #: Customers folded again in one transaction when the declarations have changed.
 REFOLD_MAX = 500
 
