@@ -20,8 +20,9 @@ from hetki.errors import Fault, Invalid, nearest, shown
 from hetki.events.catalogue import Catalogue
 from hetki.events.event import EventId
 from hetki.patterns.choices import Choice, EventWithin, parse_outcome
-from hetki.patterns.pattern import Pattern, parse_pattern
+from hetki.patterns.pattern import parse_pattern
 from hetki.patterns.run import Bound
+from hetki.patterns.sequence import Pattern
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,59}")
 _EXPECT: Final = re.compile(

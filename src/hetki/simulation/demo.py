@@ -86,9 +86,7 @@ def run(
     return engine, _told(engine, world, net, effects)
 
 
-def live_through(
-    engine: Engine, world: Restaurants, net: LocalNet, clock: SimulatedClock, now: int
-) -> None:
+def live_through(engine: Engine, world: Restaurants, net: LocalNet, clock: SimulatedClock, now: int) -> None:
     """One slice: what arrived is accepted, folded and decided, and the answers are delivered."""
     bodies = world.until(now)
     clock.move(now)
