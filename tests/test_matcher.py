@@ -397,8 +397,8 @@ what is collected stands between nothing
     -> 3: f2 b3; 3: f2 b3
 next after a silence
     a: A | no x: X, for 5 seconds | b: next B
-    0 A, 3 B, 10 A, 16 B
-    -> 16: a10 b16
+    0 A, 3 B, 6 B, 10 A, 16 A, 17 B
+    -> 6: a0 b6
 ## Time between steps
 in time, its end included
     a: A | b: B within 5 seconds | c: C

@@ -256,7 +256,9 @@ def from_start(
             and truth(step.where, event, a)
             and in_time(step, event["at"])
         ]
-        if not fits and not more and (place == number or any(step.strict for step in entries[len(passed)])):
+        is_over = all(event["at"] > end for end in ends if end is not None)
+        strict = is_over and any(step.strict for step in entries[len(passed)])
+        if not fits and not more and (place == number or strict):
             return None
         for step in (fits or more)[:1]:
             places[step.name].append(place)

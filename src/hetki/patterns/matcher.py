@@ -151,20 +151,21 @@ def _moved(
     pattern: Pattern, partial: Partial, peers: tuple[int, ...], seen: Seen, traits: Mapping[str, object]
 ) -> bool:
     """Move one partial whose next steps have peers, several events or a limit, or follow such a step."""
-    at, is_strict = seen.occurred_at, False
+    at = seen.occurred_at
+    is_strict = any(pattern.events[index].is_next for index in peers)
+    is_strict = is_strict and all(at > _end(partial, n) for n in pattern.events[peers[0]].waits)
     for index in peers:
         step = pattern.events[index]
-        is_strict = is_strict or step.is_next
         if _count(partial, index) >= step.least:
             continue
         if step.limit is not None and _is_past(partial, step.limit, at):
             if not _collects(pattern, partial, step.limit.index):
                 return False
             continue
-        tests = step.tests.get(seen.name)
-        if tests is None or not all(at > _end(partial, n) for n in step.waits):
+        if not all(at > _end(partial, n) for n in step.waits):
             continue
-        if _fits(tests, seen, partial.bound, traits):
+        tests = step.tests.get(seen.name)
+        if tests is not None and _fits(tests, seen, partial.bound, traits):
             return _bind(pattern, partial, index, seen)
     return _collected(pattern, partial, seen, traits) or not is_strict
 
