@@ -7,6 +7,7 @@ language does not say is counted with its reason. A millisecond of a case is a s
 
 The named policies: siddhi with `every` starts at each first event; without it the pattern starts once, at an
 event "Query Started" (a silence at the beginning is broken by it, and the first match is the only one).
+`every` over the whole has one try open at a time.
 A silence beside an event may end after it, in a sequence it ends before.
 flink-cep without skipping starts at each first event.
 """
@@ -52,6 +53,7 @@ class Translated:
     until: int
     row: Callable[[Match], object]
     expected: list[object]
+    match: str = "first_per_start"
 
 
 @dataclass
@@ -115,7 +117,7 @@ def compiled(case: Translated) -> Pattern:
         fields[name] = "text" if isinstance(value, str) else "number"
     catalogue = Catalogue({name: EventSpec(name, name, fields) for name in names})
     pattern, faults = parse_pattern(
-        case.steps, "", case.within, case.repeat, catalogue, (), lambda *keys, offset=0: str(keys)
+        case.steps, "", case.within, case.repeat, catalogue, (), lambda *keys, offset=0: str(keys), case.match
     )
     if pattern is None:
         if faults[0].must.startswith("a step before this one"):
@@ -182,7 +184,8 @@ def siddhi(case: Case) -> Translated:
         raise NotExpressed("a group of steps that starts again as a whole")
     if any(each.get("every") for each in elements[1:]) or (first.get("every") and first.get("absent")):
         raise NotExpressed("a silence or a step in the middle that starts again by itself")
-    if first.get("every") and ("all" in first or len(elements) > len(case["pattern"])):
+    match = "one_open" if first.get("every") and ("all" in first or "group" in case["pattern"][0]) else ""
+    if match and "all" in first and len(elements) > 1:
         raise NotExpressed("a group of steps that starts again as a whole")
     is_sequence = any(each.get("link") == "strict" for each in elements)
     looks_back = bool(first.get("absent") and first.get("for_ms") and not is_sequence)
@@ -222,7 +225,8 @@ def siddhi(case: Case) -> Translated:
         raise NotExpressed("a case that does not say all of its rows")
     repeat = f"once per {EVER}" if looks_back else "every time"
     until = case["observe_until_ms"] * SECOND
-    return Translated(steps, within, repeat, events, until, row, case["rows"])
+    match = match or "first_per_start"
+    return Translated(steps, within, repeat, events, until, row, case["rows"], match)
 
 
 def parts(element: Case) -> list[Case]:

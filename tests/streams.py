@@ -20,12 +20,18 @@ CATALOGUE = Catalogue({name: EventSpec(name, name, FIELDS) for name in "ABCXY"})
 FAR = 10_000_000
 
 
-def pattern_of(steps: str, within: str = "1 hour", repeat: str = "every time", who: str = "") -> Pattern:
+def pattern_of(
+    steps: str,
+    within: str = "1 hour",
+    repeat: str = "every time",
+    who: str = "",
+    match: str = "first_per_start",
+) -> Pattern:
     """`a: A & b: B | no x: X, for 10 seconds | c: C`, compiled; `&` joins what stands in one entry."""
     entries = [[each.split(":", 1) for each in entry.split("&")] for entry in steps.split("|")]
     declared = [{name.strip(): text.strip() for name, text in entry} for entry in entries]
     pattern, faults = parse_pattern(
-        declared, who, within, repeat, CATALOGUE, (), lambda *keys, offset=0: f"{keys}+{offset}"
+        declared, who, within, repeat, CATALOGUE, (), lambda *keys, offset=0: f"{keys}+{offset}", match
     )
     assert pattern is not None, "\n".join(map(str, faults))
     return pattern

@@ -445,6 +445,31 @@ of the same instant, before it in order
     no x: X, for 10 seconds before a | a: A
     5 X, 5 A, 20 A, 20 X
     -> 20: a20
+## One try at a time
+a start counts only while none is open
+    a: A | b: B; match: one_open
+    0 A, 1 A, 2 B, 3 B, 4 A, 5 B
+    -> 2: a0 b2; 5: a4 b5
+what ends one does not start the next
+    a: A | b: A; match: one_open
+    0 A, 1 A, 2 A, 3 A
+    -> 1: a0 b1; 3: a2 b3
+a broken one makes room
+    a: A | no x: X | b: B; match: one_open
+    0 A, 1 A, 2 X, 3 B, 4 A, 5 B
+    -> 5: a4 b5
+one that is out of time makes room
+    a: A | b: B; within: 5 seconds; match: one_open
+    0 A, 5 A, 6 A, 7 B
+    -> 7: a6 b7
+a silence is open up to its end
+    a: A | no x: X, for 10 seconds; match: one_open
+    0 A, 5 A, 10 A, 11 A
+    -> 10: a0; 21: a11
+three of them, and then the next three
+    f: 3 times A; match: one_open
+    0 A, 1 A, 2 A, 3 A, 4 A, 5 A
+    -> 2: f2; 5: f5
 ## Ties of time are ordered by source, then sequence, then message id
 a tie in order
     a: A | b: B

@@ -113,7 +113,8 @@ REPEATS = ["every time", "every time", "once per a.k", "once per a.v", "once per
 @given(st.integers(0, 2**32), st.integers(1, 4), st.integers(0, 6), st.integers(1, 14))
 def test_any_split_gives_the_same(seed: int, open_max: int, lateness_s: int, n_batches: int) -> None:
     draw = random.Random(seed)
-    pattern = pattern_of(written(random_steps(draw)), "8 seconds", draw.choice(REPEATS))
+    steps, repeat = written(random_steps(draw)), draw.choice(REPEATS)
+    pattern = pattern_of(steps, "8 seconds", repeat, match=draw.choice(["first_per_start", "one_open"]))
     stream = sorted(events_of(random_line(draw, draw.randint(1, 40))), key=lambda each: each.order_key)
     advance_to = stream[-1].occurred_at + draw.choice([0, 3, 9, 30, 99]) * SECOND
     with pytest.MonkeyPatch.context() as patch:
@@ -306,6 +307,24 @@ def test_the_definition_agrees() -> None:
         assert got == expected, f"seed {seed}: {written(steps)}; {repeat}; {line}"
         n_fired += len(expected)
     assert n_fired > 2000, "too few cases fire to mean anything"
+
+
+def test_one_try_at_a_time_is_a_choice_of_all() -> None:
+    """What one try at a time gives is what those starts give by themselves, and no two overlap."""
+    n_fewer = 0
+    for seed in range(1000):
+        draw = random.Random(seed)
+        steps, line = written(random_steps(draw)), random_line(draw, draw.randint(1, 16))
+        every, one = (
+            matcher.step(pattern_of(steps, "8 seconds", match=match), Run(), events_of(line), 10**9, 0)[1]
+            for match in ("first_per_start", "one_open")
+        )
+        assert all(match in every for match in one), f"seed {seed}: {steps}; {line}"
+        n_fewer += len(every) > len(one)
+        first_at = [min(each.first.occurred_at for each in match.bound) for match in one]
+        ends = [match.occurred_at for match in one]
+        assert all(end <= start for end, start in zip(ends, first_at[1:], strict=False)), f"seed {seed}"
+    assert n_fewer > 100
 
 
 def read(each: Seen) -> Value:

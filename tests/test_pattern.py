@@ -25,7 +25,12 @@ CATALOGUE = Catalogue(
 
 
 def parsed(
-    steps: str, within: str = "1 day", repeat: str = "every time", who: str = "", captures: str = ""
+    steps: str,
+    within: str = "1 day",
+    repeat: str = "every time",
+    who: str = "",
+    captures: str = "",
+    match: str = "first_per_start",
 ) -> tuple[Pattern | None, list[str]]:
     """Entries separated by `|`, the steps of one by `&`; a fault reads `place: got ...`, a place
     `number+offset` or `key+offset`."""
@@ -40,6 +45,7 @@ def parsed(
         CATALOGUE,
         [(step, field) for step, field in wanted],
         lambda *keys, offset=0: f"{keys[1] if len(keys) > 1 else keys[0]}+{offset}",
+        match,
     )
     return pattern, [str(fault) for fault in faults]
 
@@ -157,6 +163,7 @@ repeat: once per 0 days -> repeat+9: got '0 days', must be longer than nothing.
 repeat: once per order_id -> repeat+9: got 'order_id', must be a field of an event step, such as late.order_id. Hint: known are 'late', 'searched'.
 repeat: once per late.ordr_id -> repeat+14: got 'ordr_id', must be a field of Delivery Delayed that is no list and no object. Hint: did you mean 'order_id'.
 repeat: once per late.products -> repeat+14: got 'products', must be a field of Delivery Delayed that is no list and no object.
+match: all -> match+0: got 'all', must be first_per_start or one_open.
 who: plan = 'private' -> who+0: got 'plan', must be a step's field or a customer's trait. Hint: did you mean customer.plan.
 who: customer.plan = late.order_id -> who+16: got 'late', must be customer, as no step is known here. Hint: known are 'customer'.
 """  # noqa: E501

@@ -35,7 +35,7 @@ siddhi_LogicalAbsentPatternTestCase 8 0 29
 siddhi_LogicalAbsentSequenceTestCase 6 0 28
 siddhi_LogicalPatternTestCase 7 0 5
 siddhi_SequenceTestCase 7 0 12
-siddhi_WithinPatternTestCase 0 0 2
+siddhi_WithinPatternTestCase 1 0 1
 trino_row_pattern 0 0 21
 """
 

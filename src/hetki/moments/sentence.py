@@ -130,6 +130,10 @@ def _time(step: Absence, pattern: Pattern, called: Mapping[str, str], follows_an
 
 
 def _repeat(pattern: Pattern, called: Mapping[str, str]) -> str:
+    return _once(pattern, called) + (", one try at a time" if pattern.one_open else "")
+
+
+def _once(pattern: Pattern, called: Mapping[str, str]) -> str:
     match pattern.repeat.once:
         case "always":
             return "every time"

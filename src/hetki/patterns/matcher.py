@@ -45,7 +45,10 @@ def observe(pattern: Pattern, run: Run, seen: Seen, traits: Mapping[str, object]
                 else:
                     kept.append(partial)
         run.partials = kept
-    for index in pattern.opening.get(seen.name, ()):
+    opening = pattern.opening.get(seen.name, ())
+    if opening and pattern.one_open and (matches or _still_open(run, seen.occurred_at)):
+        opening = ()
+    for index in opening:
         if _starts(pattern, index, run, seen, traits):
             opened = Partial([], [None] * len(pattern.timed), start=index)
             if _bind(pattern, opened, index, seen):
@@ -315,11 +318,16 @@ def storable(value: object) -> object:
     return number(value) if type(value) is int else value
 
 
+def _still_open(run: Run, at: int) -> list[int]:
+    """The partials that are open at `at`. Those not yet complete were swept for this instant already; a
+    complete one is open until it is due."""
+    return [n for n, each in enumerate(run.partials) if each.due_at is None or each.due_at >= at]
+
+
 def _open(run: Run, opened: Partial, at: int) -> None:
     """Add a partial; at the bound the oldest that is still open at `at` gives way."""
     if len(run.partials) >= OPEN_MAX:
-        # Those not yet complete were swept for this instant already; a complete one is open until it is due.
-        still_open = [n for n, each in enumerate(run.partials) if each.due_at is None or each.due_at >= at]
+        still_open = _still_open(run, at)
         if len(still_open) >= OPEN_MAX:
             del run.partials[still_open[0]]
             run.n_dropped += 1

@@ -25,6 +25,10 @@ from hetki.patterns.scope import Scope, shifted
 from hetki.patterns.sequence import Absence, EventStep, Pattern, Repeat
 from hetki.patterns.steps import Reading, Where, read_steps
 
+#: Each start opens a try of its own, or only one try is open at a time.
+FIRST_PER_START: Final = "first_per_start"
+ONE_OPEN: Final = "one_open"
+
 #: Longer than any stream: a pattern without a `within` of its own is held by those of its steps.
 _EVER_US: Final = 2**62
 
@@ -37,6 +41,7 @@ def parse_pattern(
     catalogue: Catalogue,
     captures: Iterable[tuple[str, str]],
     where: Where,
+    match: str = FIRST_PER_START,
 ) -> tuple[Pattern | None, list[Fault]]:
     """The `identify` part of a moment as a pattern, or every fault in it.
 
@@ -50,13 +55,15 @@ def parse_pattern(
     reading = Reading(catalogue, where, faults)
     read_steps(steps, reading)
     within_s = _within(within, reading)
+    if match.strip() not in (FIRST_PER_START, ONE_OPEN):
+        faults.append(Fault(where("match"), shown(match), f"{FIRST_PER_START} or {ONE_OPEN}"))
     repeated = _repeat(repeat, reading.scope(), where, faults)
     if faults:
         return None, faults
     faults = _impossible(reading, within_s)
     if faults:
         return None, faults
-    return _assembled(reading, condition, within_s, repeated, set(captures)), []
+    return _assembled(reading, condition, within_s, repeated, match.strip() == ONE_OPEN, set(captures)), []
 
 
 def _within(text: str, reading: Reading) -> int | None:
@@ -136,6 +143,7 @@ def _assembled(
     who: Condition | None,
     within_s: int | None,
     repeat: Repeat,
+    one_open: bool,
     captures: set[tuple[str, str]],
 ) -> Pattern:
     """Everything the matcher looks up, worked out once."""
@@ -168,6 +176,7 @@ def _assembled(
         within_us=_EVER_US if within_s is None else within_s * 1_000_000,
         repeat=repeat,
         who=who,
+        one_open=one_open,
         names=frozenset(choice.event for step in steps for choice in step.choices),
         keys=tuple(reading.keys),
     )

@@ -91,11 +91,12 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A compiled pattern. `steps` has all steps as declared, `events` the event steps, `opening` for
-    each event name the first steps that it may fulfil, `timed` the absences
-    with a deadline, `before` the silences before the start, `forbids` for each event name the absences it
-    may break (with the index in `timed`, or -1) and `ending` the timed absences after the last event step.
-    `within_us` is in microseconds. `keys` says of each step which entry of the declaration it is.
+    """A compiled pattern. `steps` has all steps as declared, `events` the event steps, `opening` for each
+    event name the first steps that it may fulfil, `timed` the absences with a deadline, `before` the silences
+    before the start, `forbids` for each event name the absences it may break (with the index in `timed`, or
+    -1) and `ending` the timed absences after the last event step. `within_us` is in microseconds.
+    `one_open`: a start counts only while no try is open. `keys` says of each step which entry of the
+    declaration it is.
     """
 
     steps: tuple[EventStep | Absence, ...]
@@ -109,6 +110,7 @@ class Pattern:
     within_us: int
     repeat: Repeat
     who: Condition | None
+    one_open: bool
     names: frozenset[str]
     keys: tuple[tuple[int, str], ...]
 
