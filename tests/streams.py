@@ -10,8 +10,9 @@ import msgspec
 from hetki.events.catalogue import Catalogue, EventSpec, FieldType
 from hetki.events.event import Event, EventId, LeafId
 from hetki.patterns import matcher
-from hetki.patterns.pattern import Pattern, parse_pattern
+from hetki.patterns.pattern import parse_pattern
 from hetki.patterns.run import Match, Run, Seen, seen
+from hetki.patterns.sequence import Pattern
 from hetki.settings import SECOND
 
 FIELDS: dict[str, FieldType] = {"k": "text", "v": "number", "due": "time"}
@@ -19,12 +20,18 @@ CATALOGUE = Catalogue({name: EventSpec(name, name, FIELDS) for name in "ABCXY"})
 FAR = 10_000_000
 
 
-def pattern_of(steps: str, within: str = "1 hour", repeat: str = "every time", who: str = "") -> Pattern:
-    """`a: A | no x: X, for 10 seconds | b: B`, compiled."""
-    named = [each.split(":", 1) for each in steps.split("|")]
-    declared = [{name.strip(): text.strip()} for name, text in named]
+def pattern_of(
+    steps: str,
+    within: str = "1 hour",
+    repeat: str = "every time",
+    who: str = "",
+    match: str = "first_per_start",
+) -> Pattern:
+    """`a: A & b: B | no x: X, for 10 seconds | c: C`, compiled; `&` joins what stands in one entry."""
+    entries = [[each.split(":", 1) for each in entry.split("&")] for entry in steps.split("|")]
+    declared = [{name.strip(): text.strip() for name, text in entry} for entry in entries]
     pattern, faults = parse_pattern(
-        declared, who, within, repeat, CATALOGUE, (), lambda *keys, offset=0: f"{keys}+{offset}"
+        declared, who, within, repeat, CATALOGUE, (), lambda *keys, offset=0: f"{keys}+{offset}", match
     )
     assert pattern is not None, "\n".join(map(str, faults))
     return pattern

@@ -252,6 +252,224 @@ a tie is the earlier start's
     a: A | b: B; repeat: once per b.k
     0 A, 1 A, 2 B k=x
     -> 2: a0 b2
+## Several events for one step
+three times
+    f: 3 times A | b: B
+    0 A, 1 X, 2 A, 3 B, 4 A, 5 B
+    -> 5: f4 b5
+every start counts anew
+    f: 2 times A
+    0 A, 1 A, 2 A
+    -> 1: f1; 2: f2
+within is from the first of them
+    f: 3 times A; within: 5 seconds
+    0 A, 2 A, 5 A, 6 A, 8 A
+    -> 5: f5; 6: f6; 8: f8
+two to three times goes on until the next step binds
+    f: 2 to 3 times A | b: B
+    0 A, 1 A, 2 A, 3 A, 4 B
+    -> 4: f2 b4; 4: f3 b4; 4: f3 b4
+at least twice goes on without an end
+    f: at least 2 times A where k = 'x' | b: B
+    0 A k=x, 1 A k=x, 2 A k=y, 3 A k=x, 4 B, 5 A k=x
+    -> 4: f3 b4; 4: f3 b4
+an event that fits the next step binds it
+    f: at least 1 times A or B | b: B
+    0 A, 1 A, 2 B, 3 B
+    -> 2: f1 b2; 2: f1 b2; 3: f2 b3
+a last step is complete with the fewest
+    a: A | f: at least 2 times B
+    0 A, 1 B, 2 B, 3 B
+    -> 2: a0 f2
+how many they were
+    f: at least 2 times A | b: B where v = f.n
+    0 A, 1 A, 2 A, 3 B v=3
+    -> 3: f2 b3
+the first of them, and the last
+    f: 2 times A | b: B where k = f.first.k and v = f.last.v
+    0 A k=x v=1, 1 A k=y v=2, 2 B k=x v=1, 3 B k=x v=2
+    -> 3: f1 b3
+a plain field is that of the last
+    f: 2 times A | b: B where v = f.v
+    0 A v=1, 1 A v=2, 2 B v=1, 3 B v=2
+    -> 3: f1 b3
+a bare absence holds until all have come
+    a: A | no x: X | f: 2 times B
+    0 A, 1 B, 2 X, 3 B
+    -> nothing
+and not while more are collected
+    a: A | no x: X | f: 2 to 5 times B | c: C
+    0 A, 1 B, 2 B, 3 X, 4 B, 5 C
+    -> 5: a0 f4 c5
+a silence counts from the one that fulfils the step
+    f: 2 to 3 times A | no x: X, for 10 seconds | b: B
+    0 A, 1 A, 5 A, 12 B
+    -> 12: f5 b12
+silence after three in vain
+    f: 3 times A | no x: X, for 10 seconds
+    0 A, 1 A, 2 A, 20 A, 21 A, 22 A, 30 X
+    -> 12: f2
+once per the first one's field
+    f: 2 times A; repeat: once per f.first.k
+    0 A k=x, 1 A k=x, 2 A k=y
+    -> 1: f1
+## In any order
+both, in either order
+    a: A & b: B
+    0 A, 1 B
+    -> 1: a0 b1
+the other way round
+    a: A & b: B
+    0 B, 1 A
+    -> 1: a1 b0
+every start is followed by itself
+    a: A & b: B
+    0 A, 1 B, 2 A
+    -> 1: a0 b1; 2: a2 b1
+within holds in any order
+    a: A & b: B; within: 5 seconds
+    0 B, 6 A, 11 B
+    -> 11: a6 b11
+after a step and before another
+    x: X | a: A & b: B | c: C
+    0 X, 1 B, 2 C, 3 A, 4 C
+    -> 4: x0 a3 b1 c4
+an event binds one of them
+    a: A & b: A where v = 1
+    0 A v=1, 1 A v=1
+    -> 1: a0 b1
+one of them several times
+    a: 2 times A & b: B
+    0 A, 1 B, 2 A
+    -> 2: a2 b1
+a bare absence holds until all have come
+    c: C | no x: X | a: A & b: B
+    0 C, 1 A, 2 X, 3 B, 10 C, 11 B, 12 A
+    -> 12: c10 a12 b11
+a silence starts with the last of them
+    a: A & b: B | no x: X, for 10 seconds; within: 5 seconds
+    0 B, 5 A, 14 X, 20 A, 21 B
+    -> 31: a20 b21
+or with the one that is named
+    c: C | a: A & b: B | no x: X, for 10 seconds after a
+    0 C, 1 A, 5 B, 12 X
+    -> 11: c0 a1 b5
+which breaks before the others come
+    c: C | a: A & b: B | no x: X, for 10 seconds after a
+    0 C, 1 A, 5 X, 6 B
+    -> nothing
+a later step may refer to each
+    a: A & b: B | c: C where k = a.k and v = b.v
+    0 B v=2, 1 A k=x, 2 C k=x v=1, 3 C k=x v=2
+    -> 3: a1 b0 c3
+once per a field of one of them
+    a: A & b: B; repeat: once per a.k
+    0 B, 1 B, 2 A k=x, 3 A k=y, 4 B
+    -> 2: a2 b0; 4: a3 b4
+## With nothing between
+the very next
+    a: A | b: next B
+    0 A, 1 B
+    -> 1: a0 b1
+another event that the moment names stands between
+    a: A | b: next B | c: C
+    0 A, 1 C, 2 B, 3 C
+    -> nothing
+one that it does not name means nothing
+    a: A | b: next B
+    0 A, 1 X, 2 B
+    -> 2: a0 b2
+the event itself, where its condition fails
+    a: A | b: next B where v = 1
+    0 A, 1 B v=2, 2 B v=1
+    -> nothing
+a new start ends the one before
+    a: A | b: next B
+    0 A, 1 A, 2 B
+    -> 2: a1 b2
+two of them with nothing between
+    a: A | b: next 2 times B | c: C
+    0 A, 1 B, 2 C, 3 B, 4 C, 10 A, 11 B, 12 B, 13 X, 14 C
+    -> 14: a10 b12 c14
+what is collected stands between nothing
+    f: 2 to 3 times A | b: next B
+    0 A, 1 A, 2 A, 3 B
+    -> 3: f2 b3; 3: f2 b3
+next after a silence
+    a: A | no x: X, for 5 seconds | b: next B
+    0 A, 3 B, 6 B, 10 A, 16 A, 17 B
+    -> 6: a0 b6
+## Time between steps
+in time, its end included
+    a: A | b: B within 5 seconds | c: C
+    0 A, 5 B, 99 C
+    -> 99: a0 b5 c99
+too late
+    a: A | b: B within 5 seconds | c: C
+    0 A, 6 B, 99 C
+    -> nothing
+from a step that is named
+    a: A | b: B | c: C within 5 seconds of a
+    0 A, 2 B, 6 C, 10 A, 12 B, 15 C
+    -> 15: a10 b12 c15
+from the step before
+    a: A | b: B | c: C within 5 seconds
+    0 A, 2 B, 7 C
+    -> 7: a0 b2 c7
+several in time
+    a: A | f: 2 times B within 5 seconds
+    0 A, 1 B, 6 B
+    -> nothing
+a limit ends the collecting
+    a: A | f: 1 to 9 times B within 5 seconds of a | c: C
+    0 A, 1 B, 6 B, 7 C
+    -> 7: a0 f1 c7
+## Silence before the start
+nothing in the time before
+    no x: X, for 10 seconds before a | a: A
+    0 X, 5 A, 10 A, 11 A
+    -> 11: a11
+a silence that was never broken
+    no x: X, for 10 seconds before a | a: A
+    0 A
+    -> 0: a0
+the start itself does not break it
+    no x: A, for 10 seconds before a | a: A
+    0 A, 5 A, 16 A
+    -> 0: a0; 16: a16
+only what fits breaks it
+    no x: X where v = 1, for 10 seconds before a | a: A | b: B
+    0 X v=2, 1 A, 2 X v=1, 3 A, 4 B
+    -> 4: a1 b4
+of the same instant, before it in order
+    no x: X, for 10 seconds before a | a: A
+    5 X, 5 A, 20 A, 20 X
+    -> 20: a20
+## One try at a time
+a start counts only while none is open
+    a: A | b: B; match: one_open
+    0 A, 1 A, 2 B, 3 B, 4 A, 5 B
+    -> 2: a0 b2; 5: a4 b5
+what ends one does not start the next
+    a: A | b: A; match: one_open
+    0 A, 1 A, 2 A, 3 A
+    -> 1: a0 b1; 3: a2 b3
+a broken one makes room
+    a: A | no x: X | b: B; match: one_open
+    0 A, 1 A, 2 X, 3 B, 4 A, 5 B
+    -> 5: a4 b5
+one that is out of time makes room
+    a: A | b: B; within: 5 seconds; match: one_open
+    0 A, 5 A, 6 A, 7 B
+    -> 7: a6 b7
+a silence is open up to its end
+    a: A | no x: X, for 10 seconds; match: one_open
+    0 A, 5 A, 10 A, 11 A
+    -> 10: a0; 21: a11
+three of them, and then the next three
+    f: 3 times A; match: one_open
+    0 A, 1 A, 2 A, 3 A, 4 A, 5 A
+    -> 2: f2; 5: f5
 ## Ties of time are ordered by source, then sequence, then message id
 a tie in order
     a: A | b: B
@@ -315,6 +533,31 @@ def test_captured_values_are_those_that_are_read() -> None:
 
 def test_a_number_beyond_64_bits_can_be_stored() -> None:
     assert matcher.storable({"n": [10**30, 5], "m": 2**63}) == {"n": [None, 5], "m": None}
+
+
+def test_every_event_of_a_step_is_kept() -> None:
+    pattern = pattern_of("f: at least 2 times A | b: B where k = f.first.k and v = f.n and v <> f.v")
+    line = "0 A k=x v=1, 1 A k=y v=2, 2 A v=4, 3 B k=x v=3"
+    match = matcher.step(pattern, Run(), events_of(line), 9 * SECOND, 0)[1][0]
+    several = match.bound[0]
+    assert [each.occurred_at // SECOND for each in several.all] == [0, 1, 2]
+    assert several.values == {"v": 4.0, "first.k": "x", "n": 3}
+    assert several.first.event_id == match.start_id
+
+
+def test_the_start_is_the_event_that_opened_it() -> None:
+    pattern = pattern_of("a: A & b: B")
+    events = events_of("0 B, 1 A, 2 B")
+    matches = matcher.step(pattern, Run(), events, FAR, 0)[1]
+    assert [match.start_id for match in matches] == [events[0].event_id, events[1].event_id]
+
+
+def test_what_breaks_a_silence_before_the_start_is_kept_and_withdrawn() -> None:
+    pattern = pattern_of("no x: X, for 10 seconds before a | a: A")
+    run, _ = matcher.step(pattern, Run(), events_of("0 X"), FAR, 0)
+    assert packed(run) is not None
+    matcher.withdraw(run, SECOND)
+    assert packed(run) is None
 
 
 def test_withdrawn_consent_drops_what_is_open() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -19,36 +19,75 @@ from hetki.patterns import matcher
 from hetki.patterns.run import Run, Seen
 from hetki.settings import SECOND
 
-#: A step as (name, is absent, events, where, time).
-Step = tuple[str, bool, list[str], str, str]
 WHERES = ["", "", "", "v >= 1", "k = a.k", "k <> a.k", "v = a.v or k is null"]
+PLAIN = ["", "", "", "v >= 1"]
+SEVERAL = ["v = a.n", "k = a.first.k"]
 TIMES = ["for 1 second", "for 3 seconds", "for 6 seconds", "for 2 seconds after a", "by a.due"]
 
 
+class Step(NamedTuple):
+    """One step. A `peer` stands in the entry of the step before it."""
+
+    name: str
+    absent: bool
+    names: list[str]
+    where: str = ""
+    time: str = ""
+    least: int = 1
+    most: int = 1
+    strict: bool = False
+    limit: str = ""
+    peer: bool = False
+
+
 def random_steps(draw: random.Random) -> list[Step]:
-    """Steps as (name, is absent, events, where, time), such that they parse."""
+    """Steps, such that they parse."""
     n_events = draw.randint(1, 3)
     steps: list[Step] = []
+    wheres = list(WHERES)
+    if draw.random() < 0.15:
+        time = f"for {draw.choice([1, 4])} seconds before a"
+        steps.append(Step("z", True, draw.sample("ABX", draw.randint(1, 2)), draw.choice(PLAIN), time))
     for number in range(n_events):
-        if number:
+        peer = number > 0 and draw.random() < 0.2
+        if number and not peer:
             for each in range(draw.choice([0, 0, 1, 1, 2])):
                 time = draw.choice(["", *TIMES])
                 names = draw.sample("BCXY", draw.randint(1, 2))
                 # A bare absence of B before a step B never matches, so it has a where.
-                steps.append((f"m{number}{each}", True, names, draw.choice(WHERES) or "v = 2", time))
-        where = draw.choice(WHERES) if number else draw.choice(["", "v >= 1"])
-        steps.append(("abc"[number], False, draw.sample("ABC", draw.randint(1, 2)), where, ""))
+                where = draw.choice(wheres) or "v = 2"
+                steps.append(Step(f"m{number}{each}", True, names, where, time))
+        in_first = number == 0 or (peer and all(step.peer or step.name in "az" for step in steps[1:]))
+        step = Step(
+            "abc"[number],
+            False,
+            draw.sample("ABC", draw.randint(1, 2)),
+            draw.choice(PLAIN if in_first or peer else wheres),
+            strict=not in_first and draw.random() < 0.15,
+            limit="" if in_first or peer else draw.choice(["", "", "", "3 seconds of a", "2 seconds"]),
+            peer=peer,
+        )
+        if draw.random() < 0.25:
+            least = draw.randint(1, 3)
+            step = step._replace(least=least, most=max(least + draw.choice([0, 0, 1, 97]), 2))
+        wheres += SEVERAL if number == 0 and step.most > 1 else []
+        steps.append(step)
     for each in range(draw.choice([0, 1, 1, 2])):
-        steps.append((f"e{each}", True, draw.sample("ABCXY", 1), draw.choice(WHERES), draw.choice(TIMES)))
+        names = draw.sample("ABCXY", 1)
+        steps.append(Step(f"e{each}", True, names, draw.choice(wheres), draw.choice(TIMES)))
     return steps
 
 
 def written(steps: list[Step]) -> str:
-    lines = []
-    for name, absent, names, where, time in steps:
-        line = f"{'no ' if absent else ''}{name}: {' or '.join(names)}"
-        lines.append(line + (f" where {where}" if where else "") + (f", {time}" if time else ""))
-    return " | ".join(lines)
+    text = ""
+    for step in steps:
+        often = f"{step.least} times " if step.most == step.least else f"{step.least} to {step.most} times "
+        line = f"{'no ' if step.absent else ''}{step.name}: {'next ' if step.strict else ''}"
+        line += (often if step.most > 1 else "") + " or ".join(step.names)
+        line += f" where {step.where}" if step.where else ""
+        line += f" within {step.limit}" if step.limit else ""
+        text += (" & " if step.peer else " | ") + line + (f", {step.time}" if step.time else "")
+    return text[3:]
 
 
 def random_line(draw: random.Random, n: int) -> str:
@@ -74,7 +113,8 @@ REPEATS = ["every time", "every time", "once per a.k", "once per a.v", "once per
 @given(st.integers(0, 2**32), st.integers(1, 4), st.integers(0, 6), st.integers(1, 14))
 def test_any_split_gives_the_same(seed: int, open_max: int, lateness_s: int, n_batches: int) -> None:
     draw = random.Random(seed)
-    pattern = pattern_of(written(random_steps(draw)), "8 seconds", draw.choice(REPEATS))
+    steps, repeat = written(random_steps(draw)), draw.choice(REPEATS)
+    pattern = pattern_of(steps, "8 seconds", repeat, match=draw.choice(["first_per_start", "one_open"]))
     stream = sorted(events_of(random_line(draw, draw.randint(1, 40))), key=lambda each: each.order_key)
     advance_to = stream[-1].occurred_at + draw.choice([0, 3, 9, 30, 99]) * SECOND
     with pytest.MonkeyPatch.context() as patch:
@@ -103,80 +143,153 @@ def test_any_split_gives_the_same(seed: int, open_max: int, lateness_s: int, n_b
 Value = dict[str, Any]
 
 
-def truth(where: str, event: Value, start: Value) -> bool:
+def truth(where: str, event: Value, a: list[Value]) -> bool:
+    """Whether a condition is true of an event, with the events that the step a has by then."""
     k, v = event.get("k"), event.get("v")
+    last: Value = a[-1] if a else {}
     return {
         "": True,
         "v >= 1": v is not None and v >= 1,
         "v = 2": v == 2,
-        "k = a.k": k is not None and k == start.get("k"),
-        "k <> a.k": None not in (k, start.get("k")) and k != start.get("k"),
-        "v = a.v or k is null": (v is not None and v == start.get("v")) or k is None,
+        "k = a.k": k is not None and k == last.get("k"),
+        "k <> a.k": None not in (k, last.get("k")) and k != last.get("k"),
+        "v = a.v or k is null": (v is not None and v == last.get("v")) or k is None,
+        "v = a.n": v is not None and v == len(a),
+        "k = a.first.k": k is not None and bool(a) and k == a[0].get("k"),
     }[where]
 
 
 def defined(steps: list[Step], events: list[Value], repeat: str) -> list[str]:
-    """For each start: the first later events that fit; then whether every absence held over its interval."""
+    """For each start what it becomes, and what of it is no repetition."""
     found = []
-    for number, start in enumerate(events):
+    for number in range(len(events)):
         occurrence = from_start(steps, events, number)
         if occurrence is not None:
             at, places = occurrence
-            found.append((at, number, start, places))
+            found.append((at, number, places))
     found.sort(key=lambda each: each[:2])
     fired: list[str] = []
     kept: list[Any] = []
-    for at, _, start, places in found:
-        key = start.get(repeat[-1]) if "." in repeat else None
+    for (at, _), _, places in found:
+        key = events[places["a"][-1]].get(repeat[-1]) if "." in repeat else None
         if key is not None and key in kept:
             continue
         if repeat.endswith("seconds") and any(at - before < 4 for before in kept):
             continue
         kept.append(at if repeat.endswith("seconds") else key)
-        names = [step[0] for step in steps if not step[1]]
-        fired.append(
-            f"{at}: " + " ".join(f"{n}{events[p]['at']}" for n, p in zip(names, places, strict=True))
-        )
+        names = [step.name for step in steps if not step.absent]
+        fired.append(f"{at}: " + " ".join(f"{n}{events[places[n][-1]]['at']}" for n in names))
     return fired
 
 
-def from_start(steps: list[Step], events: list[Value], number: int) -> tuple[int, list[int]] | None:
-    start, places, ends = events[number], [number], []
-    intervals: list[tuple[int, int | None, int, list[str], str]] = []
-    for name, absent, names, where, time in steps:
-        if absent:
-            anchor = (
-                events[number] if time.endswith("after a") or time.startswith("by") else events[places[-1]]
-            )
-            if time.startswith("by"):
-                end = anchor.get("due")
-                if end is None:
-                    return None
-            else:
-                end = anchor["at"] + int(time.split()[1]) if time else None
-            ends += [] if end is None else [end]
-            intervals.append((events.index(anchor), end, len(places), names, where))
-        elif name == "a":
-            if start["name"] not in names or not truth(where, start, start):
-                return None
+def from_start(
+    steps: list[Step], events: list[Value], number: int
+) -> tuple[tuple[int, int], dict[str, list[int]]] | None:
+    """The places of the events of each step, for one start: first the events, then every absence."""
+    places: dict[str, list[int]] = {step.name: [] for step in steps if not step.absent}
+    if not any(events[number]["name"] in step.names for step in steps if not step.absent):
+        return None
+    entries: list[list[Step]] = []
+    for step in steps:
+        if step.absent:
+            continue
+        if step.peer:
+            entries[-1].append(step)
         else:
-            later = [
-                place
-                for place in range(places[-1] + 1, len(events))
-                if events[place]["name"] in names
-                and truth(where, events[place], start)
-                and all(events[place]["at"] > end for end in ends)
-            ]
-            if not later or events[later[0]]["at"] - start["at"] > 8:
+            entries.append([step])
+    fulfilled: dict[str, int] = {}  # step -> the place of the event that did it
+    passed: list[int] = []  # for each entry, the place of the event that fulfilled the last of it
+    had: dict[int, list[Value]] = {}  # what the step a had before each event
+    listened = {name for step in steps for name in step.names}
+
+    def in_time(step: Step, at: int) -> bool:
+        if not step.limit:
+            return True
+        names = [each.name for each in steps if not each.absent]
+        origin = "a" if step.limit.endswith("a") else names[names.index(step.name) - 1]
+        return bool(at <= events[places[origin][-1]]["at"] + int(step.limit.split()[0]))
+
+    def end_of(step: Step) -> int | None:
+        """The deadline of an absence; `None` if there is none."""
+        if step.time.startswith("by"):
+            due: int | None = events[fulfilled["a"]].get("due")
+            return due
+        return events[anchor_of(step)]["at"] + int(step.time.split()[1])
+
+    def anchor_of(step: Step) -> int:
+        if step.time.endswith("after a") or step.time.startswith("by"):
+            return fulfilled["a"]
+        return passed[entry_before(step)]
+
+    def entry_before(step: Step) -> int:
+        before = [each for each in steps[: steps.index(step)] if not each.absent and not each.peer]
+        return len(before) - 1
+
+    def silences(n_entries: int) -> list[Step]:
+        return [
+            each for each in steps if each.absent and each.name != "z" and entry_before(each) == n_entries - 1
+        ]
+
+    for place in range(number, len(events)):
+        event = events[place]
+        if len(passed) == len(entries) or event["at"] > events[number]["at"] + 8:
+            break
+        had[place] = a = [events[each] for each in places["a"]]
+        ends = [end_of(each) for each in silences(len(passed)) if each.time] if passed else []
+        if None in ends or event["name"] not in listened:
+            continue
+        fits = [
+            step
+            for step in entries[len(passed)]
+            if step.name not in fulfilled
+            and event["name"] in step.names
+            and truth(step.where, event, a)
+            and all(event["at"] > end for end in ends if end is not None)
+            and in_time(step, event["at"])
+        ]
+        more = [
+            step
+            for step in (entries[len(passed) - 1] if passed else [])
+            if not any(places[each.name] for each in entries[len(passed)])
+            and len(places[step.name]) < step.most
+            and step.most > step.least
+            and event["name"] in step.names
+            and truth(step.where, event, a)
+            and in_time(step, event["at"])
+        ]
+        is_over = all(event["at"] > end for end in ends if end is not None)
+        strict = is_over and any(step.strict for step in entries[len(passed)])
+        if not fits and not more and (place == number or strict):
+            return None
+        for step in (fits or more)[:1]:
+            places[step.name].append(place)
+            if fits and len(places[step.name]) == step.least:
+                fulfilled[step.name] = place
+        if all(step.name in fulfilled for step in entries[len(passed)]):
+            passed.append(place)
+    if len(passed) < len(entries):
+        return None
+    final = [events[each] for each in places["a"]]
+    for step in steps:
+        if not step.absent:
+            continue
+        if step.name == "z":
+            since = events[number]["at"] - int(step.time.split()[1])
+            first, last = 0, number - 1
+        else:
+            since, end = 0, end_of(step) if step.time else None
+            if step.time and end is None:
                 return None
-            places.append(later[0])
-            ends = []
-    for first, end, follows, names, where in intervals:
-        for place in range(first + 1, len(events)):
-            inside = place <= places[follows] if end is None else events[place]["at"] <= end
-            if inside and events[place]["name"] in names and truth(where, events[place], start):
+            first = anchor_of(step) + 1
+            last = len(events) - 1 if step.time else passed[entry_before(step) + 1]
+        for place in range(first, last + 1):
+            event = events[place]
+            inside = event["at"] >= since and (step.name == "z" or end is None or event["at"] <= end)
+            if inside and event["name"] in step.names and truth(step.where, event, had.get(place, final)):
                 return None
-    return max([events[places[-1]]["at"], *ends]), places
+    ends = [end_of(each) for each in silences(len(entries)) if each.time]
+    at = max([events[passed[-1]]["at"], *(end for end in ends if end is not None)])
+    return (at, 0 if ends else passed[-1]), places
 
 
 def test_the_definition_agrees() -> None:
@@ -194,6 +307,24 @@ def test_the_definition_agrees() -> None:
         assert got == expected, f"seed {seed}: {written(steps)}; {repeat}; {line}"
         n_fired += len(expected)
     assert n_fired > 2000, "too few cases fire to mean anything"
+
+
+def test_one_try_at_a_time_is_a_choice_of_all() -> None:
+    """What one try at a time gives is what those starts give by themselves, and no two overlap."""
+    n_fewer = 0
+    for seed in range(1000):
+        draw = random.Random(seed)
+        steps, line = written(random_steps(draw)), random_line(draw, draw.randint(1, 16))
+        every, one = (
+            matcher.step(pattern_of(steps, "8 seconds", match=match), Run(), events_of(line), 10**9, 0)[1]
+            for match in ("first_per_start", "one_open")
+        )
+        assert all(match in every for match in one), f"seed {seed}: {steps}; {line}"
+        n_fewer += len(every) > len(one)
+        first_at = [min(each.first.occurred_at for each in match.bound) for match in one]
+        ends = [match.occurred_at for match in one]
+        assert all(end <= start for end, start in zip(ends, first_at[1:], strict=False)), f"seed {seed}"
+    assert n_fewer > 100
 
 
 def read(each: Seen) -> Value:

@@ -178,6 +178,21 @@ SENTENCES = """
 > Arrived (order id is that of 'seen') for 1 hour after 'seen', answer within 10 minutes with 'Tell the new
 > time' or 'Offer a voucher', or not at all, every time; 10% of customers are held out to measure the
 > effect.
+
+  steps:
+    - no visit: Store Visited, for 7 days before searched
+    - searched: at least 3 times Help Searched where n_results = 0
+    - then: next Chat Started within 1 hour of searched
+    - failed: Order Cancelled
+      late: Delivery Delayed where n_minutes > searched.n
+  within: 1 day
+  match: one_open
+  expires: 10 minutes
+> For any customer: after no Store Visited in the 7 days before Help Searched, then Help Searched (number of
+> results is 0) at least 3 times, then as the very next Chat Started within 1 hour of Help Searched, then in
+> any order Order Cancelled and Delivery Delayed (number of minutes is more than number of Help Searched)
+> within 1 day of Help Searched, answer within 10 minutes with 'Tell the new time' or 'Offer a voucher', or
+> not at all, every time, one try at a time; 10% of customers are held out to measure the effect.
 """
 
 

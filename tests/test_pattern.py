@@ -7,7 +7,8 @@ import pytest
 from hetki.events.catalogue import Catalogue, EventSpec, FieldType
 from hetki.patterns.choices import parse_outcome
 from hetki.patterns.condition import parse
-from hetki.patterns.pattern import Absence, Pattern, parse_pattern
+from hetki.patterns.pattern import parse_pattern
+from hetki.patterns.sequence import Absence, Pattern
 
 FIELDS: dict[str, FieldType] = {
     "order_id": "text",
@@ -24,19 +25,27 @@ CATALOGUE = Catalogue(
 
 
 def parsed(
-    steps: str, within: str = "1 day", repeat: str = "every time", who: str = "", captures: str = ""
+    steps: str,
+    within: str = "1 day",
+    repeat: str = "every time",
+    who: str = "",
+    captures: str = "",
+    match: str = "first_per_start",
 ) -> tuple[Pattern | None, list[str]]:
-    """Steps separated by `|`; a fault reads `place: got ...`, a place `number+offset` or `key+offset`."""
-    named = [each.lstrip().partition(": ") for each in steps.split("|")] if steps else []
+    """Entries separated by `|`, the steps of one by `&`; a fault reads `place: got ...`, a place
+    `number+offset` or `key+offset`."""
+    entries = steps.split("|") if steps else []
+    named = [[each.lstrip().partition(": ") for each in entry.split("&")] for entry in entries]
     wanted = [tuple(each.split(".")) for each in captures.split()]
     pattern, faults = parse_pattern(
-        [{name: text} for name, _, text in named],
+        [{name: text for name, _, text in entry} for entry in named],
         who,
         within,
         repeat,
         CATALOGUE,
         [(step, field) for step, field in wanted],
         lambda *keys, offset=0: f"{keys[1] if len(keys) > 1 else keys[0]}+{offset}",
+        match,
     )
     return pattern, [str(fault) for fault in faults]
 
@@ -104,7 +113,7 @@ late:  -> 0+0: got nothing, must be an event of the catalogue. Hint: known are '
 Late: Chat Started -> 0+0: got 'Late', must be a step name of small letters, digits and _, such as late.
 customer: Chat Started -> 0+0: got 'customer', must be a step name of its own, and not customer.
 a: Chat Started | a: Chat Started -> 1+0: got 'a', must be a step name of its own, and not customer.
-no a: Chat Started, for 3 days -> 0+0: got the absence 'a' first, must be a step after an event step: a moment starts with an event.
+no a: Chat Started, for 3 days -> 0+0: got the absence 'a' first, must be an event, or a silence before it, such as: Store Visited, for 7 days before searched.
 a: Chat Started | b: Help Searched where order_id = c.order_id -> 1+31: got 'c', must be a step before this one, or customer. Hint: known are 'a', 'customer'.
 a: Chat Started | no b: Help Searched, for 3 dys -> 1+19: got '3 dys', must be a duration such as '10 minutes' or '1 day 2 hours'. Hint: did you mean 'day'.
 a: Chat Started | no b: Help Searched, for 0 days -> 1+19: got '0 days', must be longer than nothing.
@@ -116,6 +125,24 @@ a: Chat Started | no b: Help Searched -> 1+0: got an absence at the end without 
 a: Chat Started | no b: Help Searched or Order Tracked | c: Help Searched -> 1+0: got an absence of what the step c needs, must be another event, or have a where: this can never match.
 a: Chat Started | no b: Help Searched, for 1 day | c: Help Searched -> 1+0: got an absence as long as within, must be shorter than within, as the next event step could never bind.
 a: Chat Started | b: Help Searched | no c: Order Tracked where order_id = b.order_id, for 1 hour after a -> 2+31: got 'b', must be a or a step before it, as the absence is watched from a on.
+a: next Chat Started -> 0+0: got next in the first step, must be an event: nothing stands before it.
+a: 0 times Chat Started -> 0+0: got '0 times', must be from 2 to 100 times, the fewest first, such as 2 to 4 times.
+a: 4 to 2 times Chat Started -> 0+0: got '4 to 2 times', must be from 2 to 100 times, the fewest first, such as 2 to 4 times.
+a: Chat Started | b: next 101 times Chat Started -> 1+5: got '101 times', must be from 2 to 100 times, the fewest first, such as 2 to 4 times.
+a: at least 2 to 3 times Chat Started -> 0+0: got 'at least 2 to 3 times', must be at least 3 times, or 2 to 4 times.
+a: 3 times Chat Startd -> 0+8: got 'Chat Startd', must be an event of the catalogue. Hint: did you mean 'Chat Started'.
+a: 3 times Chat Started | b: Help Searched where order_id = a.first.ordr_id -> 1+39: got 'ordr_id', must be a field of Chat Started. Hint: did you mean 'order_id'.
+a: Chat Started | b: Help Searched where order_id = a.first.order_id -> 1+31: got 'a.first.order_id', must be a field of the step; .first and .last are of steps that bind several events.
+a: Chat Started | b: Help Searched where n_minutes = a.n -> 1+34: got 'n', must be a field of Chat Started. Hint: known are 'channel', 'device', 'locale', 'n_minutes', 'occurred_at', 'order_id', 'page_path', 'products', 'promised_at', 'source'.
+a: Chat Started within 1 hour -> 0+12: got within in the first step, must be a step after the first one: the time runs from a step before.
+a: Chat Started | b: Help Searched within 1 hor -> 1+21: got '1 hor', must be a duration such as '10 minutes' or '1 day 2 hours'. Hint: did you mean 'hour'.
+a: Chat Started | b: Help Searched within 1 hour of c -> 1+31: got 'c', must be an event step before this one. Hint: known are 'a'.
+a: Chat Started | b: Help Searched within 2 days -> 1+0: got a step with a longer within, must be no longer than within, which ends the whole.
+a: Chat Started & no b: Help Searched -> 0+0: got 2 entries in one step, must be event steps, which may come in any order; an absence stands by itself.
+a: Chat Started & b: Help Searched where order_id = a.order_id -> 0+31: got 'a', must be customer, as no step is known here. Hint: known are 'customer'.
+no a: Chat Started, for 1 day before c | b: Help Searched -> 0+31: got 'c', must be the first event step, b.
+b: Help Searched | no a: Chat Started, for 1 day before b -> 1+24: got before, must be after and a step before this one: only a silence before the first step looks back.
+no a: Chat Started, for 1 day before b -> steps+0: got no event step, must be at least one event.
 """  # noqa: E501
 
 
@@ -136,6 +163,7 @@ repeat: once per 0 days -> repeat+9: got '0 days', must be longer than nothing.
 repeat: once per order_id -> repeat+9: got 'order_id', must be a field of an event step, such as late.order_id. Hint: known are 'late', 'searched'.
 repeat: once per late.ordr_id -> repeat+14: got 'ordr_id', must be a field of Delivery Delayed that is no list and no object. Hint: did you mean 'order_id'.
 repeat: once per late.products -> repeat+14: got 'products', must be a field of Delivery Delayed that is no list and no object.
+match: all -> match+0: got 'all', must be first_per_start or one_open.
 who: plan = 'private' -> who+0: got 'plan', must be a step's field or a customer's trait. Hint: did you mean customer.plan.
 who: customer.plan = late.order_id -> who+16: got 'late', must be customer, as no step is known here. Hint: known are 'customer'.
 """  # noqa: E501
@@ -151,6 +179,21 @@ def test_faults_beside_the_steps(line: str) -> None:
 def test_too_many_steps_and_none() -> None:
     assert parsed("")[1] == ["steps+0: got 0 steps, must be 1 to 16 steps."]
     assert "17 steps" in parsed("|".join(f"s{n}: Chat Started" for n in range(17)))[1][0]
+
+
+def test_steps_that_each_have_a_limit_need_no_within() -> None:
+    assert compiled("a: Chat Started | b: Help Searched within 1 hour", within="").within_s is None
+    assert "got nothing" in parsed("a: 2 times Chat Started", within="")[1][0]
+    assert "got nothing" in parsed("a: Chat Started & b: Help Searched", within="")[1][0]
+
+
+def test_what_is_kept_of_several_events() -> None:
+    step = compiled(
+        "a: 2 to 4 times Chat Started | b: Help Searched where order_id = a.first.order_id and a.n > 2",
+        captures="a.n_minutes a.n",
+    ).events[0]
+    assert (step.least, step.most, step.captures, step.firsts) == (2, 4, ("n_minutes",), ("order_id",))
+    assert step.counts and not step.is_plain
 
 
 def test_one_event_step_needs_no_within() -> None:

@@ -177,7 +177,7 @@ def check_templates(
                 elif root not in scope.steps:
                     hint = nearest(root, [*scope.steps, CUSTOMER])
                     fault = Fault(where, shown(root), "an event step of the moment, or customer", hint)
-                elif not scope.kinds(scope.steps[root], field):
+                elif not scope.of_step(root, field):
                     known = {name for event in scope.steps[root] for name in catalogue.fields(event)}
                     must = f"a field of {' or '.join(scope.steps[root])}"
                     fault = Fault(where, shown(field), must, nearest(field, known))
@@ -197,11 +197,10 @@ def check_traits(files: Files, moments: Mapping[str, Moment], catalogue: Catalog
             continue
         if moment.pattern.who:
             faults.extend(_traits(moment.pattern.who, catalogue, declared, "identify", "who"))
-        for number, step in enumerate(moment.pattern.steps):
-            key = next(iter(spec.identify.steps[number]))
+        for step, entry in zip(moment.pattern.steps, moment.pattern.keys, strict=True):
             for choice in step.choices:
                 if choice.where:
-                    keys = ("identify", "steps", number, key)
+                    keys = ("identify", "steps", *entry)
                     faults.extend(_traits(choice.where, catalogue, declared, *keys))
         for key, outcome in (("solved", moment.solved), ("business", moment.business)):
             for choice in outcome.choices if outcome else ():

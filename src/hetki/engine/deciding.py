@@ -165,8 +165,8 @@ def ask(project: Project, program: Program, ledger: Ledger, situation: Situation
         standing=ledger.standing(moment.initiative, situation.leaves),
         cap=cap,
         quiet_until=quiet_until(now, project.quiet_hours, zone),
-        data_used=[bound.event_id.hex() for bound in occurrence.bound],
-        data_of=sorted({bound.leaf.hex() for bound in occurrence.bound}),
+        data_used=[each.event_id.hex() for bound in occurrence.bound for each in bound.all],
+        data_of=sorted({each.leaf.hex() for bound in occurrence.bound for each in bound.all}),
         program=program.version,
     )
 
@@ -195,7 +195,7 @@ def _candidate(
         cost=action.cost,
         transactional=action.transactional,
         in_force=is_in_force,
-        closed_sources=sorted({each.source for each in bound if not each.purposes & bit}),
+        closed_sources=sorted({one.source for each in bound for one in each.all if not one.purposes & bit}),
         condition=action.eligible,
         values=_values(condition, situation) if condition else {},
         eligible=condition is None or holds(condition, bound, traits),

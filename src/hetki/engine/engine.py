@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hetki.engine.accept import Acceptor, Keys, load_keys
 from hetki.engine.project import Project, load
 from hetki.errors import Conflict, Fault
-from hetki.moments.fold import Program
+from hetki.moments.fold import FORM, Program
 from hetki.moments.moment import Moment
 from hetki.store.journal import Journal
 from hetki.store.ledger import Ledger
@@ -106,7 +106,7 @@ def compile_program(project: Project) -> Program:
         },
         traits=project.traits,
         lateness_s=project.settings.lateness_s,
-        version=project.content_hash,
+        version=f"{project.content_hash}.{FORM}",
         bits={moment.name: bit[moment.purpose] for moment in moments},
         listening={name: tuple(each) for name, each in listening.items()},
     )

@@ -9,7 +9,7 @@ event, a merge, an unmerge) is folded again from the beginning by the caller.
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Final, Sequence
 
 import msgspec
 
@@ -22,6 +22,10 @@ from hetki.patterns.matcher import next_due, observe, settle, withdraw
 from hetki.patterns.run import Match, Run, Seen, copied, packed
 from hetki.settings import SECOND
 
+#: The form of folded states. It is part of the program's version: under another one everybody is folded
+#: again.
+FORM: Final = 2
+
 #: Traits that answers need of every customer: where and how to reach them.
 REACH = frozenset({"email", "locale", "timezone"})
 
@@ -31,7 +35,7 @@ class Program(msgspec.Struct, frozen=True):
 
     `bits` is the bit of each moment's purpose; `listening` the moments that an event's name concerns.
     `traits` are the customer's traits that any declaration refers to; no other is kept in the state.
-    `version` is the hash of the declarations.
+    `version` is the hash of the declarations, and the form of states.
     """
 
     moments: tuple[Moment, ...]
@@ -269,7 +273,7 @@ def _learn(program: Program, folded: Folded, event: Event) -> None:
 
 def _occurrence(moment: Moment, match: Match) -> Occurrence:
     return Occurrence(
-        occurrence_id(moment.name, match.bound[0].event_id),
+        occurrence_id(moment.name, match.start_id),
         moment.name,
         match.occurred_at,
         match.occurred_at + moment.expires_s * SECOND,

@@ -20,8 +20,9 @@ from hetki.errors import Fault, Invalid, nearest, shown
 from hetki.events.catalogue import Catalogue
 from hetki.events.event import EventId
 from hetki.patterns.choices import Choice, EventWithin, parse_outcome
-from hetki.patterns.pattern import Pattern, parse_pattern
+from hetki.patterns.pattern import FIRST_PER_START, parse_pattern
 from hetki.patterns.run import Bound
+from hetki.patterns.sequence import Pattern
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,59}")
 _EXPECT: Final = re.compile(
@@ -33,8 +34,8 @@ _SHARE: Final = re.compile(r"\s*(?P<percent>\d+(?:\.\d+)?)\s*%\s*")
 class Identify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When it is this moment: the customer's need, and the steps that show it.
 
-    `who` is judged at the first step. `within` runs from the first event step to the last. An answer
-    later than `expires` after the occurrence is never sent.
+    `who` is judged at the first step. `match` says whether a start counts while a try is open. `within` runs
+    from the first event to the last. An answer later than `expires` after the occurrence is never sent.
     """
 
     need: str
@@ -43,6 +44,7 @@ class Identify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     who: str = ""
     within: str = ""
     repeat: str = "every time"
+    match: str = FIRST_PER_START
 
 
 class Design(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -155,6 +157,7 @@ def compile_moment(
         catalogue,
         captures_wanted,
         lambda *keys, offset=0: declared.where("identify", *keys, offset=offset),
+        part.match,
     )
     faults.extend(found)
     expires_s = _duration(part.expires, declared.where("identify", "expires"), faults)

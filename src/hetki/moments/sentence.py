@@ -9,7 +9,8 @@ from hetki.declarations.durations import spoken
 from hetki.moments.moment import Moment
 from hetki.patterns.choices import Choice
 from hetki.patterns.condition import Condition
-from hetki.patterns.pattern import Absence, EventStep, Pattern
+from hetki.patterns.sequence import Absence, EventStep, Pattern
+from hetki.patterns.steps import TIMES_MAX
 from hetki.patterns.words import field_words, listed, words
 
 
@@ -45,22 +46,50 @@ def _steps(pattern: Pattern, called: Mapping[str, str]) -> str:
     between: list[Absence] = []
     for number, step in enumerate(pattern.steps):
         if isinstance(step, EventStep):
-            text = _choices(step.choices, called)
-            if called[step.name] == f"'{step.name}'":
-                text = f"{called[step.name]} ({_choices(step.choices, called, ' where {}')})"
-            if pattern.within_s is not None and 0 < step.index == len(pattern.events) - 1:
-                text += f" within {spoken(pattern.within_s)} of {called[pattern.events[0].name]}"
+            text = _event(step, pattern, called)
             if between:
                 absent = listed([_choices(each.choices, called) for each in between], "or")
                 text += f", without {absent} in between"
-            said.append(text)
             between = []
+            if step.index > step.peers[0]:
+                text = f"{said.pop()} and {text}"
+            elif len(step.peers) > 1:
+                text = f"in any order {text}"
+            said.append(text)
+        elif step.before_s is not None:
+            first = called[pattern.events[0].name]
+            said.append(f"{_absent(step, called)} in the {spoken(step.before_s)} before {first}")
         elif step.is_timed:
             follows_anchor = pattern.steps[number - 1] is pattern.events[step.anchor]
             said.append(f"{_absent(step, called)} {_time(step, pattern, called, follows_anchor)}")
         else:
             between.append(step)
     return ", then ".join(said)
+
+
+def _event(step: EventStep, pattern: Pattern, called: Mapping[str, str]) -> str:
+    """An event step with how often and within which time."""
+    text = _choices(step.choices, called)
+    if called[step.name] == f"'{step.name}'":
+        text = f"{called[step.name]} ({_choices(step.choices, called, ' where {}')})"
+    if step.most > 1:
+        text += f" {_times(step)}"
+    if step.is_next:
+        text = f"as the very next {text}"
+    if step.limit is not None:
+        text += f" within {spoken(step.limit.within_s)} of {called[pattern.events[step.limit.index].name]}"
+    if pattern.within_s is not None and step.index == len(pattern.events) - 1:
+        if step.index > 0:
+            text += f" within {spoken(pattern.within_s)} of {called[pattern.events[0].name]}"
+        elif step.most > 1:
+            text += f" within {spoken(pattern.within_s)}"
+    return text
+
+
+def _times(step: EventStep) -> str:
+    if step.most == step.least:
+        return f"{step.least} times"
+    return f"at least {step.least} times" if step.most == TIMES_MAX else f"{step.least} to {step.most} times"
 
 
 def _choices(choices: tuple[Choice, ...], called: Mapping[str, str], form: str = " ({})") -> str:
@@ -101,6 +130,10 @@ def _time(step: Absence, pattern: Pattern, called: Mapping[str, str], follows_an
 
 
 def _repeat(pattern: Pattern, called: Mapping[str, str]) -> str:
+    return _once(pattern, called) + (", one try at a time" if pattern.one_open else "")
+
+
+def _once(pattern: Pattern, called: Mapping[str, str]) -> str:
     match pattern.repeat.once:
         case "always":
             return "every time"

@@ -72,7 +72,12 @@ def step_fields(text: str) -> list[tuple[str, str]]:
     parsed = _parsed(text)
     if isinstance(parsed, _Refused):
         return []
-    columns = {(column.table, column.name) for column in parsed.find_all(exp.Column)}
+    columns = {
+        (column.db, f"{column.table}.{column.name}".removeprefix("last."))
+        if column.db
+        else (column.table, column.name)
+        for column in parsed.find_all(exp.Column)
+    }
     return sorted((step, field) for step, field in columns if step and step != CUSTOMER)
 
 

@@ -17,8 +17,8 @@ import msgspec
 
 from hetki.events.fields import instant_of
 from hetki.patterns.evaluate import Test, number
-from hetki.patterns.pattern import EventStep, Pattern
-from hetki.patterns.run import Bound, Match, Partial, Run, Seen, copied
+from hetki.patterns.run import UNBOUND, Bound, Match, Partial, Run, Seen, copied
+from hetki.patterns.sequence import EventStep, Limit, Pattern
 from hetki.settings import SECOND
 
 #: How many partials of one pattern may be open for one customer; the oldest gives way, and is counted.
@@ -40,17 +40,25 @@ def observe(pattern: Pattern, run: Run, seen: Seen, traits: Mapping[str, object]
         kept = []
         for partial in run.partials:
             if _advanced(pattern, partial, seen, traits):
-                if partial.due_at is None and len(partial.bound) == len(pattern.events):
+                if partial.due_at is None and partial.n_passed == len(pattern.events):
                     matches.append(_match(pattern, partial, seen.occurred_at))
                 else:
                     kept.append(partial)
         run.partials = kept
-    if seen.name in pattern.events[0].tests and _starts(pattern, seen, traits):
-        opened = _bind(pattern, Partial([], [None] * len(pattern.timed)), seen)
-        if opened is not None and opened.due_at is None and len(pattern.events) == 1:
-            matches.append(_match(pattern, opened, seen.occurred_at))
-        elif opened is not None:
-            _open(run, opened, seen.occurred_at)
+    opening = pattern.opening.get(seen.name, ())
+    if opening and pattern.one_open and (matches or _still_open(run, seen.occurred_at)):
+        opening = ()
+    for index in opening:
+        if _starts(pattern, index, run, seen, traits):
+            opened = Partial([], [None] * len(pattern.timed), start=index)
+            if _bind(pattern, opened, index, seen):
+                if opened.due_at is None and opened.n_passed == len(pattern.events):
+                    matches.append(_match(pattern, opened, seen.occurred_at))
+                else:
+                    _open(run, opened, seen.occurred_at)
+            break
+    if pattern.before:
+        _remember(pattern, run, seen, traits)
     return _emitted(pattern, run, matches)
 
 
@@ -74,9 +82,11 @@ def settle(pattern: Pattern, run: Run, until: int) -> list[Match]:
 def withdraw(run: Run, since: int) -> None:
     """Drop what is still open at `since`, when consent for the moment's purpose ends.
 
-    An occurrence that lies before `since` and only waits for late events stays.
+    An occurrence that lies before `since` and only waits for late events stays. What broke a silence
+    before the start is forgotten too.
     """
     run.partials = [each for each in run.partials if each.due_at is not None and each.due_at < since]
+    run.before = []
 
 
 def next_due(run: Run) -> int | None:
@@ -123,27 +133,85 @@ def _advanced(pattern: Pattern, partial: Partial, seen: Seen, traits: Mapping[st
     if partial.due_at is not None:
         if at > partial.due_at:
             return True  # it has happened, and waits only for late events
-    elif at > partial.bound[0].occurred_at + pattern.within_us:
-        return False
+    else:
+        opened = partial.bound[partial.start]
+        if at > (opened.before[0] if opened.before else opened).occurred_at + pattern.within_us:
+            return False
     if seen.name in pattern.forbids and _broken(pattern, partial, seen, traits):
         return False
     if partial.due_at is not None:
         return True
-    awaited = pattern.events[len(partial.bound)]
-    tests = awaited.tests.get(seen.name)
-    if tests is None or not all(at > _end(partial, n) for n in awaited.waits):
-        return True
-    if not _fits(tests, seen, partial.bound, traits):
-        return True
-    return _bind(pattern, partial, seen) is not None
+    awaited = pattern.events[partial.n_passed]
+    if awaited.is_plain:
+        tests = awaited.tests.get(seen.name)
+        if tests is None or not all(at > _end(partial, n) for n in awaited.waits):
+            return True
+        return not _fits(tests, seen, partial.bound, traits) or _bind(pattern, partial, awaited.index, seen)
+    return _moved(pattern, partial, awaited.peers, seen, traits)
+
+
+def _moved(
+    pattern: Pattern, partial: Partial, peers: tuple[int, ...], seen: Seen, traits: Mapping[str, object]
+) -> bool:
+    """Move one partial whose next steps have peers, several events or a limit, or follow such a step."""
+    at = seen.occurred_at
+    is_strict = any(pattern.events[index].is_next for index in peers)
+    is_strict = is_strict and all(at > _end(partial, n) for n in pattern.events[peers[0]].waits)
+    for index in peers:
+        step = pattern.events[index]
+        if _count(partial, index) >= step.least:
+            continue
+        if step.limit is not None and _is_past(partial, step.limit, at):
+            if not _collects(pattern, partial, step.limit.index):
+                return False
+            continue
+        if not all(at > _end(partial, n) for n in step.waits):
+            continue
+        tests = step.tests.get(seen.name)
+        if tests is not None and _fits(tests, seen, partial.bound, traits):
+            return _bind(pattern, partial, index, seen)
+    return _collected(pattern, partial, seen, traits) or not is_strict
+
+
+def _collected(pattern: Pattern, partial: Partial, seen: Seen, traits: Mapping[str, object]) -> bool:
+    """Bind one more event to a step that is fulfilled, and may have more until the next one binds."""
+    for index in pattern.events[partial.n_passed - 1].peers if partial.n_passed else ():
+        step = pattern.events[index]
+        tests = step.tests.get(seen.name)
+        if tests is None or not _collects(pattern, partial, index):
+            continue
+        if step.limit is not None and _is_past(partial, step.limit, seen.occurred_at):
+            continue
+        if _fits(tests, seen, partial.bound, traits):
+            partial.bound[index] = _bound(step, seen, partial.bound[index])
+            return True
+    return False
+
+
+def _collects(pattern: Pattern, partial: Partial, index: int) -> bool:
+    """Whether a step is fulfilled and may have more events: nothing is bound after it and its peers."""
+    is_last = index < partial.n_passed == len(partial.bound)
+    if not is_last or index not in pattern.events[partial.n_passed - 1].peers:
+        return False
+    return _count(partial, index) < pattern.events[index].most
+
+
+def _count(partial: Partial, index: int) -> int:
+    """How many events an event step has bound."""
+    if index >= len(partial.bound) or not partial.bound[index].step:
+        return 0
+    return len(partial.bound[index].before) + 1
+
+
+def _is_past(partial: Partial, limit: Limit, at: int) -> bool:
+    return at > partial.bound[limit.index].occurred_at + limit.within_s * SECOND
 
 
 def _broken(pattern: Pattern, partial: Partial, seen: Seen, traits: Mapping[str, object]) -> bool:
     """Whether an event breaks an absence that is watched at its instant."""
-    n_bound = len(partial.bound)
     for absence, timed, test in pattern.forbids[seen.name]:
         if timed < 0:
-            if n_bound != absence.follows:
+            if partial.n_passed != absence.follows:
                 continue
         else:
             deadline = partial.deadlines[timed]
@@ -160,26 +228,56 @@ def _fits(
     return any(test is None or test(seen.fields, bound, traits) is True for test in tests)
 
 
-def _starts(pattern: Pattern, seen: Seen, traits: Mapping[str, object]) -> bool:
-    """Whether an event opens a partial: it fits the first step, and the customer is one of `who`."""
+def _starts(pattern: Pattern, index: int, run: Run, seen: Seen, traits: Mapping[str, object]) -> bool:
+    """Whether an event opens a partial at a first step: it fits, the customer is one of `who`, and no
+    silence before the start is broken."""
     who = pattern.who
-    return _fits(pattern.events[0].tests[seen.name], seen, (), traits) and (
-        who is None or who.test(seen.fields, (), traits) is True
-    )
+    if not _fits(pattern.events[index].tests[seen.name], seen, (), traits):
+        return False
+    if who is not None and who.test(seen.fields, (), traits) is not True:
+        return False
+    for absence, broken_at in zip(pattern.before, run.before, strict=False):
+        if broken_at is not None and broken_at >= seen.occurred_at - (absence.before_s or 0) * SECOND:
+            return False
+    return True
 
 
-def _bind(pattern: Pattern, partial: Partial, seen: Seen) -> Partial | None:
-    """Bind an event to the next step; `None` if a deadline that it should name is missing."""
-    step = pattern.events[len(partial.bound)]
-    for n in step.anchors:
+def _remember(pattern: Pattern, run: Run, seen: Seen, traits: Mapping[str, object]) -> None:
+    """Note when a silence before the start is broken: by an event before the start in order, not by it."""
+    for n, absence in enumerate(pattern.before):
+        for choice in absence.choices:
+            if choice.event == seen.name and (
+                choice.where is None or choice.where.test(seen.fields, (), traits) is True
+            ):
+                run.before = run.before or [None] * len(pattern.before)
+                run.before[n] = seen.occurred_at
+
+
+def _bind(pattern: Pattern, partial: Partial, index: int, seen: Seen) -> bool:
+    """Bind an event to a step that awaits it; `False` if a deadline that it should name is missing."""
+    step = pattern.events[index]
+    starting = step.anchors
+    if step.least == len(step.peers) == 1:
+        partial.bound.append(_bound(step, seen, UNBOUND))
+        is_passed = True
+    else:
+        while len(partial.bound) <= step.peers[-1]:
+            partial.bound.append(UNBOUND)
+        partial.bound[index] = _bound(step, seen, partial.bound[index])
+        if _count(partial, index) < step.least:
+            return True
+        is_passed = all(_count(partial, each) >= pattern.events[each].least for each in step.peers)
+    if is_passed:
+        partial.n_passed = len(partial.bound)
+        starting += step.after_all
+    for n in starting:
         deadline = _deadline(pattern, n, seen)
         if deadline is None:
-            return None
+            return False
         partial.deadlines[n] = deadline
-    partial.bound.append(_bound(step, seen))
-    if pattern.ending and len(partial.bound) == len(pattern.events):
+    if pattern.ending and partial.n_passed == len(pattern.events):
         partial.due_at = max(seen.occurred_at, *(_end(partial, n) for n in pattern.ending))
-    return partial
+    return True
 
 
 def _deadline(pattern: Pattern, n: int, seen: Seen) -> int | None:
@@ -190,13 +288,25 @@ def _deadline(pattern: Pattern, n: int, seen: Seen) -> int | None:
     return seen.occurred_at if absence.by == "occurred_at" else instant_of(seen.fields.get(absence.by))
 
 
-def _bound(step: EventStep, seen: Seen) -> Bound:
+def _bound(step: EventStep, seen: Seen, last: Bound) -> Bound:
+    """The event as a step keeps it, behind what the step has bound before."""
     values = {}
     for name in step.captures:
         value = seen.fields.get(name)
         if value is not None:
             values[name] = storable(value)
-    return Bound(step.name, seen.event_id, seen.leaf, seen.occurred_at, seen.source, seen.purposes, values)
+    bound = Bound(step.name, seen.event_id, seen.leaf, seen.occurred_at, seen.source, seen.purposes, values)
+    if step.most == 1:
+        return bound
+    for name in step.firsts:
+        key = f"first.{name}"
+        value = last.values.get(key) if last.step else seen.fields.get(name)
+        if value is not None:
+            values[key] = storable(value)
+    before = (*last.before, msgspec.structs.replace(last, before=())) if last.step else ()
+    if step.counts:
+        values["n"] = len(before) + 1
+    return msgspec.structs.replace(bound, before=before)
 
 
 def storable(value: object) -> object:
@@ -208,11 +318,16 @@ def storable(value: object) -> object:
     return number(value) if type(value) is int else value
 
 
+def _still_open(run: Run, at: int) -> list[int]:
+    """The partials that are open at `at`. Those not yet complete were swept for this instant already; a
+    complete one is open until it is due."""
+    return [n for n, each in enumerate(run.partials) if each.due_at is None or each.due_at >= at]
+
+
 def _open(run: Run, opened: Partial, at: int) -> None:
     """Add a partial; at the bound the oldest that is still open at `at` gives way."""
     if len(run.partials) >= OPEN_MAX:
-        # Those not yet complete were swept for this instant already; a complete one is open until it is due.
-        still_open = [n for n, each in enumerate(run.partials) if each.due_at is None or each.due_at >= at]
+        still_open = _still_open(run, at)
         if len(still_open) >= OPEN_MAX:
             del run.partials[still_open[0]]
             run.n_dropped += 1
@@ -223,7 +338,7 @@ def _match(pattern: Pattern, partial: Partial, at: int) -> Match:
     repeat = pattern.repeat
     key = partial.bound[repeat.index].values.get(repeat.field) if repeat.once == "field" else None
     deadline = max(_end(partial, n) for n in pattern.ending) if pattern.ending else None
-    return Match(at, partial.bound, deadline, key)
+    return Match(at, partial.bound, partial.bound[partial.start].first.event_id, deadline, key)
 
 
 def _emitted(pattern: Pattern, run: Run, matches: list[Match]) -> list[Match]:

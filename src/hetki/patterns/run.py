@@ -5,6 +5,8 @@ All of them encode to MessagePack as arrays, and equal states give equal bytes.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from hetki.events.event import Event, EventId, LeafId, OrderKey
@@ -25,7 +27,11 @@ class Seen(msgspec.Struct, frozen=True, gc=False):
 
 
 class Bound(msgspec.Struct, frozen=True, array_like=True):
-    """An event bound to a step. `values` are the captured fields that were there, as they were sent."""
+    """An event bound to a step. `values` are the captured fields that were there, as they were sent.
+
+    Of a step that several events fulfil it is the last, and `before` are the others in their order; `values`
+    then also holds `first.FIELD` and `n`, as far as they are asked for.
+    """
 
     step: str
     event_id: EventId
@@ -34,19 +40,37 @@ class Bound(msgspec.Struct, frozen=True, array_like=True):
     source: str
     purposes: int
     values: dict[str, object]
+    before: tuple[Bound, ...] = ()
+
+    @property
+    def first(self) -> Bound:
+        """The first of the events that fulfil the step."""
+        return self.before[0] if self.before else self
+
+    @property
+    def all(self) -> tuple[Bound, ...]:
+        """All of them."""
+        return (*self.before, self)
+
+
+#: What stands for a step whose peers came first.
+UNBOUND: Final = Bound("", EventId(b""), LeafId(b""), 0, "", 0, {})
 
 
 class Partial(msgspec.Struct, array_like=True):
     """A start that may still become an occurrence.
 
-    `bound` holds one event per event step that is passed. `deadlines` follows the pattern's timed
-    absences; `None` until their anchor is bound. `due_at` is set once every event step is bound: the
-    instant of the occurrence, unless an absence is broken before.
+    `bound` has one entry for each event step that an event was bound to, and for its peers. `deadlines`
+    follows the pattern's timed absences; `None` until their anchor is fulfilled. `due_at` is set once every
+    event step is: the instant of the occurrence, unless an absence is broken before. `n_passed` counts the
+    event steps that are fulfilled with all their peers, and `start` is the step that bound the first event.
     """
 
     bound: list[Bound]
     deadlines: list[int | None]
     due_at: int | None = None
+    n_passed: int = 0
+    start: int = 0
 
 
 class Run(msgspec.Struct, array_like=True):
@@ -54,20 +78,26 @@ class Run(msgspec.Struct, array_like=True):
 
     `partials` stand in the order of their starts. `emitted` remembers what `repeat` compares: digests of
     keys in order of emission. `emitted_at` is the last emission under a period. `n_dropped` counts
-    partials that the bound on open ones pushed out.
+    partials that the bound on open ones pushed out. `before` follows the pattern's silences before the
+    start: when each was last broken; it is empty while none was.
     """
 
     partials: list[Partial] = []
     emitted: list[bytes] = []
     emitted_at: int | None = None
     n_dropped: int = 0
+    before: list[int | None] = []
 
 
 class Match(msgspec.Struct, frozen=True, array_like=True):
-    """A completed pattern: when, with which events, and the last deadline if it ended with an absence."""
+    """A completed pattern: when, with which events, and the last deadline if it ended with an absence.
+
+    `start_id` is the event that opened it.
+    """
 
     occurred_at: int
     bound: list[Bound]
+    start_id: EventId
     deadline: int | None = None
     repeat_key: object = None
 
@@ -81,10 +111,14 @@ def seen(event: Event, event_id: EventId, leaf: LeafId, purposes: int = -1) -> S
 
 def packed(run: Run) -> Run | None:
     """The run as it should be stored: `None` when it holds nothing."""
-    return run if run.partials or run.emitted or run.emitted_at is not None or run.n_dropped else None
+    holds = run.partials or run.emitted or run.emitted_at is not None or run.n_dropped or run.before
+    return run if holds else None
 
 
 def copied(run: Run) -> Run:
     """A run that can be moved on without touching this one (bound events are shared: they never change)."""
-    partials = [Partial(list(each.bound), list(each.deadlines), each.due_at) for each in run.partials]
-    return Run(partials, list(run.emitted), run.emitted_at, run.n_dropped)
+    partials = [
+        Partial(list(each.bound), list(each.deadlines), each.due_at, each.n_passed, each.start)
+        for each in run.partials
+    ]
+    return Run(partials, list(run.emitted), run.emitted_at, run.n_dropped, list(run.before))

@@ -25,6 +25,8 @@ class Scope:
     steps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: Steps that exist but cannot be referred to here, with the reason.
     closed: Mapping[str, str] = field(default_factory=dict)
+    #: Steps that bind several events: `step.n` is how many, `step.first.field` is of the first.
+    counted: frozenset[str] = frozenset()
 
     def kinds(self, events: tuple[str, ...], name: str) -> dict[str, Kind]:
         """The type of a field in each of the events that have it."""
@@ -34,6 +36,14 @@ class Scope:
             if kind is not None:
                 found[event] = _KIND.get(kind) or _plain(kind)
         return found
+
+    def of_step(self, step: str, name: str) -> dict[str, Kind]:
+        """The type of what is read of a step: a field of its event, or of the first or last of several."""
+        if step in self.counted:
+            if name == "n":
+                return dict.fromkeys(self.steps[step], "number")
+            name = name.removeprefix("first.").removeprefix("last.")
+        return self.kinds(self.steps[step], name)
 
     def index(self, step: str) -> int:
         """Which event step it is, counted from 0."""

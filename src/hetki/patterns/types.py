@@ -65,6 +65,12 @@ class _Reader:
     def column(self, given: exp.Expr) -> t.Node:
         assert isinstance(given, exp.Column)
         step, name = given.table, given.name
+        if given.db:
+            step, name = given.db, f"{given.table}.{given.name}"
+            if step in self.scope.steps and not self.is_of_several(step, given.table):
+                must = "a field of the step; .first and .last are of steps that bind several events"
+                return self.fault(given, shown(f"{step}.{name}"), must)
+            name = name.removeprefix("last.")
         if not step:
             return self.field(given, name)
         if step == CUSTOMER:
@@ -80,14 +86,17 @@ class _Reader:
             )
             return self.fault(given, shown(step), must, nearest(step, known))
         events = self.scope.steps[step]
-        kinds = self.scope.kinds(events, name)
+        kinds = self.scope.of_step(step, name)
         if not events:
             return _UNKNOWN  # the step names an unknown event, and that is the fault to repair
         if not kinds:
-            return self.no_field(given.this, name, f"a field of {' or '.join(events)}", events)
+            return self.no_field(given.this, given.name, f"a field of {' or '.join(events)}", events)
         if len(set(kinds.values())) > 1:
             return self.fault(given, shown(f"{step}.{name}"), "of one type in all events of that step")
         return t.StepField(step, self.scope.index(step), name, next(iter(kinds.values())))
+
+    def is_of_several(self, step: str, which: str) -> bool:
+        return step in self.scope.counted and which in ("first", "last")
 
     def field(self, given: exp.Expr, name: str) -> t.Node:
         if not self.scope.events:
@@ -261,7 +270,7 @@ _READERS: Final[dict[type[exp.Expr], Callable[[_Reader, exp.Expr], t.Node]]] = {
 }
 _USUAL: Final = {"this", "expression", "expressions"}
 _ARGUMENTS: Final[dict[type[exp.Expr], set[str]]] = {
-    exp.Column: {"this", "table"},
+    exp.Column: {"this", "table", "db"},
     exp.Literal: {"this", "is_string"},
     exp.Interval: {"this", "unit", "fraction_in_string"},
     exp.Like: {"this", "expression", "negate"},

@@ -46,7 +46,10 @@ def words(node: t.Node, steps: Mapping[str, str]) -> str:
         case t.Field(name=name):
             return field_words(name)
         case t.StepField(step=step, name=name):
-            return f"{field_words(name)} of {steps.get(step, step)}"
+            called = steps.get(step, step)
+            if name.startswith("first."):
+                return f"{field_words(name.removeprefix('first.'))} of the first {called}"
+            return f"{'number' if name == 'n' else field_words(name)} of {called}"
         case t.Trait(name=name):
             return f"the customer's {field_words(name)}"
         case t.Compare():
