@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -88,9 +89,10 @@ def demo(
             lambda label, share: bar.update(tasks[label], completed=share),
         )
     tell(story, engine.project)
+    called = sys.argv[0] if sys.argv[0].startswith(".") else "hetki"  # make calls it where it lies
     print(
         f"\nIn {folder}/moments/where_is_my_order.yaml change 'for 10 minutes' to 'for 5 minutes',"
-        f"\nand see what would have been caught: hetki backtest -C {folder} where_is_my_order"
+        f"\nand see what would have been caught: {called} backtest -C {folder} where_is_my_order"
     )
     if serving:
         run_server(str(folder), "127.0.0.1", port, _say)
