@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hetki.cli.opening import HERE, Folder, opened, progress_bar
+from hetki.cli.opening import HERE, Folder, opened, over_journal, progress_bar
 from hetki.engine.advance import advance
 from hetki.engine.backtest import Span
 from hetki.engine.backtest import backtest as run_backtest
@@ -103,10 +103,6 @@ def refresh_only(project: Folder = HERE) -> None:
 
 def refresh_lake(engine: Engine) -> None:
     """Bring the lake up to the fold, with a progress bar."""
-    last, _ = engine.journal.head()
-    with progress_bar() as bar:
-        task = bar.add_task("lake", total=last)
-        mark = refresh(
-            engine.disk, engine.journal, engine.state, lambda position: bar.update(task, completed=position)
-        )
+    with over_journal(engine, "lake") as progress:
+        mark = refresh(engine.disk, engine.journal, engine.state, progress)
     print(f"lake: {mark.n_events:,} events up to journal position {mark.position}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +29,15 @@ def look(folder: Path) -> None:
     if not (folder / "hetki.toml").is_file():
         hint = "hetki init makes one; -C names its folder"
         raise NotFound(Fault(str(folder), "no hetki.toml", "the folder of a CX project", hint))
+
+
+@contextmanager
+def over_journal(engine: Engine, label: str) -> Iterator[Callable[[int], None]]:
+    """A bar over the journal: what it gives is told how far the work has come (a position)."""
+    last, _ = engine.journal.head()
+    with progress_bar() as bar:
+        task = bar.add_task(label, total=last)
+        yield lambda position: bar.update(task, completed=position)
 
 
 def progress_bar() -> Progress:

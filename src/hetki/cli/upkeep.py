@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hetki.cli.opening import HERE, Folder, opened, progress_bar
+from hetki.cli.opening import HERE, Folder, opened, over_journal
 from hetki.engine.advance import advance as advance_engine
 from hetki.engine.rebuilding import rebuild as rebuild_engine
 from hetki.engine.repair import list_rejected, replay_rejected, show_rejected
@@ -65,10 +65,8 @@ def advance(project: Folder = HERE) -> None:
 def verify(project: Folder = HERE) -> None:
     """Walk the journal's hash chain: any changed byte is found."""
     engine = opened(project)
-    last, _ = engine.journal.head()
-    with progress_bar() as bar:
-        task = bar.add_task("verify", total=last)
-        n_rows = engine.journal.verify(lambda position: bar.update(task, completed=position))
+    with over_journal(engine, "verify") as progress:
+        n_rows = engine.journal.verify(progress)
     print(f"{n_rows} rows, unbroken")
 
 
@@ -76,10 +74,8 @@ def verify(project: Folder = HERE) -> None:
 def rebuild(project: Folder = HERE) -> None:
     """Delete every projection and get the same back from the journal; the ledger stays."""
     engine = opened(project)
-    last, _ = engine.journal.head()
-    with progress_bar() as bar:
-        task = bar.add_task("rebuild", total=last)
-        rebuilt = rebuild_engine(engine, lambda position: bar.update(task, completed=position))
+    with over_journal(engine, "rebuild") as progress:
+        rebuilt = rebuild_engine(engine, progress)
     same = "the same as before" if rebuilt.before == rebuilt.after else "NOT the same as before"
     print(f"{rebuilt.n_entries} entries folded again: {same} ({rebuilt.after})")
     if rebuilt.before != rebuilt.after:

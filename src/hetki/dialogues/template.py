@@ -112,11 +112,6 @@ def parse(name: str, sources: Mapping[str, str]) -> tuple[Template | None, list[
     return (None, faults) if faults else (Template(name, texts, uses), [])
 
 
-def variables(template: Template) -> set[Use]:
-    """Every (root, field) that any language of the template reads, such as ("late", "order_id")."""
-    return set(template.uses)
-
-
 def render(
     template: Template,
     locale: str,

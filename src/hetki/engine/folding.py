@@ -123,7 +123,7 @@ def refold(
     if not again:
         return Folding([], [], {}, 0)
     old = {
-        key: Caught(customer, _occurrence.decode(body))
+        key: Caught(customer, decode_occurrence(body))
         for key, (customer, body) in state.occurrences_of(again).items()
     }
     members = state.members(again)
