@@ -82,6 +82,7 @@ def written(steps: list[Step]) -> str:
     text = ""
     for step in steps:
         often = f"{step.least} times " if step.most == step.least else f"{step.least} to {step.most} times "
+        often += "in a row " if step.strict else ""
         line = f"{'no ' if step.absent else ''}{step.name}: {'next ' if step.strict else ''}"
         line += (often if step.most > 1 else "") + " or ".join(step.names)
         line += f" where {step.where}" if step.where else ""
@@ -258,7 +259,7 @@ def from_start(
             and in_time(step, event["at"])
         ]
         is_over = all(event["at"] > end for end in ends if end is not None)
-        strict = is_over and any(step.strict for step in entries[len(passed)])
+        strict = is_over and any(step.strict for step in entries[len(passed)] if step.name not in fulfilled)
         if not fits and not more and (place == number or strict):
             return None
         for step in (fits or more)[:1]:
