@@ -231,7 +231,10 @@ def _match(pattern: Pattern, partial: Partial, at: int) -> Match:
 
 def _way(partial: Partial) -> bytes:
     """Eight bytes that tell apart the occurrences of one start."""
-    ids = b"".join(b"\0" + each.event_id for bound in partial.bound for each in bound.all)
+    ids = b"".join(
+        len(bound.all).to_bytes(1, "big") + b"".join(each.event_id for each in bound.all)
+        for bound in partial.bound
+    )
     return blake2b(partial.n_rounds.to_bytes(2, "big") + ids, digest_size=8).digest()
 
 

@@ -125,6 +125,8 @@ def _moved(move: Move, partial: Partial, seen: Seen) -> Ended | None:
             if takes(move, step, partial.bound, seen):
                 _put(move, partial, step, seen)
                 partial.open_from = place
+                if pattern.stages[place].is_optional and n + 1 == step.least:
+                    _watch(pattern, partial, at)  # it did come, so what follows begins with it
                 return None
             if (step.between if n else step.link) == "next":
                 closed_to = max(closed_to, place + 1)
@@ -263,8 +265,8 @@ def _enter(move: Move, partial: Partial, at: int, by_time: bool) -> None:
         _watch(pattern, partial, at)
     elif pattern.ending:
         partial.due_at = max(at, *(end(partial, n) for n in pattern.ending))
-    elif by_time:
-        partial.due_at = at
+    elif by_time or pattern.ends_by_time:
+        partial.due_at = at  # as where time may end it: all its occurrences come in one order
 
 
 def _begin_again(move: Move, partial: Partial, back: int, at: int) -> None:
