@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from streams import entries_of
 
-from hetki.events.catalogue import Catalogue, EventSpec, FieldType
+from hetki.events.catalogue import SHIPPED, Catalogue, EventSpec, FieldType
 from hetki.patterns.choices import parse_outcome
 from hetki.patterns.condition import parse
 from hetki.patterns.pattern import parse_pattern
@@ -121,7 +121,11 @@ a: Chat Started | no b: Help Searched, by a.n_minutes -> 1+20: got 'n_minutes', 
 a: Chat Started | no b: Help Searched, until Friday -> 1+15: got 'until Friday', must be for and a duration, or by and a step's time, as in: for 10 minutes after late.
 a: Chat Started | no b: Help Searched -> 1+0: got an absence at the end without a deadline, must be followed by an event step, or end with a time, such as: for 10 minutes.
 a: Chat Started | no b: Help Searched or Order Tracked | c: Help Searched -> 1+0: got an absence of what the step c needs, must be another event, or have a where: this can never match.
-a: Chat Started | no b: Help Searched, for 1 day | c: Help Searched -> 1+0: got an absence as long as within, must be shorter than within, as the next event step could never bind.
+a: Chat Started | no b: Help Searched, for 1 day | c: Help Searched -> 2+0: got silences as long as within before a step, must be shorter than within together, as the next event step could never bind.
+a: Chat Started | no b: Help Searched, for 12 hours | c: Help Searched | no d: Chat Started, for 12 hours | e: Chat Started -> 4+0: got silences as long as within before a step, must be shorter than within together, as the next event step could never bind.
+a: Chat Started | b: Help Searched & no c: Help Searched, for 1 day | d: Chat Started -> 2+0: got silences as long as within before a step, must be shorter than within together, as the next event step could never bind.
+a: Chat Started | no b: Help Searched, for 2 hours | c: Help Searched within 2 hours -> 2+0: got a step whose within ends before it may come, must be longer than the silences that it waits for.
+a: Chat Started | b: Help Searched | no c: Help Searched, for 2 hours after a | d: Help Searched within 1 hour of a -> 3+0: got a step whose within ends before it may come, must be longer than the silences that it waits for.
 a: Chat Started | b: Help Searched | no c: Order Tracked where order_id = b.order_id, for 1 hour after a -> 2+31: got 'b', must be a or a step before it, as the absence is watched from a on.
 a: next Chat Started -> 0+0: got next in the first step, must be an event: nothing stands before it.
 a: 0 times Chat Started -> 0+0: got '0 times', must be from 2 to 100 times, the fewest first, such as 2 to 4 times.
@@ -240,3 +244,31 @@ def test_faults_of_outcomes(line: str) -> None:
     outcome, faults = parse_outcome(text, CATALOGUE, str)
     assert outcome is None
     assert [str(fault) for fault in faults] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("step", "more", "is_refused"),
+    [
+        ("Page Viewed", {}, True),
+        ("Page Viewed or Screen Viewed", {}, True),
+        ("Page Viewed where page_path = '/help'", {}, False),
+        ("Page Viewed or Chat Started", {}, False),
+        ("2 times Page Viewed", {"within": "1 hour"}, True),
+        ("Page Viewed", {"repeat": "once per 1 day"}, False),
+        ("Page Viewed", {"who": "customer.plan = 'private'"}, False),
+        ("Complaint Opened", {}, False),
+    ],
+)
+def test_a_moment_at_every_page_is_refused(step: str, more: dict[str, str], is_refused: bool) -> None:
+    options = {"who": "", "within": "", "repeat": "every time", **more}
+    pattern, faults = parse_pattern(
+        [{"seen": step}],
+        options["who"],
+        options["within"],
+        options["repeat"],
+        SHIPPED,
+        (),
+        lambda *keys, offset=0: "here",
+    )
+    assert (pattern is None) == is_refused, faults
+    assert not is_refused or "this would match everything that anybody does" in str(faults[0])
