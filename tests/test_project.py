@@ -321,7 +321,7 @@ ONE_FAULT = [
         "templates/offer_chat.liquid",
         "again.query",
         "agian.query",
-        ":1:20: got 'agian', must be an event step of the moment, or customer (in "
+        ":1:20: got 'agian', must be an event step of the moment, customer or context (in "
         "searched_in_vain). Hint: did you mean 'again'.",
     ),
     (

@@ -26,7 +26,8 @@ from hetki.identity.identifier import as_leaf
 from hetki.moments.fold import Folded, Program, in_force
 from hetki.moments.moment import Moment, Occurrence
 from hetki.patterns.condition import Condition, holds
-from hetki.patterns.types import CUSTOMER
+from hetki.patterns.scope import CONTEXT, CUSTOMER
+from hetki.patterns.tree import Known, walk
 from hetki.settings import SECOND
 from hetki.store.ledger import Ledger
 from hetki.store.state import State
@@ -168,6 +169,7 @@ def ask(project: Project, program: Program, ledger: Ledger, situation: Situation
         data_used=[each.event_id.hex() for bound in occurrence.bound for each in bound.all],
         data_of=sorted({each.leaf.hex() for bound in occurrence.bound for each in bound.all}),
         program=program.version,
+        context={name: _scalar(value) for name, value in occurrence.context.items()},
     )
 
 
@@ -180,7 +182,8 @@ def _candidate(
     bit: int,
     is_in_force: bool,
 ) -> Candidate:
-    bound, traits = situation.occurrence.bound, situation.folded.traits
+    bound = situation.occurrence.bound
+    known = {**situation.folded.traits, **situation.occurrence.context}
     condition = project.eligible.get((moment.name, action.action))
     cap = None
     if action.action in project.action_caps:
@@ -198,7 +201,7 @@ def _candidate(
         closed_sources=sorted({one.source for each in bound for one in each.all if not one.purposes & bit}),
         condition=action.eligible,
         values=_values(condition, situation) if condition else {},
-        eligible=condition is None or holds(condition, bound, traits),
+        eligible=condition is None or holds(condition, bound, known),
         reachable=bool(situation.recipient(project.destinations[action.destination])),
         cap=cap,
     )
@@ -211,8 +214,15 @@ def _values(condition: Condition, situation: Situation) -> dict[str, Scalar]:
     traits = [(CUSTOMER, name) for name in sorted(traits_of(condition))]
     for step, field in [*condition.references(), *traits]:
         value = situation.folded.traits.get(field) if step == CUSTOMER else steps[step].get(field)
-        values[f"{step}.{field}"] = value if isinstance(value, (str, int, float, bool)) else None
+        values[f"{step}.{field}"] = _scalar(value)
+    for node in walk(condition.tree):
+        if isinstance(node, Known):
+            values[node.key] = _scalar(situation.occurrence.context.get(node.key))
     return values
+
+
+def _scalar(value: object) -> Scalar:
+    return value if isinstance(value, (str, int, float, bool)) else None
 
 
 def compose(project: Project, decision: Decision, situation: Situation) -> Message | None:
@@ -226,6 +236,7 @@ def compose(project: Project, decision: Decision, situation: Situation) -> Messa
     action = project.actions[decision.chosen]
     traits: dict[str, object] = {**situation.names, **situation.folded.traits}
     values = {bound.step: dict(bound.values) for bound in occurrence.bound}
+    values[CONTEXT] = occurrence.context
     zone = zone_of(traits.get("timezone"), project.settings.time_zone)
     subject = body = detail = ""
     try:

@@ -131,6 +131,7 @@ Return Requested: order_id reason products:l
 Store Visited: store_id
 Reservation Made: reservation_id store_id n_guests:i reserved_at:t
 Reservation Cancelled: reservation_id store_id
+Staffing Reported: pool n_present:n n_planned:n
 Voucher Sent: voucher_id order_id amount:n currency
 Voucher Redeemed: voucher_id order_id amount:n currency
 """

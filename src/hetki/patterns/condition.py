@@ -19,9 +19,9 @@ from hetki.events.event import Event
 from hetki.events.fields import Fields
 from hetki.patterns.evaluate import Test, compiled
 from hetki.patterns.run import Bound
-from hetki.patterns.scope import Place, Scope
-from hetki.patterns.tree import Node, StepField, walk
-from hetki.patterns.types import CUSTOMER, offset_of, typed
+from hetki.patterns.scope import HEADS, RESERVED, Place, Scope
+from hetki.patterns.tree import Field, InSegment, Known, Node, Staffing, StepField, walk
+from hetki.patterns.types import offset_of, typed
 
 CHARS_MAX = 1_000
 TOKENS_MAX = 300
@@ -58,6 +58,19 @@ def parse(text: str, scope: Scope, place: Place) -> tuple[Condition | None, list
     return (None, faults) if faults else (Condition(text, tree, compiled(tree)), [])
 
 
+def parse_value(text: str, scope: Scope, place: Place) -> tuple[Node | None, list[Fault]]:
+    """One name, or the staffing of a pool, or every fault in it: what may be kept of a situation."""
+    parsed = _parsed(text)
+    if isinstance(parsed, _Refused):
+        return None, [Fault(place(parsed.offset), parsed.got, parsed.must)]
+    faults: list[Fault] = []
+    tree = typed(parsed, scope, place, faults)
+    if not faults and not isinstance(tree, Field | Known | InSegment | Staffing):
+        must = "a field, such as device, or consent.marketing, segment.NAME, aggregate.NAME, staffing('POOL')"
+        faults.append(Fault(place(0), shown(text), must))
+    return (None, faults) if faults else (tree, [])
+
+
 def holds(condition: Condition | None, bound: Sequence[Bound], traits: Mapping[str, object]) -> bool:
     """Whether a condition without an event at hand is true (`who`, `eligible`); no condition always is."""
     return condition is None or condition.test(_NOTHING, bound, traits) is True
@@ -78,7 +91,23 @@ def step_fields(text: str) -> list[tuple[str, str]]:
         else (column.table, column.name)
         for column in parsed.find_all(exp.Column)
     }
-    return sorted((step, field) for step, field in columns if step and step != CUSTOMER)
+    return sorted((step, field) for step, field in columns if step and step not in RESERVED)
+
+
+def asked(text: str) -> list[str]:
+    """Every aggregate, segment, purpose and named pool in a text, unchecked, as it would be written.
+
+    >>> asked("not segment.vip and staffing('kitchen') < 0.8 and late.n_minutes > 1")
+    ['segment.vip', "staffing('kitchen')"]
+    """
+    parsed = _parsed(text)
+    if isinstance(parsed, _Refused):
+        return []
+    found = {f"{each.table}.{each.name}" for each in parsed.find_all(exp.Column) if each.table in HEADS}
+    for each in parsed.find_all(exp.Anonymous):
+        pools = [pool for pool in each.expressions if isinstance(pool, exp.Literal) and pool.is_string]
+        found |= {f"staffing({pool.sql()})" for pool in pools}
+    return sorted(found)
 
 
 @dataclass(frozen=True, slots=True)

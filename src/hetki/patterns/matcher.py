@@ -40,6 +40,7 @@ def observe(pattern: Pattern, run: Run, seen: Seen, traits: Mapping[str, object]
         kept = []
         for partial in run.partials:
             if _advanced(pattern, partial, seen, traits):
+                _note(pattern, partial, seen, traits)
                 if partial.due_at is None and partial.n_passed == len(pattern.events):
                     matches.append(_match(pattern, partial, seen.occurred_at))
                 else:
@@ -52,6 +53,7 @@ def observe(pattern: Pattern, run: Run, seen: Seen, traits: Mapping[str, object]
         if _starts(pattern, index, run, seen, traits):
             opened = Partial([], [None] * len(pattern.timed), start=index)
             if _bind(pattern, opened, index, seen):
+                _note(pattern, opened, seen, traits)
                 if opened.due_at is None and opened.n_passed == len(pattern.events):
                     matches.append(_match(pattern, opened, seen.occurred_at))
                 else:
@@ -83,10 +85,11 @@ def withdraw(run: Run, since: int) -> None:
     """Drop what is still open at `since`, when consent for the moment's purpose ends.
 
     An occurrence that lies before `since` and only waits for late events stays. What broke a silence
-    before the start is forgotten too.
+    before the start, and what aggregates remember, is forgotten too.
     """
     run.partials = [each for each in run.partials if each.due_at is not None and each.due_at < since]
     run.before = []
+    run.windows = []
 
 
 def next_due(run: Run) -> int | None:
@@ -280,6 +283,14 @@ def _bind(pattern: Pattern, partial: Partial, index: int, seen: Seen) -> bool:
     return True
 
 
+def _note(pattern: Pattern, partial: Partial, seen: Seen, traits: Mapping[str, object]) -> None:
+    """Keep what the pattern wants of the situation, at the event that fulfils the last event step."""
+    if pattern.context and not partial.context and partial.n_passed == len(pattern.events):
+        partial.context = {
+            name: storable(test(seen.fields, partial.bound, traits)) for name, test in pattern.context
+        }
+
+
 def _deadline(pattern: Pattern, n: int, seen: Seen) -> int | None:
     absence = pattern.timed[n]
     if absence.for_s is not None:
@@ -338,7 +349,9 @@ def _match(pattern: Pattern, partial: Partial, at: int) -> Match:
     repeat = pattern.repeat
     key = partial.bound[repeat.index].values.get(repeat.field) if repeat.once == "field" else None
     deadline = max(_end(partial, n) for n in pattern.ending) if pattern.ending else None
-    return Match(at, partial.bound, partial.bound[partial.start].first.event_id, deadline, key)
+    return Match(
+        at, partial.bound, partial.bound[partial.start].first.event_id, deadline, key, partial.context
+    )
 
 
 def _emitted(pattern: Pattern, run: Run, matches: list[Match]) -> list[Match]:

@@ -21,7 +21,7 @@ from hetki.events.catalogue import Catalogue
 from hetki.patterns.choices import Choice, duration
 from hetki.patterns.condition import Condition, parse
 from hetki.patterns.evaluate import Test
-from hetki.patterns.scope import Scope, shifted
+from hetki.patterns.scope import NOTHING_AROUND, Scope, Surroundings, shifted
 from hetki.patterns.sequence import Absence, EventStep, Pattern, Repeat
 from hetki.patterns.steps import Reading, Where, read_steps
 
@@ -42,17 +42,21 @@ def parse_pattern(
     captures: Iterable[tuple[str, str]],
     where: Where,
     match: str = FIRST_PER_START,
+    around: Surroundings = NOTHING_AROUND,
 ) -> tuple[Pattern | None, list[Fault]]:
     """The `identify` part of a moment as a pattern, or every fault in it.
 
-    `captures` names the fields of steps, as `(step, field)`, that others will read of an occurrence.
+    `captures` names the fields of steps, as `(step, field)`, that others will read of an occurrence;
+    `around` holds what conditions may ask beside events and traits.
     """
     faults: list[Fault] = []
     condition = None
     if who.strip():
-        condition, found = parse(who, Scope(catalogue), lambda offset: where("who", offset=offset))
+        condition, found = parse(
+            who, Scope(catalogue, around=around), lambda offset: where("who", offset=offset)
+        )
         faults.extend(found)
-    reading = Reading(catalogue, where, faults)
+    reading = Reading(catalogue, where, faults, around)
     read_steps(steps, reading)
     within_s = _within(within, reading)
     if match.strip() not in (FIRST_PER_START, ONE_OPEN):

@@ -64,6 +64,7 @@ class Partial(msgspec.Struct, array_like=True):
     follows the pattern's timed absences; `None` until their anchor is fulfilled. `due_at` is set once every
     event step is: the instant of the occurrence, unless an absence is broken before. `n_passed` counts the
     event steps that are fulfilled with all their peers, and `start` is the step that bound the first event.
+    `context` is what the pattern keeps of the situation once its last event step is fulfilled.
     """
 
     bound: list[Bound]
@@ -71,6 +72,17 @@ class Partial(msgspec.Struct, array_like=True):
     due_at: int | None = None
     n_passed: int = 0
     start: int = 0
+    context: dict[str, object] = {}
+
+
+class Window(msgspec.Struct, array_like=True):
+    """What an aggregate remembers of one customer's events: their instants in order, and what was taken of
+    each (nothing for a count). `n_dropped` counts what the bound pushed out.
+    """
+
+    times: list[int] = []
+    values: list[object] = []
+    n_dropped: int = 0
 
 
 class Run(msgspec.Struct, array_like=True):
@@ -79,7 +91,8 @@ class Run(msgspec.Struct, array_like=True):
     `partials` stand in the order of their starts. `emitted` remembers what `repeat` compares: digests of
     keys in order of emission. `emitted_at` is the last emission under a period. `n_dropped` counts
     partials that the bound on open ones pushed out. `before` follows the pattern's silences before the
-    start: when each was last broken; it is empty while none was.
+    start: when each was last broken; it is empty while none was. `windows` follow the moment's aggregates,
+    and are empty while none of them has seen anything.
     """
 
     partials: list[Partial] = []
@@ -87,12 +100,13 @@ class Run(msgspec.Struct, array_like=True):
     emitted_at: int | None = None
     n_dropped: int = 0
     before: list[int | None] = []
+    windows: list[Window] = []
 
 
 class Match(msgspec.Struct, frozen=True, array_like=True):
     """A completed pattern: when, with which events, and the last deadline if it ended with an absence.
 
-    `start_id` is the event that opened it.
+    `start_id` is the event that opened it, `context` what was kept of the situation.
     """
 
     occurred_at: int
@@ -100,6 +114,7 @@ class Match(msgspec.Struct, frozen=True, array_like=True):
     start_id: EventId
     deadline: int | None = None
     repeat_key: object = None
+    context: dict[str, object] = {}
 
 
 def seen(event: Event, event_id: EventId, leaf: LeafId, purposes: int = -1) -> Seen:
@@ -111,14 +126,22 @@ def seen(event: Event, event_id: EventId, leaf: LeafId, purposes: int = -1) -> S
 
 def packed(run: Run) -> Run | None:
     """The run as it should be stored: `None` when it holds nothing."""
-    holds = run.partials or run.emitted or run.emitted_at is not None or run.n_dropped or run.before
+    holds = (
+        run.partials
+        or run.emitted
+        or run.emitted_at is not None
+        or run.n_dropped
+        or run.before
+        or run.windows
+    )
     return run if holds else None
 
 
 def copied(run: Run) -> Run:
     """A run that can be moved on without touching this one (bound events are shared: they never change)."""
     partials = [
-        Partial(list(each.bound), list(each.deadlines), each.due_at, each.n_passed, each.start)
+        Partial(list(each.bound), list(each.deadlines), each.due_at, each.n_passed, each.start, each.context)
         for each in run.partials
     ]
-    return Run(partials, list(run.emitted), run.emitted_at, run.n_dropped, list(run.before))
+    windows = [Window(list(each.times), list(each.values), each.n_dropped) for each in run.windows]
+    return Run(partials, list(run.emitted), run.emitted_at, run.n_dropped, list(run.before), windows)

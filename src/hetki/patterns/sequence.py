@@ -95,7 +95,8 @@ class Pattern:
     event name the first steps that it may fulfil, `timed` the absences with a deadline, `before` the silences
     before the start, `forbids` for each event name the absences it may break (with the index in `timed`, or
     -1) and `ending` the timed absences after the last event step. `within_us` is in microseconds.
-    `one_open`: a start counts only while no try is open. `keys` says of each step which entry of the
+    `one_open`: a start counts only while no try is open. `context` is what to keep of the situation when the
+    last event step is fulfilled. `keys` says of each step which entry of the
     declaration it is.
     """
 
@@ -113,6 +114,7 @@ class Pattern:
     one_open: bool
     names: frozenset[str]
     keys: tuple[tuple[int, str], ...]
+    context: tuple[tuple[str, Test], ...] = ()
 
     def scope(self, catalogue: Catalogue) -> Scope:
         """What a condition about an occurrence may use: its steps' fields and the customer's traits."""

@@ -9,9 +9,8 @@ from typing import Callable, Final, Mapping, Sequence
 from hetki.errors import Fault, nearest, shown
 from hetki.events.catalogue import Catalogue
 from hetki.patterns.choices import Group, checked, duration, split
-from hetki.patterns.scope import Place, Scope, shifted
+from hetki.patterns.scope import CUSTOMER, NOTHING_AROUND, RESERVED, Place, Scope, Surroundings, shifted
 from hetki.patterns.sequence import Absence, EventStep, Limit, counted, events_of
-from hetki.patterns.types import CUSTOMER
 
 STEPS_MAX: Final = 16
 #: How many events one step may bind; of `at least 3 times` it binds no more than these.
@@ -40,6 +39,7 @@ class Reading:
     catalogue: Catalogue
     where: Where
     faults: list[Fault]
+    around: Surroundings = NOTHING_AROUND
     steps: list[EventStep | Absence] = field(default_factory=list)
     keys: list[tuple[int, str]] = field(default_factory=list)
     events: list[EventStep] = field(default_factory=list)
@@ -47,7 +47,9 @@ class Reading:
 
     def scope(self) -> Scope:
         """What a condition of the next step may refer to."""
-        return Scope(self.catalogue, (), events_of(self.events), counted=counted(self.events))
+        return Scope(
+            self.catalogue, (), events_of(self.events), counted=counted(self.events), around=self.around
+        )
 
     def place(self, *keys: str | int) -> Place:
         """The places of the text under the keys."""
@@ -99,8 +101,9 @@ def read_steps(entries: Sequence[Mapping[str, str]], reading: Reading) -> None:
 def _misnamed(name: str, names: set[str], at: str) -> list[Fault]:
     if not _NAME.fullmatch(name):
         return [Fault(at, shown(name), "a step name of small letters, digits and _, such as late")]
-    if name == CUSTOMER or name in names:
-        return [Fault(at, shown(name), "a step name of its own, and not customer")]
+    if name in RESERVED or name in names:
+        must = f"a step name of its own, and not {name if name in RESERVED else CUSTOMER}"
+        return [Fault(at, shown(name), must)]
     return []
 
 
