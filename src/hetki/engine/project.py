@@ -68,11 +68,9 @@ def load(disk: Disk) -> Project:
     faults = list(files.faults)
     catalogue = _catalogue(files, faults)
     templates = _templates(files, faults)
-    segments, found = compile_segments(files.segments.files.values(), catalogue)
+    segments, found = compile_segments(files.segments.files.values(), files.segments.names, catalogue)
     faults += found
-    beside = Beside(
-        _with_faulty(files, segments), tuple(files.toml.value.purposes if files.toml.value else ())
-    )
+    beside = Beside(segments, tuple(files.toml.value.purposes) if files.toml.value else None)
     moments = _moments(files, catalogue, templates, beside, faults)
     eligible, found = across.compile_eligible(files, moments, catalogue, beside)
     faults += found
@@ -111,11 +109,6 @@ def load(disk: Disk) -> Project:
         content_hash=files.content_hash,
         files=files,
     )
-
-
-def _with_faulty(files: Files, segments: Segments) -> dict[str, Segment | None]:
-    """The segments, and the names of files that cannot be read: one fault does not make others."""
-    return {**dict.fromkeys(files.segments.names), **segments}
 
 
 def _catalogue(files: Files, faults: list[Fault]) -> Catalogue:

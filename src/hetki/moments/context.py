@@ -27,10 +27,11 @@ CONTEXT_MAX = 16
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What a project declares beside a moment: segments (`None` for one with a fault) and purposes."""
+    """What a project declares beside a moment: segments (`None` for one with a fault) and purposes (`None`
+    if they cannot be read)."""
 
     segments: Segments = field(default_factory=dict)
-    purposes: tuple[str, ...] = ()
+    purposes: tuple[str, ...] | None = ()
 
     def around(self, own: Mapping[str, Aggregate | None]) -> Surroundings:
         """What the conditions of a moment may ask at an event, `own` being its aggregates."""
@@ -47,10 +48,22 @@ class Beside:
         return Surroundings({each.name: each.node for each in own}, segments, self._purposes(), "named")
 
     def _purposes(self) -> dict[str, t.Node]:
+        if self.purposes is None:
+            return _Anything()
         return {
             name: t.Known(f"consent.{name}", "boolean", f"the purpose '{name}' is in force")
             for name in self.purposes
         }
+
+
+class _Anything(dict[str, t.Node]):
+    """Every name is known, of what could not be read: one fault does not make others."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> t.Node:
+        return t.UNKNOWN
 
 
 NOTHING_BESIDE = Beside()

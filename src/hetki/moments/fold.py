@@ -211,6 +211,15 @@ def _nothing() -> frozenset[str]:
     return frozenset()
 
 
+def dropped(folded: Folded) -> dict[str, tuple[int, int]]:
+    """What bounds have pushed out, by moment or segment: tries, and values of aggregates."""
+    counts = {
+        name: (run.n_dropped, sum(window.n_dropped for window in run.windows))
+        for name, run in folded.runs.items()
+    }
+    return {name: pair for name, pair in sorted(counts.items()) if any(pair)}
+
+
 def _settle(moment: Moment, folded: Folded, until: int, caught: list[Occurrence]) -> None:
     """Take out what a moment's silences have become by an instant."""
     run = folded.runs[moment.name]

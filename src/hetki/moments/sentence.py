@@ -45,12 +45,12 @@ def _who(who: Condition | None) -> str:
     said = words(who.tree, {})
     if all(not isinstance(node, Known | InSegment | Staffing) for node in walk(who.tree)):
         return "a customer whose " + said.replace("the customer's ", "")
-    return f"a customer of whom {said}"
+    return f"a customer when {said}"
 
 
 def segment_sentence(segment: Segment) -> str:
     """A segment in one sentence."""
-    return f"'{segment.title}' are the customers of whom {words(segment.who.tree, {})}."
+    return f"A customer is in '{segment.title}' when {words(segment.who.tree, {})}."
 
 
 def _steps(pattern: Pattern, called: Mapping[str, str]) -> str:

@@ -60,12 +60,15 @@ Segments = Mapping[str, Segment | None]
 
 
 def compile_segments(
-    declared: Iterable[Declared[SegmentSpec]], catalogue: Catalogue
+    declared: Iterable[Declared[SegmentSpec]], names: Iterable[str], catalogue: Catalogue
 ) -> tuple[dict[str, Segment | None], list[Fault]]:
-    """Every segment, each after those that it asks for, or every fault."""
+    """Every segment, each after those that it asks for, or every fault.
+
+    `names` are all that are declared, those of files that cannot be read too: one fault does not make others.
+    """
     by_name = {each.value.segment: each for each in declared if each.value is not None}
+    compiled: dict[str, Segment | None] = {name: None for name in names if name not in by_name}
     faults: list[Fault] = []
-    compiled: dict[str, Segment | None] = {}
     for name in sorted(by_name):
         _compile(name, (), by_name, catalogue, compiled, faults)
     return compiled, faults
@@ -101,7 +104,7 @@ def _compile(
     own, found = parse_aggregates(
         spec.aggregates, catalogue, partial(_where, declared, "aggregates"), within=name
     )
-    known = {other: compiled.get(other) for other in by_name if other != name}
+    known = {other: compiled.get(other) for other in {*by_name, *compiled} if other != name}
     scope = Scope(catalogue, around=Surroundings(nodes(own), nodes(known)))
     who, wrong = parse(spec.who, scope, place)
     faults += found + wrong
