@@ -260,15 +260,17 @@ def _identified(
     faults.extend(found)
     if pattern is None:
         return None
-    kept, found = parse_context(part.context, context_wanted, pattern, catalogue, around, declared)
+    wanted = list(context_wanted)
+    kept, found = parse_context(part.context, wanted, pattern, catalogue, around, declared)
     faults.extend(found)
     if faults:
         return None
     trees = [*(condition.tree for condition in conditions(pattern)), *kept.values()]
     aggregates = needed(trees, own.values(), beside.segments.values())
-    faults.extend(
-        unused_fault(where("aggregates", name), name) for name in own if own[name] not in aggregates
-    )
+    asked_in_vain = [each for each in wanted if each.startswith("aggregate.") and each[10:] not in own]
+    if not asked_in_vain:  # else a misspelt name, which is told where it stands
+        unused = [name for name in own if own[name] not in aggregates]
+        faults.extend(unused_fault(where("aggregates", name), name) for name in unused)
     pattern = replace(pattern, context=tuple((name, test_of(tree)) for name, tree in sorted(kept.items())))
     named = len(part.context)
     return _Identified(pattern, aggregates, kept, frozenset(list(kept)[:named]))
