@@ -20,6 +20,7 @@ from hetki.events.fields import Fields
 from hetki.patterns.evaluate import Test, compiled
 from hetki.patterns.run import Bound
 from hetki.patterns.scope import HEADS, RESERVED, Place, Scope
+from hetki.patterns.sense import Senseless, name_of, senseless
 from hetki.patterns.tree import Field, InSegment, Known, Node, Staffing, StepField, walk
 from hetki.patterns.types import offset_of, typed
 
@@ -55,6 +56,9 @@ def parse(text: str, scope: Scope, place: Place) -> tuple[Condition | None, list
     if tree.kind not in ("boolean", "unknown") and not faults:
         must = "true or false; compare it with something"
         faults.append(Fault(place(offset_of(parsed)), f"a {tree.kind}", must))
+    found = None if faults else senseless(tree)
+    if found is not None:
+        faults.append(_senseless(text, found, place))
     return (None, faults) if faults else (Condition(text, tree, compiled(tree)), [])
 
 
@@ -108,6 +112,16 @@ def asked(text: str) -> list[str]:
         pools = [pool for pool in each.expressions if isinstance(pool, exp.Literal) and pool.is_string]
         found |= {f"staffing({pool.sql()})" for pool in pools}
     return sorted(found)
+
+
+def _senseless(text: str, found: Senseless, place: Place) -> Fault:
+    name = name_of(found.value) if found.value is not None else ""
+    at, hint = place(max(text.find(name), 0)), ""
+    if found.what == "never":
+        return Fault(at, "a condition that can never be true", "one that something can fulfil")
+    if name and "is null" not in text:
+        hint = f"write {name} is not null if that is meant"
+    return Fault(at, "a condition that is always true", "one that can be false, or left out", hint)
 
 
 @dataclass(frozen=True, slots=True)
