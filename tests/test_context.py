@@ -69,7 +69,6 @@ def test_the_situation_is_kept_as_the_last_event_step_is_fulfilled() -> None:
                 "segment.club": True,
                 "aggregate.n": 2,
                 "staffing.kitchen": 0.75,
-                "aggregate.spent": None,
             }
         ]
         * 2
@@ -95,7 +94,7 @@ def test_it_is_explained_and_printed() -> None:
     record = world.records()[0]
     text = "\n".join(decision_words(record, titles(world.engine.project)))
     assert (
-        "What it was like then: aggregate.n was 2, aggregate.spent was unknown, channel was app,"
+        "What it was like then: aggregate.n was 2, channel was app,"
         " consent.marketing was false, order_id was o7, segment.club was true, staffing.kitchen was 0.75."
     ) in text
     assert "the sum of total of Order Completed over 30 days is at least 10" in text

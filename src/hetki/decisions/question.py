@@ -62,7 +62,7 @@ class Question(msgspec.Struct, frozen=True):
 
     `draw` is uniform in [0, 1), fixed by salt, initiative and customer. `data_used` names the bound events
     (hex ids) and `data_of` the leaves they belong to: whose data it was. `context` is what was kept of the
-    situation as the moment's last event step was fulfilled, by name.
+    situation as of the last event that the moment bound, by name.
     """
 
     occurrence_id: str

@@ -1,7 +1,7 @@
 """Context: what a moment asks of the situation beside its steps, and what it keeps of it.
 
-Aggregates and segments are read here, and so is `identify.context`: what is captured when the last event step
-is fulfilled, for explanations, templates and the conditions of answers.
+Aggregates and segments are read here, and so is `identify.context`: what is captured as of the last event
+that is bound, for explanations, templates and the conditions of answers.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from hetki.events.catalogue import Catalogue
 from hetki.patterns import tree as t
 from hetki.patterns.aggregates import Aggregate
 from hetki.patterns.condition import Condition, parse_value
-from hetki.patterns.evaluate import Test, compiled
+from hetki.patterns.evaluate import Test, compiled, number
 from hetki.patterns.scope import Place, Scope, Surroundings
 from hetki.patterns.segments import Segments, nodes
-from hetki.patterns.sequence import Pattern
+from hetki.patterns.sequence import EventStep, Pattern
 
 #: Entries of `identify.context`.
 CONTEXT_MAX = 16
@@ -74,7 +74,8 @@ def conditions(pattern: Pattern) -> Iterator[Condition]:
     if pattern.who is not None:
         yield pattern.who
     for step in pattern.steps:
-        for choice in step.choices:
+        until = step.until if isinstance(step, EventStep) else ()
+        for choice in (*step.choices, *until):
             if choice.where is not None:
                 yield choice.where
 
@@ -104,15 +105,14 @@ def parse_context(
     declared: Declared[T],
 ) -> tuple[dict[str, t.Node], list[Fault]]:
     """What is kept, by name, or every fault. `wanted` is what answers ask for, checked where they do."""
-    last = [each for step in pattern.events[-1].peers for each in pattern.events[step].choices]
-    scope = Scope(catalogue, tuple(dict.fromkeys(choice.event for choice in last)), around=around)
+    scope = Scope(catalogue, _last_events(pattern), around=around)
     faults: list[Fault] = []
     if len(items) > CONTEXT_MAX:
         got = f"{len(items)} entries"
         faults.append(Fault(declared.where("identify", "context"), got, f"at most {CONTEXT_MAX}"))
     kept: dict[str, t.Node] = {}
-    for number, text in enumerate(items):
-        place: Place = partial(_place, declared, number)
+    for place_of, text in enumerate(items):
+        place: Place = partial(_place, declared, place_of)
         tree, found = parse_value(text, scope, place)
         faults += found
         if tree is None:
@@ -128,6 +128,17 @@ def parse_context(
         if tree is not None:
             kept.setdefault(name_of(tree), tree)
     return kept, faults
+
+
+def _last_events(pattern: Pattern) -> tuple[str, ...]:
+    """The events that may be the last one that is bound."""
+    found: dict[str, None] = {}
+    for stage in reversed(pattern.stages):
+        steps = [pattern.events[index] for index in stage.steps]
+        found |= dict.fromkeys(choice.event for step in steps for choice in step.choices)
+        if steps and not stage.is_optional and not (stage.is_any and stage.silences):
+            break
+    return tuple(found)
 
 
 def name_of(tree: t.Node) -> str:
@@ -156,7 +167,7 @@ def test_of(tree: t.Node) -> Test:
 
 
 def _single(value: object) -> object:
-    return value if isinstance(value, str | int | float | bool) else None
+    return value if isinstance(value, str | bool) else number(value)
 
 
 def _place(declared: Declared[T], number: int, offset: int) -> str:

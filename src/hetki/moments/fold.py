@@ -21,7 +21,7 @@ from hetki.moments.moment import Moment, Occurrence, occurrence_id
 from hetki.patterns.aggregates import remember
 from hetki.patterns.around import Around
 from hetki.patterns.condition import holds
-from hetki.patterns.matcher import next_due, observe, settle, withdraw
+from hetki.patterns.matcher import next_due, observe, pass_time, settle, withdraw
 from hetki.patterns.run import Match, Run, Seen, copied, packed
 from hetki.patterns.segments import Segment
 from hetki.patterns.staffing import NO_STAFFING, Timeline
@@ -29,7 +29,7 @@ from hetki.settings import SECOND
 
 #: The form of folded states. It is part of the program's version: under another one everybody is folded
 #: again.
-FORM: Final = 3
+FORM: Final = 4
 
 #: Traits that answers need of every customer: where and how to reach them.
 REACH = frozenset({"email", "locale", "timezone"})
@@ -223,10 +223,18 @@ def dropped(folded: Folded) -> dict[str, tuple[int, int]]:
 def _settle(moment: Moment, folded: Folded, until: int, caught: list[Occurrence]) -> None:
     """Take out what a moment's silences have become by an instant."""
     run = folded.runs[moment.name]
+    _pass_time(moment, folded, until)
     due = [each.due_at for each in run.partials if each.due_at is not None and each.due_at <= until]
     if due:
         folded.settled_at = max(due if folded.settled_at is None else [folded.settled_at, *due])
         caught.extend(_occurrence(moment, match) for match in settle(moment.pattern, run, until))
+
+
+def _pass_time(moment: Moment, folded: Folded, until: int) -> None:
+    """Let time alone move what a silence holds up, and remember until when it did."""
+    moved_at = pass_time(moment.pattern, folded.runs[moment.name], until)
+    if moved_at is not None:
+        folded.settled_at = max(moved_at, folded.settled_at or moved_at)
 
 
 def _take(
@@ -266,6 +274,7 @@ def _take(
                 run = folded.runs[moment.name] = Run()
             elif run.partials:  # what has happened is not looked at again by every later event
                 _settle(moment, folded, min(until, event.occurred_at - 1), caught)
+                _pass_time(moment, folded, event.occurred_at - 1)
             known = _around(program, folded, moment, run, seen, staffing) if moment.asks else folded.traits
             matches = observe(moment.pattern, run, seen, known)
             caught.extend(_occurrence(moment, match) for match in matches)
@@ -326,6 +335,9 @@ def _drop_closed(program: Program, folded: Folded, group: str, before: int, at: 
     now = mask(program.purposes, folded.statements[group], at)
     closed = before & ~now
     if closed:
+        for moment in program.moments:
+            if closed & program.bits[moment.name] and moment.name in folded.runs:
+                _pass_time(moment, folded, at - 1)
         for name, bit in program.bits.items():
             if closed & bit and name in folded.runs:
                 withdraw(folded.runs[name], at)
@@ -342,7 +354,7 @@ def _learn(program: Program, folded: Folded, event: Event) -> None:
 
 def _occurrence(moment: Moment, match: Match) -> Occurrence:
     return Occurrence(
-        occurrence_id(moment.name, match.start_id),
+        occurrence_id(moment.name, match.start_id, match.way),
         moment.name,
         match.occurred_at,
         match.occurred_at + moment.expires_s * SECOND,

@@ -87,7 +87,9 @@ class _TooMany(Exception):
 
 
 def senseless(tree: t.Node) -> Senseless | None:
-    """Whether a condition can never be true, or is never false."""
+    """Whether a condition can never be true, or is never false. One with a fault in it is not judged."""
+    if any(node == t.UNKNOWN for node in t.walk(tree)):
+        return None
     try:
         for what, wanted in (("never", True), ("always", False)):
             found = [_contradiction(each) for each in _alternatives(tree, wanted)]
