@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from streams import CATALOGUE, events_of
 
 from hetki.patterns import matcher
-from hetki.patterns.aggregates import VALUES_MAX, Aggregate, figure, parse_aggregates, remember, said
+from hetki.patterns.aggregates import VALUES_MAX, Aggregate, figure, open_to, parse_aggregates, remember, said
 from hetki.patterns.run import Run, Seen, copied, packed
 from hetki.settings import SECOND
 
@@ -181,6 +181,17 @@ def test_the_window_is_bounded_and_what_gives_way_is_counted() -> None:
     remember(aggregates, run, later[0], {})
     assert [len(each.times) for each in run.windows] == [1, 1, 1]
     assert [each.n_dropped for each in run.windows] == [3, 3, 0], "what is too old is no loss"
+
+
+def test_what_a_figure_rests_on_is_open_to_what_all_of_it_was() -> None:
+    aggregates = aggregates_of({"n": "count of A over 10 seconds", "k": "last k of B"})
+    run = Run()
+    assert open_to(aggregates, run.windows, 0) == -1
+    for each, purposes in zip(events_of("0 A, 5 A, 6 B k=x, 7 B"), (0b111, 0b011, 0b110, 0b000), strict=True):
+        remember(aggregates, run, msgspec.structs.replace(each, purposes=purposes), {})
+    assert open_to(aggregates, run.windows, 10 * SECOND) == 0b010, "the last B has no k, so it counts nowhere"
+    assert open_to(aggregates, run.windows, 15 * SECOND) == 0b010
+    assert open_to(aggregates, run.windows, 16 * SECOND) == 0b110
 
 
 def test_sums_do_not_depend_on_the_order_of_adding() -> None:

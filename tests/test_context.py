@@ -10,6 +10,7 @@ from hetki.engine.folding import decode_occurrence
 from hetki.engine.telling import titles
 from hetki.errors import Invalid
 from hetki.moments.moment import Occurrence
+from hetki.patterns.around import OPEN_TO
 
 CLUB = "segment: club\ntitle: Club members\npurpose: service\nwho: customer.plan = 'club'\n"
 ASKED = moment(
@@ -58,7 +59,9 @@ def test_the_situation_is_kept_as_the_last_event_step_is_fulfilled() -> None:
     world = World(PROJECT)
     world.live(STORY)
     world.until("11:00")
-    kept = [each.context for each in caught(world)]
+    kept = [
+        {name: value for name, value in each.context.items() if name != OPEN_TO} for each in caught(world)
+    ]
     assert (
         kept
         == [
@@ -110,6 +113,32 @@ def test_the_condition_of_an_answer_sees_what_was_kept() -> None:
     assert {each.partition("answered ")[2] for each in world.decisions()} == {"gift"}
     (candidate,) = (each for each in world.records()[0].question.candidates if each.action == "gift")
     assert candidate.values == {"aggregate.spent": 10.0, "consent.marketing": False}
+
+
+def test_an_answer_may_not_rest_on_what_was_closed_to_its_purpose() -> None:
+    """The shop's data is not for marketing: a figure that counts it is not, either."""
+    offered = moment(
+        "offered",
+        "a: Order Tracked where aggregate.n >= 1",
+        answers="remind",
+        more="aggregates: {n: count of Order Completed over 1 hour}",
+    )
+    world = World(project({**FILES, **offered}))
+    world.live(
+        """
+        09:00 web u=anna mail=anna@kauppa.fi Consent Granted purpose=marketing
+        09:10 shop u=anna Order Completed
+        09:20 web u=anna Order Tracked
+        10:20 web u=anna Order Completed
+        10:30 web u=anna Order Tracked
+        """
+    )
+    one, other = (each.question.candidates[0] for each in world.records())
+    assert (one.closed_sources, other.closed_sources) == (["earlier events that it counts"], [])
+    assert "that was not open to 'Offers'" in "\n".join(
+        decision_words(world.records()[0], titles(world.engine.project))
+    )
+    assert world.records()[0].question.context == {}
 
 
 def test_consent_is_that_of_the_instant() -> None:

@@ -25,12 +25,16 @@ from hetki.events.event import LeafId
 from hetki.identity.identifier import as_leaf
 from hetki.moments.fold import Folded, Program, in_force
 from hetki.moments.moment import Moment, Occurrence
+from hetki.patterns.around import OPEN_TO
 from hetki.patterns.condition import Condition, holds
 from hetki.patterns.scope import CONTEXT, CUSTOMER
 from hetki.patterns.tree import Known, walk
 from hetki.settings import SECOND
 from hetki.store.ledger import Ledger
 from hetki.store.state import State
+
+#: What stands in the place of a source for the events that a moment's aggregates count.
+COUNTED = "earlier events that it counts"
 
 
 class Situation(msgspec.Struct, frozen=True):
@@ -169,7 +173,7 @@ def ask(project: Project, program: Program, ledger: Ledger, situation: Situation
         data_used=[each.event_id.hex() for each in occurrence.events],
         data_of=sorted({each.leaf.hex() for each in occurrence.events}),
         program=program.version,
-        context={name: _scalar(value) for name, value in occurrence.context.items()},
+        context={name: _scalar(value) for name, value in occurrence.context.items() if name != OPEN_TO},
     )
 
 
@@ -184,6 +188,10 @@ def _candidate(
 ) -> Candidate:
     bound = situation.occurrence.bound
     known = {**situation.folded.traits, **situation.occurrence.context}
+    closed = {one.source for one in situation.occurrence.events if not one.purposes & bit}
+    open_to = situation.occurrence.context.get(OPEN_TO, bit)
+    if isinstance(open_to, int) and not open_to & bit:
+        closed.add(COUNTED)
     condition = project.eligible.get((moment.name, action.action))
     cap = None
     if action.action in project.action_caps:
@@ -198,7 +206,7 @@ def _candidate(
         cost=action.cost,
         transactional=action.transactional,
         in_force=is_in_force,
-        closed_sources=sorted({one.source for each in bound for one in each.all if not one.purposes & bit}),
+        closed_sources=sorted(closed),
         condition=action.eligible,
         values=_values(condition, situation) if condition else {},
         eligible=condition is None or holds(condition, bound, known),

@@ -24,7 +24,7 @@ from hetki.store.state import CustomerRow, State
 
 _event = msgspec.msgpack.Decoder(Event)
 _occurrence = msgspec.msgpack.Decoder(Occurrence)
-_encode = msgspec.msgpack.Encoder().encode
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 class Caught(msgspec.Struct, frozen=True):

@@ -30,6 +30,7 @@ from hetki.moments.context import (
     test_of,
 )
 from hetki.patterns.aggregates import Aggregate, parse_aggregates
+from hetki.patterns.around import OPEN_TO
 from hetki.patterns.choices import Choice, EventWithin, parse_outcome
 from hetki.patterns.pattern import FIRST_PER_START, parse_pattern
 from hetki.patterns.run import Bound
@@ -143,7 +144,8 @@ class Moment:
 
 class Occurrence(msgspec.Struct, frozen=True, array_like=True):
     """A moment caught for one customer. `bound` has an entry for each event step; one without an event has
-    no `step`. `context` is what was kept of the situation, by name.
+    no `step`. `context` is what was kept of the situation, by name, and under `OPEN_TO` the purposes to which
+    everything was open that its aggregates counted.
     """
 
     occurrence_id: str
@@ -280,7 +282,10 @@ def _identified(
     if not asked_in_vain:  # else a misspelt name, which is told where it stands
         unused = [name for name in own if own[name] not in aggregates]
         faults.extend(unused_fault(where("aggregates", name), name) for name in unused)
-    pattern = replace(pattern, context=tuple((name, test_of(tree)) for name, tree in sorted(kept.items())))
+    tests = [(name, test_of(tree)) for name, tree in sorted(kept.items())]
+    if aggregates:  # an answer must not use what it could not see: decided with the bound events' purposes
+        tests.append((OPEN_TO, lambda fields, bound, traits: traits.get(OPEN_TO)))
+    pattern = replace(pattern, context=tuple(tests))
     named = len(part.context)
     return _Identified(pattern, aggregates, kept, frozenset(list(kept)[:named]))
 

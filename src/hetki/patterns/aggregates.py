@@ -95,21 +95,34 @@ def remember(aggregates: Sequence[Aggregate], run: Run, seen: Seen, traits: Mapp
             continue
         if not run.windows:
             run.windows = [Window() for _ in aggregates]
-        _add(each, run.windows[place], seen.occurred_at, value)
+        _add(each, run.windows[place], seen, value)
 
 
 def figure(aggregate: Aggregate, window: Window | None, at: int) -> object:
     """What an aggregate comes to at an instant. Of nothing, count and distinct are 0 and the others null."""
-    times = window.times if window else []
-    start = 0
-    if aggregate.over_s is not None:
-        start = bisect_left(times, at - aggregate.over_s * SECOND)
+    times, start = window.times if window else [], _start(aggregate, window, at)
     if aggregate.function in ("count", "distinct"):
         return len(times) - start
     given = window.values[start:] if window else []
     if not given:
         return None
     return given[-1] if aggregate.function == "last" else _of_numbers(aggregate.function, given)
+
+
+def open_to(aggregates: Sequence[Aggregate], windows: Sequence[Window], at: int) -> int:
+    """The purposes (bits) to which every event was open that any of the figures at an instant rests on."""
+    bits = -1
+    for each, window in zip(aggregates, windows, strict=False):
+        for purposes in window.purposes[_start(each, window, at) :]:
+            bits &= purposes
+    return bits
+
+
+def _start(aggregate: Aggregate, window: Window | None, at: int) -> int:
+    """The place of the first value that is not too old at an instant."""
+    if aggregate.over_s is None or window is None:
+        return 0
+    return bisect_left(window.times, at - aggregate.over_s * SECOND)
 
 
 def _of_numbers(function: Function, given: Sequence[object]) -> int | float | None:
@@ -122,22 +135,23 @@ def _of_numbers(function: Function, given: Sequence[object]) -> int | float | No
         return None
 
 
-def _add(aggregate: Aggregate, window: Window, at: int, value: object) -> None:
+def _add(aggregate: Aggregate, window: Window, seen: Seen, value: object) -> None:
+    at = seen.occurred_at
     if aggregate.function == "last":
-        window.times, window.values = [at], [value]
+        window.times, window.purposes, window.values = [at], [seen.purposes], [value]
         return
     if aggregate.function == "distinct":
         value = _digest(value)
         if value in window.values:
             place = window.values.index(value)
-            del window.times[place], window.values[place]
-    assert aggregate.over_s is not None, "only last looks at the whole past"
-    old = bisect_left(window.times, at - aggregate.over_s * SECOND)
+            del window.times[place], window.purposes[place], window.values[place]
+    old = _start(aggregate, window, at)
     if len(window.times) - old >= VALUES_MAX:
         window.n_dropped += 1
         old += 1
-    del window.times[:old], window.values[:old]
+    del window.times[:old], window.purposes[:old], window.values[:old]
     window.times.append(at)
+    window.purposes.append(seen.purposes)
     if aggregate.function != "count":
         window.values.append(value)
 

@@ -6,12 +6,15 @@ for more than traits.
 
 from __future__ import annotations
 
-from typing import Callable, Iterator, Mapping, Sequence
+from typing import Callable, Final, Iterator, Mapping, Sequence
 
 from hetki.events.event import OrderKey
-from hetki.patterns.aggregates import Aggregate, figure
+from hetki.patterns.aggregates import Aggregate, figure, open_to
 from hetki.patterns.run import Window
 from hetki.patterns.staffing import Timeline
+
+#: What stands for the purposes to which everything was open that the aggregates count. No trait is so called.
+OPEN_TO: Final = ".open_to"
 
 
 class Around(Mapping[str, object]):
@@ -20,7 +23,7 @@ class Around(Mapping[str, object]):
     `consents` gives the purposes that are in force there.
     """
 
-    __slots__ = ("_aggregates", "_at", "_consents", "_key", "_staffing", "_traits", "_windows")
+    __slots__ = ("_aggregates", "_consents", "_key", "_staffing", "_traits", "_windows")
 
     def __init__(
         self,
@@ -39,6 +42,8 @@ class Around(Mapping[str, object]):
         self._staffing = staffing
 
     def __getitem__(self, name: str) -> object:
+        if name == OPEN_TO:
+            return open_to(self._aggregates, self._windows, self._key[0])
         head, _, rest = name.partition(".")
         if not rest:
             return self._traits[name]

@@ -88,13 +88,18 @@ class Partial(msgspec.Struct, array_like=True):
 
 
 class Window(msgspec.Struct, array_like=True):
-    """What an aggregate remembers of one customer's events: their instants in order, and what was taken of
-    each (nothing for a count). `n_dropped` counts what the bound pushed out.
+    """What an aggregate remembers of one customer's events: their instants in order, what they might be used
+    for, and what was taken of each (nothing for a count). `n_dropped` counts what the bound pushed out.
     """
 
     times: list[int] = []
+    purposes: list[int] = []
     values: list[object] = []
     n_dropped: int = 0
+
+    def copy(self) -> Window:
+        """One that can be moved on by itself."""
+        return Window(list(self.times), list(self.purposes), list(self.values), self.n_dropped)
 
 
 class Run(msgspec.Struct, array_like=True):
@@ -166,7 +171,7 @@ def copied(run: Run) -> Run:
         run.emitted_at,
         run.n_dropped,
         list(run.before),
-        [Window(list(each.times), list(each.values), each.n_dropped) for each in run.windows],
+        [window.copy() for window in run.windows],
     )
 
 
