@@ -6,9 +6,11 @@ import pytest
 from world import World, action, bodies, moment, project
 
 from hetki.dialogues.explaining import decision_words
+from hetki.dialogues.tracing import why_words
 from hetki.engine.folding import decode_occurrence
-from hetki.engine.telling import titles
+from hetki.engine.telling import titles, why_moment
 from hetki.errors import Invalid
+from hetki.events.event import LeafId
 from hetki.moments.moment import Occurrence
 from hetki.patterns.around import OPEN_TO
 
@@ -228,3 +230,18 @@ def test_a_template_and_an_answer_see_only_what_there_is() -> None:
     assert len(said) == 2
     assert "got 'aggregate.spend', must be a declared aggregate" in said[0]
     assert "got 'context.chanel', must be an entry of the moment's identify: context" in said[1]
+
+
+def test_who_asks_why_sees_what_conditions_looked_up() -> None:
+    busy = moment(
+        "busy",
+        "a: Help Searched where staffing('kitchen') < 0.7 and aggregate.n = 0",
+        answers="gift",
+        more="aggregates: {n: count of Order Tracked over 1 hour,"
+        " spent: sum total of Order Completed over 1 day}",
+    )
+    world = World(project({**FILES, **busy}))
+    world.live(STORY)
+    found = why_moment(world.engine, LeafId(world.node("anna")), "busy")
+    text = "\n".join(why_words(found, world.engine.project.moments["busy"], {}, "UTC"))
+    assert found.occurrences == [] and "the staffing of kitchen" in text and "0.75" in text, text

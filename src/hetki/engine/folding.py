@@ -74,7 +74,7 @@ def fold_batch(
         by_customer.setdefault(stitched.customers[NodeId(fact.leaf)], []).append(fact)
     touched = {*by_customer, *stitched.joined, *(each for pair in stitched.moves for each in pair)}
     rows = state.load_customers(touched)
-    staffing = _staffing(state, program, facts)
+    staffing = staffing_of(state, program, facts)
     beyond = _folded_beyond(state, reports) if program.asks_staffing else {}
     moved = {each for old, new in stitched.moves if old in rows for each in (old, new)}
     saved: list[CustomerRow] = []
@@ -165,7 +165,7 @@ def refold(
         if not facts:
             continue
         links = state.joining_links(nodes) if len(nodes) > 1 else []
-        staffing = _staffing(state, program, facts)
+        staffing = staffing_of(state, program, facts)
         after, found = step(program, Folded(), ordered(program, facts, links), advance_to, staffing)
         folded[customer] = after
         caught.update((each.occurrence_id, Caught(customer, each)) for each in found)
@@ -186,7 +186,7 @@ def refold(
     return Folding(new, repairs, folded, 0)
 
 
-def _staffing(state: State, program: Program, facts: Sequence[Fact]) -> Timeline:
+def staffing_of(state: State, program: Program, facts: Sequence[Fact]) -> Timeline:
     """Every report that facts may see, if any moment asks for one."""
     if not program.asks_staffing or not facts:
         return NO_STAFFING

@@ -25,6 +25,7 @@ from hetki.patterns.matcher import next_due, observe, pass_time, settle, withdra
 from hetki.patterns.run import Match, Run, Seen, copied, packed
 from hetki.patterns.segments import Segment
 from hetki.patterns.staffing import NO_STAFFING, Timeline
+from hetki.patterns.told import NO_EVENT, Telling
 from hetki.settings import SECOND
 
 #: The form of folded states. It is part of the program's version: under another one everybody is folded
@@ -140,11 +141,12 @@ def step(
     batch: Sequence[Fact | Joined],
     advance_to: int,
     staffing: Timeline = NO_STAFFING,
+    telling: Telling | None = None,
 ) -> tuple[Folded, list[Occurrence]]:
     """Fold a batch, in total order and nothing of it late, and let time pass to `advance_to`.
 
     `staffing` holds every report that an event of the batch may see. Occurrences come in order of
-    (occurred_at, moment, id).
+    (occurred_at, moment, id). `telling` is for who asks why.
     """
     after = Folded(
         folded.last_key,
@@ -159,15 +161,15 @@ def step(
     for item in batch:
         assert not is_late(after, item), "facts are folded in total order"
         after.last_key = item.order_key
-        _lapse(program, after, item.order_key[0])
+        _lapse(program, after, item.order_key[0], telling)
         if isinstance(item, Joined):
-            _join(program, after, item)
+            _join(program, after, item, telling)
         else:
-            _take(program, after, item, until, staffing, caught)
-    _lapse(program, after, until)
+            _take(program, after, item, until, staffing, caught, telling)
+    _lapse(program, after, until, telling)
     for moment in program.moments:
         if moment.name in after.runs:
-            _settle(moment, after, until, caught)
+            _settle(moment, after, until, caught, telling)
     caught.sort(key=lambda occurrence: (occurrence.occurred_at, occurrence.moment, occurrence.occurrence_id))
     return after, caught
 
@@ -220,25 +222,33 @@ def dropped(folded: Folded) -> dict[str, tuple[int, int]]:
     return {name: pair for name, pair in sorted(counts.items()) if any(pair)}
 
 
-def _settle(moment: Moment, folded: Folded, until: int, caught: list[Occurrence]) -> None:
+def _settle(
+    moment: Moment, folded: Folded, until: int, caught: list[Occurrence], telling: Telling | None
+) -> None:
     """Take out what a moment's silences have become by an instant."""
     run = folded.runs[moment.name]
-    _pass_time(moment, folded, until)
+    _pass_time(moment, folded, until, telling)
     due = [each.due_at for each in run.partials if each.due_at is not None and each.due_at <= until]
     if due:
         folded.settled_at = max(due if folded.settled_at is None else [folded.settled_at, *due])
-        caught.extend(_occurrence(moment, match) for match in settle(moment.pattern, run, until))
+        caught.extend(_occurrence(moment, match) for match in settle(moment.pattern, run, until, telling))
 
 
-def _pass_time(moment: Moment, folded: Folded, until: int) -> None:
+def _pass_time(moment: Moment, folded: Folded, until: int, telling: Telling | None) -> None:
     """Let time alone move what a silence holds up, and remember until when it did."""
-    moved_at = pass_time(moment.pattern, folded.runs[moment.name], until)
+    moved_at = pass_time(moment.pattern, folded.runs[moment.name], until, telling)
     if moved_at is not None:
         folded.settled_at = max(moved_at, folded.settled_at or moved_at)
 
 
 def _take(
-    program: Program, folded: Folded, fact: Fact, until: int, staffing: Timeline, caught: list[Occurrence]
+    program: Program,
+    folded: Folded,
+    fact: Fact,
+    until: int,
+    staffing: Timeline,
+    caught: list[Occurrence],
+    telling: Telling | None,
 ) -> None:
     event = fact.event
     group = fact.leaf.hex()
@@ -249,7 +259,7 @@ def _take(
         if said:
             before = mask(program.purposes, standing, event.occurred_at)
             folded.statements[group] = {**standing, **said}
-            _drop_closed(program, folded, group, before, event.occurred_at)
+            _drop_closed(program, folded, group, before, event.occurred_at, telling)
     if event.name == IDENTIFIED:
         _learn(program, folded, event)
     listening, watching = program.listening.get(event.name, ()), program.watching.get(event.name, ())
@@ -273,13 +283,15 @@ def _take(
             if run is None:
                 run = folded.runs[moment.name] = Run()
             elif run.partials:  # what has happened is not looked at again by every later event
-                _settle(moment, folded, min(until, event.occurred_at - 1), caught)
-                _pass_time(moment, folded, event.occurred_at - 1)
+                _settle(moment, folded, min(until, event.occurred_at - 1), caught, telling)
+                _pass_time(moment, folded, event.occurred_at - 1, telling)
             known = _around(program, folded, moment, run, seen, staffing) if moment.asks else folded.traits
-            matches = observe(moment.pattern, run, seen, known)
+            matches = observe(moment.pattern, run, seen, known, telling)
             caught.extend(_occurrence(moment, match) for match in matches)
             if moment.aggregates:
                 remember(moment.aggregates, run, seen, folded.traits)
+        elif telling is not None and seen.name in moment.pattern.names:
+            telling.tell("closed", NO_EVENT, event.occurred_at, seen=seen)
     for segment in watching:
         if purposes & program.bits[segment.key]:
             run = folded.runs.setdefault(segment.key, Run())
@@ -298,7 +310,7 @@ def _around(
     return Around(folded.traits, moment.aggregates, run.windows, seen.order_key, consents, staffing)
 
 
-def _join(program: Program, folded: Folded, joined: Joined) -> None:
+def _join(program: Program, folded: Folded, joined: Joined, telling: Telling | None) -> None:
     a = folded.groups.get(joined.node_a, joined.node_a)
     b = folded.groups.get(joined.node_b, joined.node_b)
     if a == b:
@@ -314,10 +326,10 @@ def _join(program: Program, folded: Folded, joined: Joined) -> None:
         before = mask(program.purposes, said_a, joined.joined_at)
         before |= mask(program.purposes, said_b, joined.joined_at)
         folded.statements[root] = strictest(said_a, said_b)
-        _drop_closed(program, folded, root, before, joined.joined_at)
+        _drop_closed(program, folded, root, before, joined.joined_at, telling)
 
 
-def _lapse(program: Program, folded: Folded, at: int) -> None:
+def _lapse(program: Program, folded: Folded, at: int, telling: Telling | None) -> None:
     """Take away grants that have ended by `at`, and what is half matched under them: unknown again."""
     for group, said in folded.statements.items():
         for name, each in list(said.items()):
@@ -325,22 +337,24 @@ def _lapse(program: Program, folded: Folded, at: int) -> None:
                 ended_at = max(each.until, each.stated_at)  # one that ended before it was given held never
                 before = mask(program.purposes, said, ended_at - 1) if ended_at == each.until else 0
                 del said[name]
-                _drop_closed(program, folded, group, before, ended_at)
+                _drop_closed(program, folded, group, before, ended_at, telling)
                 settled_at = ended_at - 1
                 folded.settled_at = max(settled_at, folded.settled_at or settled_at)
 
 
-def _drop_closed(program: Program, folded: Folded, group: str, before: int, at: int) -> None:
+def _drop_closed(
+    program: Program, folded: Folded, group: str, before: int, at: int, telling: Telling | None
+) -> None:
     """Drop what is half matched under purposes that were open before and are closed now."""
     now = mask(program.purposes, folded.statements[group], at)
     closed = before & ~now
     if closed:
         for moment in program.moments:
             if closed & program.bits[moment.name] and moment.name in folded.runs:
-                _pass_time(moment, folded, at - 1)
+                _pass_time(moment, folded, at - 1, telling)
         for name, bit in program.bits.items():
             if closed & bit and name in folded.runs:
-                withdraw(folded.runs[name], at)
+                withdraw(folded.runs[name], at, telling)
 
 
 def _learn(program: Program, folded: Folded, event: Event) -> None:

@@ -183,8 +183,10 @@ def children(node: Node) -> tuple[Node, ...]:
             return (part, *choices)
         case Not(part=part) | IsNull(part=part) | Like(part=part):
             return (part,)
-        case InSegment(who=inner) | Staffing(pool=inner):
+        case InSegment(who=inner):
             return (inner,)
+        case Staffing(pool=pool) if not isinstance(pool, Constant):
+            return (pool,)
         case _:
             return ()
 
