@@ -1,6 +1,7 @@
 """Templates: Liquid texts with limits, one per language, rendered as plain text.
 
-A template sees `step.field` and `customer.trait` and nothing else: no files, no clock, no other template.
+A template sees `step.field`, `customer.trait`, `context.name` and nothing else: no files, no clock, no other
+template.
 Start at `parse`; `render` is what the engine calls.
 """
 
@@ -10,7 +11,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Mapping
+from typing import Any, Mapping
 from zoneinfo import ZoneInfo
 
 from liquid import BoundTemplate, Environment, RenderContext
@@ -125,13 +126,15 @@ def render(
     """
     fitting = next(each for each in (*_wider(_locale(locale)), "") if each in template.texts)
     text = template.texts[fitting]
-    seen: dict[str, dict[str, object]] = {}
+    seen: dict[str, dict[str, Any]] = {}
     for root, field in template.uses:
         value = values.get(root, {}).get(field)
+        head, _, rest = field.partition(".") if root == "context" else (field, "", "")
+        into = seen.setdefault(root, {})
+        if rest:  # `context.consent.marketing`
+            into = into.setdefault(head, {})
         if value is not None:
-            seen.setdefault(root, {})[field] = _bounded(f"{root}.{field}", value)
-        else:
-            seen.setdefault(root, {})
+            into[rest or head] = _bounded(f"{root}.{field}", value)
     where = f"template {template.name}" + (f" ({fitting})" if fitting else "")
     subject = ""
     if text.subject is not None:
@@ -194,9 +197,12 @@ def _parse_part(
         if name not in FILTERS:
             faults.append(Fault(at(spans[0].index), shown(name), "a known filter", nearest(name, FILTERS)))
     for variable in (each for same in found.globals.values() for each in same):
-        root, field = (*variable.segments, None, None)[:2]
+        root, *inner = variable.segments
+        field: object = (*inner, None)[0]
+        if root == "context" and inner[1:]:
+            field = ".".join(map(str, inner[:2]))
         if not isinstance(root, str) or not isinstance(field, str):
-            must = "step.field or customer.trait, with the name written out"
+            must = "step.field, customer.trait or context.name, with the name written out"
             faults.append(Fault(at(variable.span.index), shown(str(variable)), must))
         else:
             uses.setdefault((root, field), at(variable.span.index))
