@@ -79,11 +79,19 @@ def _event(step: EventStep, pattern: Pattern, called: Mapping[str, str]) -> str:
     if step.limit is not None:
         text += f" within {spoken(step.limit.within_s)} of {called[pattern.events[step.limit.index].name]}"
     if pattern.within_s is not None and step.index == len(pattern.events) - 1:
-        if step.index > 0:
-            text += f" within {spoken(pattern.within_s)} of {called[pattern.events[0].name]}"
-        elif step.most > 1:
-            text += f" within {spoken(pattern.within_s)}"
+        if step.index > 0 or step.most > 1:
+            text += f" within {spoken(pattern.within_s)}" + _since(step, pattern, called)
     return text
+
+
+def _since(last: EventStep, pattern: Pattern, called: Mapping[str, str]) -> str:
+    """What `within` counts from, unless it is all that was said."""
+    first = pattern.events[0]
+    if last.index in first.peers:
+        return ""
+    if len(first.peers) > 1:
+        return f" of the first of {listed([called[pattern.events[n].name] for n in first.peers], 'and')}"
+    return f" of {'the first ' if first.most > 1 else ''}{called[first.name]}"
 
 
 def _times(step: EventStep) -> str:
