@@ -127,11 +127,13 @@ def render(
     text = template.texts[fitting]
     seen: dict[str, dict[str, object]] = {}
     for root, field in template.uses:
-        value = values.get(root, {}).get(field)
+        value = values.get(root, {}).get(field.removeprefix("last."))
+        which, _, name = field.rpartition(".")
+        inner = seen.setdefault(f"{root}.{which}" if which else root, {})
+        if which:
+            seen.setdefault(root, {})[which] = inner
         if value is not None:
-            seen.setdefault(root, {})[field] = _bounded(f"{root}.{field}", value)
-        else:
-            seen.setdefault(root, {})
+            inner[name] = _bounded(f"{root}.{field}", value)
     where = f"template {template.name}" + (f" ({fitting})" if fitting else "")
     subject = ""
     if text.subject is not None:
@@ -194,7 +196,9 @@ def _parse_part(
         if name not in FILTERS:
             faults.append(Fault(at(spans[0].index), shown(name), "a known filter", nearest(name, FILTERS)))
     for variable in (each for same in found.globals.values() for each in same):
-        root, field = (*variable.segments, None, None)[:2]
+        root, field, inner = (*variable.segments, None, None, None)[:3]
+        if field in ("first", "last") and isinstance(inner, str):
+            field = f"{field}.{inner}"  # of a step that several events fulfil
         if not isinstance(root, str) or not isinstance(field, str):
             must = "step.field or customer.trait, with the name written out"
             faults.append(Fault(at(variable.span.index), shown(str(variable)), must))
