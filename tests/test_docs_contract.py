@@ -41,6 +41,7 @@ from hetki.server.ingest import KINDS as WAYS_IN
 from hetki.server.status import status_of
 from hetki.simulation.world import MemoryDisk
 from hetki.store.lake import EVENTS, TABLES
+from hetki.store.system import SystemDisk
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -278,6 +279,35 @@ def test_steps_in_the_page_are_read() -> None:
         for path, content in files.items():
             disk.write(path, content.encode())
         assert check(disk).faults == [], f"{name}: {words}"
+
+
+def test_steps_in_the_page_of_moments_do_what_their_cases_say() -> None:
+    """Each block of `steps` as a moment of the example, tried on the block of `cases` behind it."""
+    example = SystemDisk(ROOT / "examples" / "twelve_moments")
+    names = ["hetki.toml", *example.names("events/*"), *example.names("sources/*")]
+    files = {name: example.read(name).decode() for name in names}
+    files |= {"templates/offer_guide.liquid": "Here.", "actions/offer_guide.yaml": GUIDE}
+    yaml = ruamel.yaml.YAML(typ="safe")
+    given = [yaml.load(block) for block in blocks(page("moments.md"), "yaml")]
+    given = [each for each in given if "steps" in each or list(each) == ["cases"]]
+    assert len(given) >= 20
+    for identify, cases in zip(given[::2], given[1::2], strict=True):
+        moment = {
+            "moment": "tried",
+            "title": "Tried",
+            "owner": "nobody",
+            "purpose": "service",
+            "identify": {"need": "?", "expires": "1 hour", **identify},
+            "design": {"answers": ["offer_guide"]},
+            "analyse": {"solved": "Help Viewed within 1 day"},
+        }
+        files["moments/tried.yaml"] = msgspec.json.encode(moment).decode()
+        files["tests/tried.yaml"] = msgspec.json.encode({"moment": "tried", **cases}).decode()
+        disk = MemoryDisk()
+        for path, content in files.items():
+            disk.write(path, content.encode())
+        checked = check(disk)
+        assert checked.faults == [] and checked.n_cases >= 1, identify["steps"]
 
 
 GUIDE = """

@@ -128,10 +128,10 @@ def render(
     text = template.texts[fitting]
     seen: dict[str, dict[str, Any]] = {}
     for root, field in template.uses:
-        value = values.get(root, {}).get(field)
-        head, _, rest = field.partition(".") if root == "context" else (field, "", "")
+        value = values.get(root, {}).get(field.removeprefix("last."))
+        head, _, rest = field.partition(".")
         into = seen.setdefault(root, {})
-        if rest:  # `context.consent.marketing`
+        if rest:  # `seen.first.price`, `context.consent.marketing`
             into = into.setdefault(head, {})
         if value is not None:
             into[rest or head] = _bounded(f"{root}.{field}", value)
@@ -199,7 +199,7 @@ def _parse_part(
     for variable in (each for same in found.globals.values() for each in same):
         root, *inner = variable.segments
         field: object = (*inner, None)[0]
-        if root == "context" and inner[1:]:
+        if inner[1:] and (root == "context" or field in ("first", "last")):
             field = ".".join(map(str, inner[:2]))
         if not isinstance(root, str) or not isinstance(field, str):
             must = "step.field, customer.trait or context.name, with the name written out"

@@ -21,12 +21,13 @@ from hetki.engine.across import traits_of
 from hetki.engine.folding import Caught, Repair
 from hetki.engine.project import Project
 from hetki.errors import Invalid
-from hetki.events.event import LeafId
+from hetki.events.event import LeafId, utc
 from hetki.identity.identifier import as_leaf
 from hetki.moments.fold import Folded, Program, in_force
 from hetki.moments.moment import Moment, Occurrence
 from hetki.patterns.around import OPEN_TO
 from hetki.patterns.condition import Condition, holds
+from hetki.patterns.run import Bound
 from hetki.patterns.scope import CONTEXT, CUSTOMER
 from hetki.patterns.tree import Known, walk
 from hetki.settings import SECOND
@@ -233,6 +234,12 @@ def _scalar(value: object) -> Scalar:
     return value if isinstance(value, (str, int, float, bool)) else None
 
 
+def _printed(bound: Bound) -> dict[str, object]:
+    """What a template may print of a step: its instants as texts, like every other time."""
+    instants = {"occurred_at": bound.occurred_at, "first.occurred_at": bound.first.occurred_at}
+    return {**bound.values, **{name: utc(at).isoformat() for name, at in instants.items()}}
+
+
 def compose(project: Project, decision: Decision, situation: Situation) -> Message | None:
     """The one message of a decision, in words; None when nothing is to be said.
 
@@ -243,7 +250,7 @@ def compose(project: Project, decision: Decision, situation: Situation) -> Messa
     occurrence = situation.occurrence
     action = project.actions[decision.chosen]
     traits: dict[str, object] = {**situation.names, **situation.folded.traits}
-    values = {bound.step: dict(bound.values) for bound in occurrence.bound if bound.step}
+    values = {bound.step: _printed(bound) for bound in occurrence.bound if bound.step}
     values[CONTEXT] = occurrence.context
     zone = zone_of(traits.get("timezone"), project.settings.time_zone)
     subject = body = detail = ""

@@ -122,11 +122,20 @@ def _event(step: EventStep, pattern: Pattern, called: Mapping[str, str]) -> str:
     if step.limit is not None:
         text += f" within {spoken(step.limit.within_s)} of {called[pattern.events[step.limit.index].name]}"
     if pattern.within_s is not None and step.index == len(pattern.events) - 1:
-        if step.stage > 0:
-            text += f" within {spoken(pattern.within_s)} of {called[pattern.events[0].name]}"
-        elif step.index > 0 or step.most > 1:
-            text += f" within {spoken(pattern.within_s)}"
+        if step.index > 0 or step.most > 1:
+            text += f" within {spoken(pattern.within_s)}" + _since(step, pattern, called)
     return text
+
+
+def _since(last: EventStep, pattern: Pattern, called: Mapping[str, str]) -> str:
+    """What `within` counts from, unless it is all that was said."""
+    first = pattern.events[0]
+    if last.stage == 0:
+        return ""
+    peers = [each for each in pattern.events if each.stage == 0]
+    if len(peers) > 1:
+        return f" of the first of {listed([called[each.name] for each in peers], 'and')}"
+    return f" of {'the first ' if first.most > 1 else ''}{called[first.name]}"
 
 
 def _times(step: EventStep) -> str:

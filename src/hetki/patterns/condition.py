@@ -14,6 +14,7 @@ from sqlglot import Token, TokenType
 from sqlglot import expressions as exp
 from sqlglot.errors import SqlglotError
 
+from hetki.declarations.durations import UNITS
 from hetki.errors import Fault, shown
 from hetki.events.event import Event
 from hetki.events.fields import Fields
@@ -22,7 +23,7 @@ from hetki.patterns.run import Bound
 from hetki.patterns.scope import HEADS, RESERVED, Place, Scope
 from hetki.patterns.sense import Senseless, name_of, senseless
 from hetki.patterns.tree import Field, InSegment, Known, Node, Staffing, StepField, walk
-from hetki.patterns.types import offset_of, typed
+from hetki.patterns.types import A_DURATION, offset_of, typed
 
 CHARS_MAX = 1_000
 TOKENS_MAX = 300
@@ -50,7 +51,7 @@ def parse(text: str, scope: Scope, place: Place) -> tuple[Condition | None, list
     """A condition, or every fault found in it. `place` turns an offset in `text` into a where."""
     parsed = _parsed(text)
     if isinstance(parsed, _Refused):
-        return None, [Fault(place(parsed.offset), parsed.got, parsed.must)]
+        return None, [Fault(place(parsed.offset), parsed.got, parsed.must, parsed.hint)]
     faults: list[Fault] = []
     tree = typed(parsed, scope, place, faults)
     if tree.kind not in ("boolean", "unknown") and not faults:
@@ -129,6 +130,7 @@ class _Refused:
     offset: int
     got: str
     must: str = _MUST
+    hint: str = ""
 
 
 def _parsed(text: str) -> exp.Expr | _Refused:
@@ -149,7 +151,8 @@ def _parsed(text: str) -> exp.Expr | _Refused:
         end = int(details[0].get("col") or 0)
         if end >= len(line.rstrip()) and "missing" in str(details[0].get("description")):
             return _Refused(max(end - len(word), 0), f"nothing after {shown(word)}")
-        return _Refused(max(end - len(word), 0), shown(word) if word else shown(line))
+        hint = A_DURATION if word.lower().removesuffix("s") in UNITS else ""
+        return _Refused(max(end - len(word), 0), shown(word) if word else shown(line), hint=hint)
     except (RecursionError, ValueError):
         return _Refused(0, shown(line))
 

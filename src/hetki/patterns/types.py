@@ -27,6 +27,9 @@ _WORDS = (
     " staffing"
 )
 _NUMBER_MAX = 1e15
+#: Hints for what newcomers write.
+A_DURATION: Final = "a duration is written interval '10 minutes'"
+_A_TEXT: Final = "a text stands in single quotes"
 
 
 def typed(parsed: exp.Expr, scope: Scope, place: Place, faults: list[Fault]) -> t.Node:
@@ -134,14 +137,17 @@ class _Reader:
         kinds = self.scope.kinds(self.scope.events, name)
         for event in self.scope.events:
             if event not in kinds:
-                return self.no_field(given, name, f"a field of {event}", (event,))
+                return self.no_field(given, name, f"a field of {event}", (event,), f"{_A_TEXT}; else ")
         if len(set(kinds.values())) > 1:
             return self.fault(given, shown(name), f"of one type in {' and '.join(kinds)}")
         return t.Field(name, kinds[self.scope.events[0]])
 
-    def no_field(self, given: exp.Expr, name: str, must: str, events: tuple[str, ...]) -> t.Node:
+    def no_field(
+        self, given: exp.Expr, name: str, must: str, events: tuple[str, ...], first: str = ""
+    ) -> t.Node:
         known = sorted({each for event in events for each in self.scope.catalogue.fields(event)})
-        hint = nearest(name, known) or f"add it to a file in events/, or use one of {', '.join(known[:12])}"
+        other = f"{first}add the field to a file in events/, or use one of {', '.join(known[:12])}"
+        hint = nearest(name, known) or other
         return self.fault(given, shown(name), must, hint)
 
     def literal(self, given: exp.Expr) -> t.Node:
@@ -183,6 +189,8 @@ class _Reader:
         kinds = {left.kind, right.kind} - {"unknown"}
         if len(kinds) > 1:
             hint = "a time needs the catalogue's type time on both sides" if "time" in kinds else ""
+            if kinds == {"number", "text"} and (_is_duration(left) or _is_duration(right)):
+                hint = A_DURATION
             self.fault(at, f"{left.kind} compared with {right.kind}", "two values of one type", hint)
         return left, right
 
@@ -260,6 +268,16 @@ class _Reader:
             parts.append(self.alike(given, parts[0], self.node(each))[1])
         kinds = {part.kind for part in parts} - {"unknown"}
         return t.Call("coalesce", tuple(parts), kinds.pop() if len(kinds) == 1 else "unknown")
+
+
+def _is_duration(side: t.Node) -> bool:
+    """Whether a side is a text that reads as a duration."""
+    if not isinstance(side, t.Constant) or not isinstance(side.value, str):
+        return False
+    try:
+        return seconds(side.value) > 0
+    except Invalid:
+        return False
 
 
 def _numeric(kind: t.Kind) -> t.Kind:

@@ -79,11 +79,13 @@ def words(node: t.Node, steps: Mapping[str, str]) -> str:
 def field_words(name: str) -> str:
     """A field's name in words.
 
-    >>> [field_words(name) for name in ("order_id", "n_results", "promised_at", "occurred_at")]
-    ['order id', 'number of results', 'promised time', 'time']
+    >>> [field_words(name) for name in ("order_id", "n_results", "n_waiting_s", "promised_at", "occurred_at")]
+    ['order id', 'number of results', 'number of seconds waiting', 'promised time', 'time']
     """
     if name == "occurred_at":
         return "time"
+    if name.startswith("n_") and name.endswith("_s"):
+        return "number of seconds " + name[2:-2].replace("_", " ")
     if name.startswith("n_"):
         return "number of " + name[2:].replace("_", " ")
     if name.endswith("_at"):
