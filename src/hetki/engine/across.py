@@ -21,7 +21,7 @@ from hetki.patterns.condition import Condition, parse
 from hetki.patterns.tree import Trait, walk
 from hetki.patterns.types import CUSTOMER
 from hetki.settings import DAY, SECOND
-from hetki.store.ports import Disk
+from hetki.store.ports import Shelf
 
 #: What Hetki itself is called as a source, and the candidate that is always there.
 RESERVED = {"source": "hetki", "action": "nothing"}
@@ -115,7 +115,7 @@ def check_actions(files: Files, templates: Mapping[str, Template]) -> list[Fault
     return faults
 
 
-def check_moments(files: Files, moments: Mapping[str, Moment], disk: Disk) -> list[Fault]:
+def check_moments(files: Files, moments: Mapping[str, Moment], disk: Shelf) -> list[Fault]:
     """Moments name a known purpose, initiative, answers and process, and leave time to answer."""
     faults: list[Fault] = []
     toml = files.toml.value
@@ -252,7 +252,7 @@ def _in_moments(fault: Fault, names: list[str]) -> Fault:
     return Fault(fault.where, fault.got, f"{fault.must} (in {', '.join(names)})", fault.hint)
 
 
-def _document(name: str, where: str, disk: Disk) -> list[Fault]:
+def _document(name: str, where: str, disk: Shelf) -> list[Fault]:
     if not name:
         return []
     try:

@@ -17,7 +17,7 @@ from hetki.declarations.tree import in_order
 from hetki.dialogues.destination import Destination
 from hetki.dialogues.template import Template, parse
 from hetki.engine import across
-from hetki.engine.files import TOML, Files, read_files
+from hetki.engine.files import TOML, Files, Recording, read_files
 from hetki.errors import Fault, Invalid
 from hetki.events.catalogue import SHIPPED, Catalogue
 from hetki.measurement.initiative import Initiative
@@ -26,7 +26,7 @@ from hetki.patterns.choices import Choice
 from hetki.patterns.condition import Condition, step_fields
 from hetki.patterns.types import CUSTOMER
 from hetki.settings import Settings
-from hetki.store.ports import Disk
+from hetki.store.ports import Shelf
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,8 @@ class Project:
 
     `eligible` holds the conditions of answers by (moment, action); caps read (n_max, period_s); `traits`
     are the customer's traits that anything refers to; `content_hash` changes with any byte of any file
-    that can change a result (32 hex characters). `files` keeps what was read, with its places.
+    that can change a result (32 hex characters). `files` keeps what was read, with its places, and `texts`
+    every file that was read, so that the same project can be loaded again (`Kept`).
     """
 
     settings: Settings
@@ -56,10 +57,12 @@ class Project:
     traits: frozenset[str]
     content_hash: str
     files: Files
+    texts: dict[str, bytes]
 
 
-def load(disk: Disk) -> Project:
+def load(shelf: Shelf) -> Project:
     """The project in a folder. Raises `Invalid` with all faults of all files, `NotFound` if there is none."""
+    disk = Recording(shelf)
     files = read_files(disk)
     faults = list(files.faults)
     catalogue = _catalogue(files, faults)
@@ -99,6 +102,7 @@ def load(disk: Disk) -> Project:
         traits=_traits(moments, eligible, templates),
         content_hash=files.content_hash,
         files=files,
+        texts=disk.texts,
     )
 
 
@@ -133,14 +137,14 @@ def _moments(
 ) -> dict[str, Moment]:
     compiled: dict[str, Moment] = {}
     for spec, declared in files.moments.read():
-        moment, found = compile_moment(declared, catalogue, _captures(files, spec, templates))
+        moment, found = compile_moment(declared, catalogue, captures(files, spec, templates))
         faults.extend(found)
         if moment is not None:
             compiled[moment.name] = replace(moment, initiative=moment.initiative or moment.name)
     return compiled
 
 
-def _captures(files: Files, spec: MomentSpec, templates: Mapping[str, Template]) -> set[tuple[str, str]]:
+def captures(files: Files, spec: MomentSpec, templates: Mapping[str, Template]) -> set[tuple[str, str]]:
     """The fields of steps that the answers of a moment read, in conditions and templates."""
     wanted: set[tuple[str, str]] = set()
     for action, _ in files.actions.read():

@@ -15,9 +15,10 @@ from functools import partial
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.process import parent_process
 
-from hetki.engine.advance import OTHER_DECLARATIONS, activate, catch_up
+from hetki.engine.advance import catch_up
 from hetki.engine.deliver import deliver
 from hetki.engine.engine import Engine, open_engine, open_folder
+from hetki.engine.warming import OTHER_DECLARATIONS, activate
 from hetki.errors import HetkiError
 from hetki.store.lake import refresh
 from hetki.store.system import SystemNet, collect_rarely

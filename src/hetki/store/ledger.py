@@ -1,14 +1,14 @@
 """The ledger: deeds, recorded once and never re-made by replay (law 2).
 
-Decisions, assignments, missed and revised occurrences, messages and their attempts, and the log of
-advances. It shares `state.db` with the projections so that one transaction moves both; `hetki rebuild`
-leaves it untouched.
+Decisions, assignments, missed and revised occurrences, messages and their attempts, the declarations that
+were in force, and the log of advances. It shares `state.db` with the projections so that one transaction
+moves both; `hetki rebuild` leaves it untouched.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -57,12 +57,15 @@ CREATE TABLE IF NOT EXISTS advances(
     advance INTEGER PRIMARY KEY, position INTEGER NOT NULL, advance_to INTEGER NOT NULL,
     n_entries INTEGER NOT NULL, n_caught INTEGER NOT NULL, n_decided INTEGER NOT NULL,
     version TEXT NOT NULL, program TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS declarations(
+    program TEXT PRIMARY KEY, taken_up_at INTEGER NOT NULL, files BLOB NOT NULL) WITHOUT ROWID;
 """
 
 #: The file that it shares with the projections.
 FILE = "state.db"
 
 _decisions = msgspec.json.Decoder(Decision)
+_files = msgspec.msgpack.Decoder(dict[str, bytes])
 
 
 class Ledger:
@@ -261,3 +264,25 @@ class Ledger:
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             (position, advance_to, n_entries, n_caught, n_decided, version, program),
         )
+
+    def keep_declarations(self, program: str, taken_up_at: int, files: Mapping[str, bytes]) -> None:
+        """Keep the files of the declarations that are in force from now on."""
+        self.db.execute(
+            "INSERT OR REPLACE INTO declarations VALUES (?, ?, ?)",
+            (program, taken_up_at, msgspec.msgpack.encode(files)),
+        )
+
+    def declarations(self, program: str) -> dict[str, bytes] | None:
+        """The files of declarations that were in force; None if they were not kept."""
+        row = self.db.execute("SELECT files FROM declarations WHERE program = ?", (program,)).fetchone()
+        return _files.decode(row[0]) if row else None
+
+    def taken_up_at(self, program: str) -> int | None:
+        """When declarations came into force last."""
+        row = self.db.execute("SELECT taken_up_at FROM declarations WHERE program = ?", (program,)).fetchone()
+        return row[0] if row else None
+
+    def versions(self) -> list[str]:
+        """The declarations that were in force, the latest first."""
+        rows = self.db.execute("SELECT program FROM declarations ORDER BY taken_up_at DESC, program")
+        return [row[0] for row in rows]
