@@ -275,7 +275,7 @@ class World:
         catch_up(self.engine, self.batch_max)
 
     def warm(self, with_project: Project, n_max: int = 1) -> bool:
-        """One step towards other declarations, as a worker takes it, which uses them once they are in force."""
+        """One step towards other declarations, as a worker takes it; it uses them once they are in force."""
         progress = self.engine.state.progress()
         assert progress is not None
         if progress.program not in self._in_force:

@@ -9,10 +9,12 @@ the same end: what a rebuild under the new declarations would make.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
 from hetki import __version__
+from hetki.dialogues.destination import Destination
 from hetki.engine.changing import Target, target
 from hetki.engine.commands import Activated
 from hetki.engine.deciding import apply_repairs, decide_all
@@ -51,7 +53,7 @@ def activate(engine: Engine) -> None:
     Raises `Conflict` if another process has begun to take up yet others since this one read its own.
     """
     progress = engine.state.progress()
-    if progress is None or progress.program == engine.program.version:
+    if progress is None or is_in_force(engine):
         keep(engine)
         if engine.shadow.warming() is not None:  # the folder has gone back to what is in force
             with transaction(engine.db):
@@ -63,24 +65,41 @@ def activate(engine: Engine) -> None:
         pass
 
 
+def is_in_force(engine: Engine) -> bool:
+    """Whether the state is under the declarations of this engine, or under none yet."""
+    progress = engine.state.progress()
+    return progress is None or progress.program == engine.program.version
+
+
 def keep(engine: Engine) -> None:
     """Keep the files of the declarations that are in force, whatever becomes of the folder."""
     if engine.ledger.declarations(engine.program.version) is None:
         with transaction(engine.db):
-            engine.ledger.keep_declarations(
-                engine.program.version, engine.clock.now(), engine.project.texts
-            )
+            engine.ledger.keep_declarations(engine.program.version, engine.clock.now(), engine.project.texts)
 
 
 def begin(engine: Engine, found: Target) -> None:
-    """Begin to warm, or go on where it was left; what was warmed for others is dropped."""
+    """Begin to warm, or go on where it was left; what was warmed for others is dropped.
+
+    Raises `Conflict` if others have come into force than those it is to replace.
+    """
     with transaction(engine.db):
+        progress = engine.state.progress()
+        if progress is not None and progress.program != found.instead_of:
+            raise Conflict(OTHER_DECLARATIONS)
         under_way = engine.shadow.warming()
         if found.program.version == found.instead_of:
             engine.shadow.drop()
         elif under_way is None or not _is_of(under_way.program, under_way.instead_of, found):
             engine.shadow.begin(found.program.version, found.instead_of, engine.clock.now())
         engine.shadow.refuse(engine.clock.now(), [])
+
+
+def refuse(engine: Engine, faults: list[Fault]) -> None:
+    """Remember why the declarations of the folder are not taken up; what was being warmed is dropped."""
+    with transaction(engine.db):
+        engine.shadow.drop()
+        engine.shadow.refuse(engine.clock.now(), faults)
 
 
 def warm_once(engine: Engine, found: Target, n_max: int = WARM_MAX) -> bool:
@@ -197,17 +216,38 @@ def kept_project(ledger: Ledger, version: str) -> Project | None:
 
 
 def open_in_force(
-    shelf: Shelf, disk: Disk, clock: Clock, chance: Chance, environment: Mapping[str, str]
+    shelf: Shelf,
+    disk: Disk,
+    clock: Clock,
+    chance: Chance,
+    environment: Mapping[str, str],
+    known: Project | None = None,
 ) -> Engine:
     """The engine under the declarations that are in force, whatever lies in the folder by now.
 
-    Those of the folder if none are, or if this code cannot fold on under them. Raises what `load` and
-    `open_engine` raise.
+    Those of the folder if none are, or if this code cannot fold on under them. `known` are declarations
+    that are compiled already and may be those. Raises what `load` and `open_engine` raise.
     """
     db = disk.connect(FILE)
     try:
-        progress = State(db).progress()
-        project = kept_project(Ledger(db), progress.program) if progress else None
+        progress, ledger = State(db).progress(), Ledger(db)
+        if progress is None or (known is not None and version_of(known) != progress.program):
+            known = None
+        project = known or (kept_project(ledger, progress.program) if progress else None) or load(shelf)
+        project = replace(project, destinations={**draining(ledger, project), **project.destinations})
     finally:
         db.close()
-    return open_engine(project or load(shelf), disk, clock, chance, environment)
+    return open_engine(project, disk, clock, chance, environment)
+
+
+def draining(ledger: Ledger, project: Project) -> dict[str, Destination]:
+    """Destinations that are declared no more and that messages still wait for, as they were declared last."""
+    wanted = ledger.destinations_waiting() - project.destinations.keys()
+    found: dict[str, Destination] = {}
+    for version in ledger.versions() if wanted else ():
+        was = kept_project(ledger, version)
+        if was is not None:
+            found = {name: was.destinations[name] for name in wanted & was.destinations.keys()} | found
+        if found.keys() == wanted:
+            break
+    return found

@@ -40,7 +40,7 @@ def serve(folder: str, host: str, port: int, say: Callable[[str], None]) -> None
         access = Access(engine.disk, engine.clock, engine.chance)
         server.config.app = app(engine, committer, access, lambda: server.should_exit)
         _stop_on_signals(server)
-        keeper = Keeper(folder)
+        keeper = Keeper(folder, engine.project.settings.data)
         keeper.start()
         committer.start()
         token = access.first_token()

@@ -218,6 +218,13 @@ class Ledger:
         )
         return [Message(*row) for row in rows]
 
+    def destinations_waiting(self) -> set[str]:
+        """The destinations that messages wait for."""
+        rows = self.db.execute(
+            "SELECT DISTINCT destination FROM outbox WHERE status IN ('waiting', 'claimed')"
+        )
+        return {row[0] for row in rows}
+
     def set_status(self, message_id: str, status: Status, detail: str, due_at: int | None = None) -> None:
         """Move a message on; `due_at` is when it is tried next."""
         self.db.execute(
