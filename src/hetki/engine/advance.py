@@ -88,7 +88,7 @@ def advance_once(engine: Engine, batch_max: int = BATCH_MAX) -> Advanced:
             folding.folded,
             max(now, advance_to),
         )
-        apply_repairs(engine.state, engine.ledger, folding.repairs, advance_to)
+        apply_repairs(engine.ledger, folding.repairs, advance_to)
         position = stored[-1].position if stored else before.position
         after = Progress(position, advance_to, engine.program.version)
         engine.state.save_progress(after)

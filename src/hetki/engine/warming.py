@@ -189,7 +189,7 @@ def _swap(engine: Engine, found: Target, progress: Progress) -> None:
     in_time = {each.customer for each in caught if now <= each.occurrence.expires_at}
     folded = {customer: decode(row.state) for customer, row in state.load_customers(in_time).items()}
     decided = decide_all(found.project, found.program, state, ledger, caught, folded, now)
-    apply_repairs(state, ledger, repairs, now)
+    apply_repairs(ledger, repairs, now)
     state.save_progress(msgspec.structs.replace(progress, program=found.program.version))
     ledger.keep_declarations(found.program.version, now, found.project.texts)
     ledger.log_advance(

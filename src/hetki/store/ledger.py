@@ -126,36 +126,26 @@ class Ledger:
         ).fetchone()
         return _decisions.decode(row[0]) if row else None
 
-    def add_missed(
-        self,
-        occurrence_id: str,
-        moment: str,
-        customer: LeafId,
-        occurred_at: int,
-        expires_at: int,
-        missed_at: int,
-    ) -> None:
-        """Record that an occurrence was found too late to be answered."""
-        self.db.execute(
-            "INSERT INTO missed VALUES (?, ?, ?, ?, ?, ?)",
-            (occurrence_id, moment, customer, occurred_at, expires_at, missed_at),
-        )
+    def add_missed(self, rows: Iterable[tuple[str, str, LeafId, int, int, int]]) -> None:
+        """Record occurrences that were found too late to be answered: (occurrence_id, moment, customer,
+        occurred_at, expires_at, missed_at)."""
+        self.db.executemany("INSERT INTO missed VALUES (?, ?, ?, ?, ?, ?)", rows)
 
-    def add_revision(
-        self,
-        occurrence_id: str,
-        revised_at: int,
-        kind: str,
-        cause: str,
-        moment: str,
-        customer: LeafId,
-        detail: str,
-    ) -> None:
-        """Record that repaired history `found`, `revised` or `retracted` an occurrence."""
-        self.db.execute(
-            "INSERT OR REPLACE INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (occurrence_id, revised_at, kind, cause, moment, customer, detail),
-        )
+    def add_revisions(self, rows: Iterable[tuple[str, int, str, str, str, LeafId, str]]) -> None:
+        """Record occurrences that repaired history `revised` or `retracted`: (occurrence_id, revised_at,
+        kind, cause, moment, customer, detail)."""
+        self.db.executemany("INSERT OR REPLACE INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def chosen(self, occurrence_ids: Iterable[str]) -> dict[str, tuple[str, str]]:
+        """What was decided for occurrences: id -> (decision_id, chosen); those without are left out."""
+        found: dict[str, tuple[str, str]] = {}
+        for marks, part in chunks(occurrence_ids):
+            rows = self.db.execute(
+                f"SELECT occurrence_id, decision_id, chosen FROM decisions WHERE occurrence_id IN ({marks})",
+                part,
+            )
+            found.update((row[0], (row[1], row[2])) for row in rows)
+        return found
 
     def standing(self, initiative: str, leaves: Iterable[LeafId]) -> Assignment | None:
         """The first assignment of any leaf of a customer in an initiative."""
@@ -193,10 +183,16 @@ class Ledger:
             msgspec.structs.astuple(message),
         )
 
-    def status_of(self, decision_id: str) -> Status | None:
-        """How the message of a decision stands; None when it has none."""
-        row = self.db.execute("SELECT status FROM outbox WHERE decision_id = ?", (decision_id,)).fetchone()
-        return row[0] if row else None
+    def statuses(self, decision_ids: Iterable[str]) -> dict[str, Status]:
+        """How the messages of decisions stand; decisions without one are left out."""
+        found: dict[str, Status] = {}
+        for marks, part in chunks(decision_ids):
+            found.update(
+                self.db.execute(
+                    f"SELECT decision_id, status FROM outbox WHERE decision_id IN ({marks})", part
+                ).fetchall()
+            )
+        return found
 
     def cancel(self, decision_ids: Collection[str], detail: str) -> int:
         """Cancel what is still unsent of these decisions; return how many messages."""
