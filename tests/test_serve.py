@@ -507,6 +507,13 @@ def test_an_edited_moment_answers_without_a_restart_of_anything(house: House) ->
     eventually("an answer under the new declarations", lambda: caught(house) == "2 occurrences: u1, u2")
     assert server.runs() and server.worker() == worker
     assert decided(house) == 2, "each was answered once"
+    assert "folder: what is in force" in house.ended("status")
+    other = SOURCE.replace("NAME", "kiosk")
+    (house.folder / "sources/kiosk.yaml").write_text(other)
+    body = batch(event("m3", userId="u3"), key="key-kiosk")
+    eventually("a way in for a new source", lambda: post(address, "/v1/batch", body)[0] == 200)
+    eventually("its answer", lambda: caught(house) == "3 occurrences: u1, u2, u3")
+    assert server.runs() and server.worker() == worker
     assert house.ended("rebuild").count("the same as before") == 1
 
 
@@ -519,6 +526,8 @@ def test_faulty_declarations_are_refused_and_those_in_force_go_on(house: House) 
     eventually("a fault", lambda: "declarations=refused fault=moments/viewed.yaml:" in server.text())
     assert post(address, "/v1/batch", batch(event("m2", userId="u2")))[0] == 200
     eventually("an answer as before", lambda: caught(house) == "2 occurrences: u1, u2")
+    status = house.hetki("status")
+    assert status.wait() == 1 and "refused: " in status.text() and "moments/viewed.yaml:" in status.text()
     killed = server.worker()
     os.kill(killed, signal.SIGKILL)
     eventually("another worker", lambda: not is_alive(killed) and server.worker() != killed)

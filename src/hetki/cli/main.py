@@ -31,6 +31,7 @@ COMMANDS = {
     "unmerge": "hetki.cli.people",
     "rejected": "hetki.cli.upkeep",
     "advance": "hetki.cli.upkeep",
+    "status": "hetki.cli.upkeep",
     "verify": "hetki.cli.upkeep",
     "rebuild": "hetki.cli.upkeep",
 }

@@ -129,6 +129,11 @@ class Shadow:
         ).fetchone()
         return bool(row[0])
 
+    def n_touched(self) -> int:
+        """How many customers are to be warmed again."""
+        n: int = self.db.execute("SELECT count(*) FROM touched").fetchone()[0]
+        return n
+
     def replace(
         self, customers: Iterable[LeafId], rows: Iterable[CustomerRow], changes: Iterable[Change]
     ) -> None:
