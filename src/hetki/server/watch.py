@@ -85,8 +85,8 @@ class Watch:
         return is_in_force
 
     def taken_up(self) -> Project | None:
-        """What has come into force, if it was this that had it warmed; nothing more is to be taken up."""
-        found, self.target = self.target, None
+        """What has come into force, if it was this that had it warmed. The folder is judged anew."""
+        found, self.target, self._judged = self.target, None, b""
         return found.project if found else None
 
     def _checked(self) -> tuple[Project | None, list[Fault]]:
