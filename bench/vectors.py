@@ -6,10 +6,11 @@ A case is only translated: its pattern into a declaration of ours, its events in
 language does not say is counted with its reason. A millisecond of a case is a second here.
 
 The named policies: siddhi with `every` starts at each first event; without it the pattern starts once, at an
-event "Query Started" (a silence at the beginning is broken by it, and the first match is the only one).
-`every` over the whole has one try open at a time.
+event "Query Started". What `every` restarts behind that is a group that starts again; in a sequence the
+group reaches to the end if it begins with a silence. A silence at the beginning begins again when it is
+broken. A sequence under `every` that counts has one try open, and its silences end with a new start.
 A silence beside an event may end after it, in a sequence it ends before.
-flink-cep without skipping starts at each first event.
+flink-cep without skipping follows every way.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class NotExpressed(Exception):
 class Translated:
     """A case in our words. `row` reads what the case asserts of a match."""
 
-    steps: list[dict[str, str]]
+    steps: list[dict[str, Any]]
     within: str
     repeat: str
     events: list[Seen]
@@ -106,9 +107,16 @@ def run_folder(folder: Path) -> dict[str, Told]:
     return told
 
 
+def texts(steps: Any) -> list[str]:
+    """The texts of all steps, those of groups too."""
+    if isinstance(steps, str):
+        return [steps]
+    return [text for each in (steps.values() if isinstance(steps, dict) else steps) for text in texts(each)]
+
+
 def compiled(case: Translated) -> Pattern:
     names = {each.name for each in case.events} | {BEGAN}
-    for text in (text for step in case.steps for text in step.values()):
+    for text in texts(case.steps):
         names |= {word for word in text.replace(",", " ").split() if word[0].isupper() and "'" not in word}
     fields: dict[str, FieldType] = {"price1": "number"}  # in a schema there, and in no event
     for name, value in (
@@ -153,18 +161,17 @@ def event(case_id: str, name: str, at: int, number: int, values: Case) -> Seen:
     return seen(told, EventId(number.to_bytes(16, "big")), LeafId(bytes(16)))
 
 
-def often(step: Case) -> str:
+def often(step: Case, at_least: int = 0, between: str = "") -> str:
+    """How many events a step has; `between` says what may stand between them."""
     times = step.get("times")
     if times is None:
         return ""
-    least, most = times["min"], times["max"]
-    if least == 0:
-        raise NotExpressed("a step that may be missing")
+    least, most = max(times["min"], at_least), times["max"]
     if most is None:
-        return f"at least {least} times "
+        return f"at least {least} times {between}"
     if least == most:
-        return "" if most == 1 else f"{most} times "
-    return f"{least} to {most} times "
+        return "" if most == 1 else f"{most} times {between}"
+    return f"{least} to {most} times {between}"
 
 
 def literal(value: object) -> str:
@@ -176,57 +183,64 @@ def literal(value: object) -> str:
 
 def siddhi(case: Case) -> Translated:
     elements, within = case["pattern"], EVER
+    match = "first_per_start"
     if len(elements) == 1 and "group" in elements[0]:
-        within = f"{elements[0]['within_ms']} seconds" if "within_ms" in elements[0] else EVER
-        elements = [{"every": elements[0].get("every"), **elements[0]["group"][0]}, *elements[0]["group"][1:]]
+        whole = elements[0]
+        within = f"{whole['within_ms']} seconds" if "within_ms" in whole else EVER
+        if "group" not in whole["group"][0]:
+            elements, match = whole["group"], "one_open" if whole.get("every") else match
+            elements = [{"every": whole.get("every"), **elements[0]}, *elements[1:]]
+        else:
+            elements = whole["group"]
     first = elements[0]
-    if any("group" in each for each in elements):
-        raise NotExpressed("a group of steps that starts again as a whole")
-    if any(each.get("every") for each in elements[1:]) or (first.get("every") and first.get("absent")):
-        raise NotExpressed("a silence or a step in the middle that starts again by itself")
-    match = "one_open" if first.get("every") and ("all" in first or "group" in case["pattern"][0]) else ""
-    if match and "all" in first and len(elements) > 1:
-        raise NotExpressed("a group of steps that starts again as a whole")
     is_sequence = any(each.get("link") == "strict" for each in elements)
-    looks_back = bool(first.get("absent") and first.get("for_ms") and not is_sequence)
-    steps: list[dict[str, str]] = [] if first.get("every") or looks_back else [{"began": BEGAN}]
+    opens = bool(first.get("every") and not {"absent", "any", "all", "group"} & first.keys())
+    if opens and is_sequence and any(each.get("times") for each in elements):
+        match = "one_open"
+    steps: list[dict[str, Any]] = [] if opens else [{"began": BEGAN}]
+    if not opens and within != EVER:
+        limit, within = within, EVER
+        elements = [*elements[:-1], {**elements[-1], "within_first": limit}]
     last = "began" if steps else ""
     for number, element in enumerate(elements):
-        if number == 0 and looks_back:
-            following = names_of(elements[1])
-            text = f"{said(element)} or {BEGAN}, for {element['for_ms']} seconds before {following[0]}"
-            steps.append({"no x0": text})
-            continue
-        for step in siddhi_entries(element, number, last, looks_back and number == 1):
-            steps.append(step)
-        last = ([*names_of(element), last] if not element.get("absent") else [last])[0]
+        parts_of = element["group"] if "group" in element else [element]
+        inner: list[dict[str, Any]] = []
+        for n, each in enumerate(parts_of):
+            restarts = number == 0 and not (is_sequence and each.get("absent") and not element.get("every"))
+            inner += siddhi_entries(each, f"{number}{n}", last, restarts, first if opens else None)
+            last = ([*names_of(each), last] if not each.get("absent") else [last])[0]
+        again = element.get("every") and not (number == 0 and opens)
+        if again and is_sequence and number == 0 and any(each.get("for_ms") for each in parts(element)):
+            rest = [
+                entry
+                for n, each in enumerate(elements[1:], 1)
+                for entry in siddhi_entries(each, f"{n}0", last, False, None)
+            ]
+            steps.append({"again": inner + rest})
+            break
+        steps += [{"again": inner}] if again else inner
     events = [event("began", BEGAN, 0, 0, {})]
     events += [
         event(each["id"], each["stream"], each["ts"], number, each)
         for number, each in enumerate(case["events"], 1)
     ]
     by_id = {number.to_bytes(16, "big"): each for number, each in enumerate(case["events"], 1)}
-    streams = {each["name"]: each["stream"] for one in elements for each in parts(one) if each.get("name")}
-    places = {name: where for one in elements for name, where in placed(one).items()}
 
     def row(match: Match) -> object:
         values = []
         for select in case["select"]:
-            bound = {each.step: each.all for each in match.bound}[places[select["step"]]]
+            bound = {each.step: each.all for each in match.bound if each.step}.get(select.get("step", ""), ())
             index = select.get("index", "last")
             if isinstance(index, str):  # last, last-1
                 index = len(bound) - 1 - int(index.removeprefix("last").removeprefix("-") or 0)
             source = by_id[bound[index].event_id] if 0 <= index < len(bound) else {}
-            fits = source.get("stream") == streams[select["step"]]
-            values.append(source.get(select["field"]) if fits else None)
+            values.append(source.get(select["field"]))
         return values
 
     if len(case["rows"]) != case["rows_total"]:
         raise NotExpressed("a case that does not say all of its rows")
-    repeat = f"once per {EVER}" if looks_back else "every time"
     until = case["observe_until_ms"] * SECOND
-    match = match or "first_per_start"
-    return Translated(steps, within, repeat, events, until, row, case["rows"], match)
+    return Translated(steps, within, "every time", events, until, row, case["rows"], match)
 
 
 def parts(element: Case) -> list[Case]:
@@ -235,70 +249,88 @@ def parts(element: Case) -> list[Case]:
 
 
 def names_of(element: Case) -> list[str]:
-    """The names of our event steps for an element: one for a choice."""
-    names = [each["name"] for each in parts(element) if each.get("name") and not each.get("absent")]
-    return names[:1] if "any" in element else names
+    """The names of our event steps for an element."""
+    return [each["name"] for each in parts(element) if each.get("name") and not each.get("absent")]
 
 
-def placed(element: Case) -> dict[str, str]:
-    """Which of our steps each name of the case is bound to."""
-    names = [each["name"] for each in parts(element) if each.get("name")]
-    return {name: names[0] if "any" in element else name for name in names}
-
-
-def siddhi_entries(element: Case, number: int, last: str, is_first: bool) -> list[dict[str, str]]:
-    strict = "next " if element.get("link") == "strict" and not is_first else ""
+def siddhi_entries(
+    element: Case, number: str, last: str, is_first: bool, opening: Case | None
+) -> list[dict[str, Any]]:
+    """The entries for an element. What comes first begins again when it is broken; in a sequence that each
+    first event `opening` starts, a new start ends the one that is in its silence."""
+    is_strict = element.get("link") == "strict"
+    strict = "next " if is_strict else ""
     limit = f" within {element['within_ms']} seconds" if element.get("within_ms") else ""
+    limit = f" within {element['within_first']} of e1" if element.get("within_first") else limit
+    for each in element.get("any", ()):
+        limit = f" within {each['within_ms']} seconds of {last}" if each.get("within_ms") else limit
+    any_time = "any " if is_first else ""
+
+    def silence(each: Case) -> str:
+        also = f" or {said(opening)}" if is_strict and opening is not None else ""
+        return f"{said(each)}{also}, for {any_time}{each['for_ms']} seconds"
+
     if element.get("absent"):
-        time = f", for {element['for_ms']} seconds" if element.get("for_ms") else ""
-        return [{f"no x{number}": said(element) + time}]
-    if "any" in element:
-        if any(each.get("absent") for each in parts(element)):
-            raise NotExpressed("a silence or an event, whichever is first")
-        if len({each["stream"] for each in parts(element)}) < len(parts(element)):
-            raise NotExpressed("a choice between two conditions that says which one held")
-        choices = " or ".join(said(each) for each in parts(element))
-        return [{names_of(element)[0]: f"{strict}{choices}{limit}"}]
+        return [{f"no x{number}": silence(element) if element.get("for_ms") else said(element)}]
+    if "any" not in element:
+        return siddhi_all(element, number, last, is_first, strict, limit, silence)
+    entry = {}
+    for n, each in enumerate(parts(element)):
+        if each.get("absent"):
+            entry[f"no x{number}{n}"] = silence(each)
+        else:
+            entry[each["name"]] = f"{strict}{said(each)}{limit}"
+    return [{"any": entry}]
+
+
+def siddhi_all(
+    element: Case,
+    number: str,
+    last: str,
+    is_first: bool,
+    strict: str,
+    limit: str,
+    silence: Callable[[Case], str],
+) -> list[dict[str, Any]]:
+    """An element of which every part must be: a silence may end after the event, in a sequence before it."""
     before, entry, after = [], {}, []
     for n, each in enumerate(parts(element)):
         if not each.get("absent"):
-            inner = f" within {each['within_ms']} seconds of {last}" if each.get("within_ms") else limit
-            entry[each["name"]] = f"{strict}{often(each)}{said(each)}{inner}"
-        elif each.get("for_ms"):
-            if number == 0:
-                raise NotExpressed(
-                    "a silence at the start that begins again when it is broken, beside an event"
-                )
-            silence = {f"no x{number}{n}": f"{said(each)}, for {each['for_ms']} seconds after {last}"}
-            (before if strict else after).append(silence)
-        else:
+            own = f" within {each['within_ms']} seconds of {last}" if each.get("within_ms") else limit
+            times = often(each, 1 if is_first else 0, "in a row " if strict else "")
+            entry[each["name"]] = f"{strict}{times}{said(each)}{own}"
+        elif not each.get("for_ms"):
             before.append({f"no x{number}{n}": said(each)})
-    if not entry:
-        raise NotExpressed("two silences and no event")
-    return [*before, entry, *after]
+        elif is_first or element.get("every"):
+            entry[f"no x{number}{n}"] = silence(each)
+        else:
+            alone = {f"no x{number}{n}": f"{silence(each)} after {last}"}
+            (before if strict else after).append(alone)
+    return [*before, *([entry] if entry else []), *after]
 
 
 def said(step: Case) -> str:
-    return step["stream"] + (f" where {condition(step['where'])}" if step.get("where") else "")
+    where = f" where {condition(step['where'], step.get('name', ''))}" if step.get("where") else ""
+    return f"{step['stream']}{where}"
 
 
-def condition(where: Case) -> str:
+def condition(where: Case, own: str) -> str:
     for word, joined in (("all", " and "), ("any", " or ")):
         if word in where:
-            return joined.join(f"({condition(each)})" for each in where[word])
+            return joined.join(f"({condition(each, own)})" for each in where[word])
     if "not" in where:
-        return f"not ({condition(where['not'])})"
+        return f"not ({condition(where['not'], own)})"
     if "is_null" in where:
-        return f"{operand(where['is_null'])} is null"
-    return f"{operand(where['l'])} {SIGNS.get(where['op'], where['op'])} {operand(where['r'])}"
+        return f"{operand(where['is_null'], own)} is null"
+    return f"{operand(where['l'], own)} {SIGNS.get(where['op'], where['op'])} {operand(where['r'], own)}"
 
 
-def operand(side: Case) -> str:
+def operand(side: Case, own: str) -> str:
     if "const" in side:
         return literal(side["const"])
-    if "step" not in side:
-        return str(side["field"])
     index = side.get("index")
+    if "step" not in side or (side["step"] == own and index is None):
+        return str(side["field"])
     if index not in (None, 0, "last"):
         raise NotExpressed("a condition on the n-th of several events")
     return f"{side['step']}.{'first.' if index == 0 else ''}{side['field']}"
@@ -314,16 +346,16 @@ def flink(case: Case) -> Translated:
     if within and within["type"] != "first_last":
         raise NotExpressed("a time from each event to the one before it")
     limit = f"{within['ms'] * 10 - 1} seconds" if within else EVER  # theirs ends before, ours at the instant
-    steps: list[dict[str, str]] = []
+    steps: list[dict[str, Any]] = []
     for number, each in enumerate(case["pattern"]):
         for key, reason in (
             ("group", "a group of steps that repeats"),
             ("greedy", "as many events as possible"),
-            ("until", "a condition that ends the collecting"),
-            ("optional", "a step that may be missing"),
         ):
             if each.get(key):
                 raise NotExpressed(reason)
+        if each.get("optional") and not number:
+            raise NotExpressed("a first step that may be missing")
         steps.append(flink_step(each, number, limit if number == len(case["pattern"]) - 1 else ""))
     events = []
     for number, each in enumerate(case["events"]):
@@ -336,32 +368,36 @@ def flink(case: Case) -> Translated:
         "every time",
         events,
         10**9 * SECOND,
-        lambda match: sorted(ids[each.event_id] for bound in match.bound for each in bound.all),
+        lambda match: sorted(ids[each.event_id] for bound in match.bound if bound.step for each in bound.all),
         [sorted(each) for each in case["matches"]],
+        "all",
     )
 
 
+LINKS = {"strict": "next ", "relaxed_any": "any "}
+BETWEEN = {"strict": "in a row ", "relaxed_any": "any "}
+
+
 def flink_step(step: Case, number: int, limit: str) -> dict[str, str]:
-    wheres = []
-    for each in step.get("where") or []:
-        if each["op"] == "contains":
-            wheres.append(f"{each['field']} like '%{each['value']}%'")
-        else:
-            wheres.append(f"{each['field']} {SIGNS.get(each['op'], each['op'])} {literal(each['value'])}")
-    text = "Event" + (f" where {' and '.join(wheres)}" if wheres else "")
-    link, times = step["link"], step.get("times") or {"min": 1, "max": 1}
+    text, link = flink_event(step.get("where")), step["link"]
     if link == "not_relaxed":
         return {f"no s{number}": f"{text}, for {limit} after s0" if limit and limit != EVER else text}
     if link == "not_strict":
         raise NotExpressed("an event that must not come at once, but may come later")
-    if times["min"] != times["max"]:
-        raise NotExpressed("a match for every number of events")
-    if link == "relaxed_any" or step.get("repeat_link") == "relaxed_any":
-        raise NotExpressed("every combination of events")
-    inner_strict = step.get("repeat_link") == "strict"
-    if times["max"] > 1 and inner_strict != (link == "strict"):
-        raise NotExpressed("several events without anything between, after a gap, or the reverse")
-    return {f"s{number}": ("next " if link == "strict" else "") + often(step) + text}
+    times = often(step, between=BETWEEN.get(step.get("repeat_link"), ""))
+    maybe = "maybe " if step.get("optional") else ""
+    until = f" until {flink_event([step['until']])}" if step.get("until") else ""
+    return {f"s{number}": f"{maybe}{LINKS.get(link, '')}{times}{text}{until}"}
+
+
+def flink_event(wheres: list[Case] | None) -> str:
+    said = []
+    for each in wheres or []:
+        if each["op"] == "contains":
+            said.append(f"{each['field']} like '%{each['value']}%'")
+        else:
+            said.append(f"{each['field']} {SIGNS.get(each['op'], each['op'])} {literal(each['value'])}")
+    return "Event" + (f" where {' and '.join(said)}" if said else "")
 
 
 if __name__ == "__main__":

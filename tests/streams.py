@@ -5,6 +5,8 @@ Events read `60 B k=x v=2 due=90 from=q`: at second 60, named B, from source q; 
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from hetki.events.catalogue import Catalogue, EventSpec, FieldType
@@ -20,6 +22,23 @@ CATALOGUE = Catalogue({name: EventSpec(name, name, FIELDS) for name in "ABCXY"})
 FAR = 10_000_000
 
 
+def entries_of(steps: str) -> list[Any]:
+    """Entries as a declaration has them, in one line: `a: A & b: B | no x: X, for 10 seconds | c: C`.
+
+    `&` joins what stands in one entry; `any(b: B & no x: X, for 1 day)` and `again[b: B then c: C]` nest.
+    """
+    entries: list[Any] = []
+    for entry in (each.strip() for each in steps.split("|") if each.strip()):
+        if entry.startswith("any("):
+            entries.append({"any": entries_of(entry[4:-1])[0]})
+        elif entry.startswith("again["):
+            entries.append({"again": entries_of(entry[6:-1].replace(" then ", "|"))})
+        else:
+            named = [each.split(":", 1) for each in entry.split("&")]
+            entries.append({name.strip(): text.strip() for name, text in named})
+    return entries
+
+
 def pattern_of(
     steps: str,
     within: str = "1 hour",
@@ -27,11 +46,16 @@ def pattern_of(
     who: str = "",
     match: str = "first_per_start",
 ) -> Pattern:
-    """`a: A & b: B | no x: X, for 10 seconds | c: C`, compiled; `&` joins what stands in one entry."""
-    entries = [[each.split(":", 1) for each in entry.split("&")] for entry in steps.split("|")]
-    declared = [{name.strip(): text.strip() for name, text in entry} for entry in entries]
+    """Steps in one line, compiled."""
     pattern, faults = parse_pattern(
-        declared, who, within, repeat, CATALOGUE, (), lambda *keys, offset=0: f"{keys}+{offset}", match
+        entries_of(steps),
+        who,
+        within,
+        repeat,
+        CATALOGUE,
+        (),
+        lambda *keys, offset=0: f"{keys}+{offset}",
+        match,
     )
     assert pattern is not None, "\n".join(map(str, faults))
     return pattern
@@ -62,7 +86,7 @@ def shown(matches: list[Match]) -> list[str]:
     """`60: a0 b60`: the instant, then each bound step with the instant of its event."""
     return [
         f"{match.occurred_at // SECOND}: "
-        + " ".join(f"{bound.step}{bound.occurred_at // SECOND}" for bound in match.bound)
+        + " ".join(f"{each.step}{each.occurred_at // SECOND}" for each in match.bound if each.step)
         for match in matches
     ]
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from streams import FAR, events_of, fires, pattern_of, shown
 
-from hetki.patterns import matcher
+from hetki.patterns import matcher, standing
 from hetki.patterns.run import Run, packed
 from hetki.settings import SECOND
 
@@ -388,7 +388,7 @@ a new start ends the one before
     0 A, 1 A, 2 B
     -> 2: a1 b2
 two of them with nothing between
-    a: A | b: next 2 times B | c: C
+    a: A | b: next 2 times in a row B | c: C
     0 A, 1 B, 2 C, 3 B, 4 C, 10 A, 11 B, 12 B, 13 X, 14 C
     -> 14: a10 b12 c14
 what is collected stands between nothing
@@ -479,6 +479,202 @@ a tie ordered by source
     a: A | b: B
     5 A from=q, 5 B from=p
     -> nothing
+## One that may be missing
+it was there
+    a: A | b: maybe B | c: C where k = b.k or b.k is null
+    0 A, 1 B k=x, 2 C k=x
+    -> 2: a0 b1 c2
+it was not
+    a: A | b: maybe B | c: C
+    0 A, 2 C
+    -> 2: a0 c2
+an event that fits both binds the later
+    a: A | b: maybe B where v = 1 | c: B or C
+    0 A, 1 B v=1, 2 C
+    -> 1: a0 c1
+several of it, and no more than asked for
+    a: A | b: 0 to 2 times B | c: C
+    0 A, 1 B, 2 B, 3 B, 4 C, 10 A, 11 C
+    -> 4: a0 b2 c4; 11: a10 c11
+too few of it are none
+    a: A | b: maybe 2 times B | c: C where b.n is null
+    0 A, 1 B, 2 C, 10 A, 11 B, 12 B, 13 C
+    -> 2: a0 c2
+two that may be missing
+    a: A | b: maybe B | x: maybe X | c: C
+    0 A, 1 X, 2 B, 3 C, 10 A, 11 B, 12 X, 13 C
+    -> 3: a0 x1 c3; 13: a10 b11 x12 c13
+what must not stand before it must not stand before what comes instead
+    a: A | no x: X | b: maybe B | no y: Y | c: C
+    0 A, 1 X, 2 C, 10 A, 11 B, 12 X, 13 C, 20 A, 21 Y, 22 C, 30 A, 31 Y, 32 B, 33 C
+    -> 13: a10 b11 c13
+a silence before it is awaited without it, too
+    a: A | no x: X, for 5 seconds | b: maybe B | c: C
+    0 A, 3 C, 6 C
+    -> 6: a0 c6
+the very next, or none
+    a: A | b: maybe next B | c: C
+    0 A, 1 A, 2 B, 3 C
+    -> 3: a0 c3; 3: a1 b2 c3
+## Until
+what ends the collecting
+    f: at least 2 times A until X | b: B where v = f.n
+    0 A, 1 A, 2 X, 3 A, 4 B v=2
+    -> 4: f1 b4
+before there are enough it ends the try
+    f: 2 times A until X; within: 9 seconds
+    0 A, 1 X, 2 A, 3 A
+    -> 3: f3
+an event that ends the collecting may bind the next step
+    f: at least 1 times A until B | b: B
+    0 A, 1 B
+    -> 1: f0 b1
+what would be one more and ends it, ends it
+    f: at least 1 times A until A where v = 5 | b: B where v = f.n
+    0 A v=1, 1 A v=2, 2 A v=5, 3 A v=1, 4 B v=2
+    -> 4: f1 b4
+## In a row, and a step that refers to itself
+in a row
+    f: 3 times in a row A | b: B
+    0 A, 1 A, 2 B, 3 A, 4 A, 5 A, 6 B
+    -> 6: f5 b6
+more in a row until something else stands between
+    a: A | f: at least 1 times in a row B | c: C where v = f.n
+    0 A, 1 B, 2 B, 3 A, 4 B, 5 C v=2
+    -> 5: a0 f2 c5
+each more than the one before
+    f: 3 times A where v > f.v or f.v is null
+    0 A v=1, 1 A v=1, 2 A v=2, 3 A v=3
+    -> 3: f3; 3: f3
+## Whichever is first
+the event
+    a: A | any(b: B & no x: X, for 10 seconds) | c: C
+    0 A, 5 B, 6 C
+    -> 6: a0 b5 c6
+the silence
+    a: A | any(b: B & no x: X, for 10 seconds) | c: C
+    0 A, 5 C, 11 C
+    -> 11: a0 c11
+a broken silence leaves the event
+    a: A | any(b: B & no x: X, for 10 seconds) | c: C
+    0 A, 5 X, 11 C, 12 B, 13 C
+    -> 13: a0 b12 c13
+at the end an event
+    a: A | any(b: B & no x: X, for 10 seconds)
+    0 A, 5 B, 11 X
+    -> 5: a0 b5
+at the end a silence
+    a: A | any(b: B & no x: X, for 10 seconds)
+    0 A, 11 B
+    -> 10: a0
+one of two events, each with its name
+    a: A | any(b: B & x: X) | c: C where b.k = 'x' or x.k = 'x'
+    0 A, 1 X k=x, 2 C, 10 A, 11 B k=y, 12 C
+    -> 2: a0 x1 c2
+one of two silences
+    a: A | any(no x: X, for 10 seconds & no y: Y, for 10 seconds)
+    0 A, 1 X, 20 A, 21 X, 22 Y
+    -> 10: a0
+the first of them
+    a: A | any(b: B & c: C)
+    0 B, 1 A, 2 C
+    -> 2: a1 c2
+too few when the other came are none
+    a: A | any(b: 2 times B & c: C) | y: Y where b.k is null
+    0 A, 1 B k=x, 2 C, 3 Y
+    -> 3: a0 c2 y3
+a silence that goes on in the next
+    a: A | any(b: B & no x: X, for 5 seconds) | no y: Y, for 5 seconds
+    0 A, 20 A, 22 B, 40 A, 46 Y
+    -> 10: a0; 27: a20 b22
+## A silence beside an event, in any order
+first the event
+    a: A | b: B & no x: X, for 10 seconds | c: C
+    0 A, 5 B, 6 C, 11 C
+    -> 11: a0 b5 c11
+first the silence
+    a: A | b: B & no x: X, for 10 seconds
+    0 A, 15 B
+    -> 15: a0 b15
+it is broken
+    a: A | b: B & no x: X, for 10 seconds
+    0 A, 5 B, 9 X
+    -> nothing
+both at the end
+    a: A | b: B & no x: X, for 10 seconds
+    0 A, 5 B
+    -> 10: a0 b5
+## For any time: a silence that begins again when it is broken
+at last there is quiet
+    a: A | no x: X, for any 10 seconds
+    0 A, 5 X, 14 X
+    -> 24: a0
+before the next step
+    a: A | no x: X, for any 10 seconds | b: B
+    0 A, 5 X, 12 B, 16 B
+    -> 16: a0 b16
+as a part
+    a: A | any(b: B & no x: X, for any 10 seconds) | c: C
+    0 A, 5 X, 14 C, 16 C
+    -> 16: a0 c16
+## Groups that start again
+each time it is passed
+    a: A | again[b: B then c: C]
+    0 A, 1 B, 2 C, 3 B, 4 B, 5 C
+    -> 2: a0 b1 c2; 5: a0 b3 c5
+the steps after it are for each
+    a: A | again[b: B] | c: C
+    0 A, 1 B, 2 B, 3 C, 4 C
+    -> 3: a0 b1 c3; 3: a0 b2 c3
+a reminder for every period of silence
+    a: A | again[no x: X, for 10 seconds]; within: 35 seconds
+    0 A
+    -> 10: a0; 20: a0; 30: a0; 40: a0
+until it is broken
+    a: A | again[no x: X, for 10 seconds]
+    0 A, 25 X
+    -> 10: a0; 20: a0
+a silence, then an event, again and again
+    a: A | again[no x: X, for 10 seconds then b: B]
+    0 A, 5 B, 11 B, 15 B, 22 B
+    -> 11: a0 b11; 22: a0 b22
+whichever is first, again and again
+    a: A | again[any(b: B & no x: X, for 10 seconds)] | c: C; within: 20 seconds
+    0 A, 4 B, 15 C
+    -> 15: a0 b4 c15; 15: a0 c15
+## Every way: match all
+a later event that fits may be meant too
+    a: A | b: any B; match: all
+    0 A, 1 B, 2 B
+    -> 1: a0 b1; 2: a0 b2
+without any the first that fits
+    a: A | b: B; match: all
+    0 A, 1 B, 2 B
+    -> 1: a0 b1
+each number of events
+    a: A | f: 1 to 3 times B | c: C where v = f.n; match: all
+    0 A, 1 B, 2 B, 3 B, 4 B, 5 C v=2, 6 C v=3
+    -> 5: a0 f2 c5; 6: a0 f3 c6
+the last of them, too
+    a: A | f: 1 to 2 times B; match: all
+    0 A, 1 B, 2 B, 3 B
+    -> 1: a0 f1; 2: a0 f2
+with it and without it
+    a: A | b: maybe B | c: C; match: all
+    0 A, 1 B, 2 C
+    -> 2: a0 c2; 2: a0 b1 c2
+a last one may come yet
+    a: A | b: maybe B; match: all
+    0 A, 5 B
+    -> 0: a0; 5: a0 b5
+any of those between
+    a: A | f: 2 times any B | c: C; match: all
+    0 A, 1 B, 2 B, 3 B, 4 C
+    -> 4: a0 f2 c4; 4: a0 f3 c4
+until ends every way
+    a: A | f: at least 1 times B until X | c: C where v = f.n; match: all
+    0 A, 1 B, 2 X, 3 B, 4 C v=1, 5 C v=2
+    -> 4: a0 f1 c4
 """
 
 
@@ -532,7 +728,7 @@ def test_captured_values_are_those_that_are_read() -> None:
 
 
 def test_a_number_beyond_64_bits_can_be_stored() -> None:
-    assert matcher.storable({"n": [10**30, 5], "m": 2**63}) == {"n": [None, 5], "m": None}
+    assert standing.storable({"n": [10**30, 5], "m": 2**63}) == {"n": [None, 5], "m": None}
 
 
 def test_every_event_of_a_step_is_kept() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from streams import entries_of
 
 from hetki.events.catalogue import Catalogue, EventSpec, FieldType
 from hetki.patterns.choices import parse_outcome
@@ -32,13 +33,10 @@ def parsed(
     captures: str = "",
     match: str = "first_per_start",
 ) -> tuple[Pattern | None, list[str]]:
-    """Entries separated by `|`, the steps of one by `&`; a fault reads `place: got ...`, a place
-    `number+offset` or `key+offset`."""
-    entries = steps.split("|") if steps else []
-    named = [[each.lstrip().partition(": ") for each in entry.split("&")] for entry in entries]
+    """A fault reads `place: got ...`, a place `number+offset` or `key+offset`."""
     wanted = [tuple(each.split(".")) for each in captures.split()]
     pattern, faults = parse_pattern(
-        [{name: text for name, _, text in entry} for entry in named],
+        entries_of(steps),
         who,
         within,
         repeat,
@@ -65,7 +63,7 @@ def test_a_pattern_knows_what_the_matcher_looks_up() -> None:
     pattern = compiled(LATE, repeat="once per late.promised_at", captures="late.n_minutes nobody.x")
     assert pattern.names == set(CATALOGUE.events)
     assert [step.captures for step in pattern.events] == [("n_minutes", "order_id", "promised_at"), ()]
-    assert pattern.events[0].anchors == (0,) and pattern.ending == (0,) and pattern.events[1].waits == ()
+    assert pattern.events[0].anchors == (0,) and pattern.ending == (0,) and pattern.stages[1].waits == ()
     (absence,) = pattern.timed
     assert (absence.name, absence.anchor, absence.follows, absence.for_s) == ("answered", 0, 2, 600)
     assert [(choice.event, choice.where is None) for choice in absence.choices] == [
@@ -138,7 +136,24 @@ a: Chat Started within 1 hour -> 0+12: got within in the first step, must be a s
 a: Chat Started | b: Help Searched within 1 hor -> 1+21: got '1 hor', must be a duration such as '10 minutes' or '1 day 2 hours'. Hint: did you mean 'hour'.
 a: Chat Started | b: Help Searched within 1 hour of c -> 1+31: got 'c', must be an event step before this one. Hint: known are 'a'.
 a: Chat Started | b: Help Searched within 2 days -> 1+0: got a step with a longer within, must be no longer than within, which ends the whole.
-a: Chat Started & no b: Help Searched -> 0+0: got 2 entries in one step, must be event steps, which may come in any order; an absence stands by itself.
+a: Chat Started & no b: Help Searched -> 0+0: got a silence in the first step, must be events only: a silence starts with a step before it.
+c: Chat Started | a: Chat Started & no b: Help Searched -> 1+13: got no time, must be for and a duration, or by and a step's time, as in: for 10 minutes after late.
+c: Chat Started | a: Chat Started & no b: Help Searched, for 1 day after c -> 1+25: got 'after', must be a duration alone: as a part of a step it starts when the step is awaited.
+a: maybe Chat Started -> 0+0: got maybe in the first step, must be an event: nothing stands before it.
+a: Chat Started | b: maybe Help Searched -> 1+0: got maybe in the last step, must be followed by a step, or match: all: nothing waits for a last step that may be missing.
+a: Chat Started | b: maybe Help Searched | no c: Order Tracked, for 1 day | d: Chat Started -> 2+19: got a silence after a step that may be missing, must be after and a step that always comes, such as: for 3 days after late.
+a: Chat Started | b: maybe Help Searched | no c: Order Tracked, for 1 day after b | d: Chat Started -> 2+31: got 'b', must be a step that always comes: b may be missing.
+a: Chat Started | b: maybe Help Searched | c: Order Tracked within 1 hour | d: Chat Started -> 2+13: got within without a step, must be of and a step that always comes, as b may be missing.
+a: Chat Started | b: any Help Searched -> 1+0: got any in a step, must be match: all, as otherwise the first event that fits is bound.
+a: Chat Started | b: Help Searched until Order Tracked -> 1+13: got until after a single event, must be several events, such as: at least 2 times Help Searched until Contact Started.
+a: 3 times in a row any Chat Started -> 0+17: got any, must be in a row, or any: not both.
+a: 2 times Chat Started where order_id <> b.order_id -> 0+39: got 'b', must be a step before this one, or customer. Hint: known are 'a', 'customer'.
+a: Chat Started | any(b: Help Searched) -> 1+0: got any with something else, must be named parts of which one is enough, as in: {any: {paid: Order Completed, left: Cart Left}}.
+a: Chat Started | any(b: Help Searched & c: Order Tracked) | no d: Chat Started, for 1 day after c -> 2+30: got 'c', must be a step that always comes: c may be missing.
+again[a: Chat Started] -> 0+0: got again in the first step, must be a step before the group; each first event opens a try of its own by itself.
+a: Chat Started | again[b: Help Searched then no c: Order Tracked] -> 1+0: got an absence that ends a group, must be an absence with a time, or a step after it in the group.
+a: Chat Started | again[no c: Order Tracked, by a.promised_at] -> 1+0: got a group that nothing passes, must be an event, or a silence with a time.
+a: Chat Started | again[b: maybe Help Searched then c: Order Tracked] -> 1+0: got a group with a step that may be missing, must be steps that always come, first and last.
 a: Chat Started & b: Help Searched where order_id = a.order_id -> 0+31: got 'a', must be customer, as no step is known here. Hint: known are 'customer'.
 no a: Chat Started, for 1 day before c | b: Help Searched -> 0+31: got 'c', must be the first event step, b.
 b: Help Searched | no a: Chat Started, for 1 day before b -> 1+24: got before, must be after and a step before this one: only a silence before the first step looks back.
@@ -163,7 +178,7 @@ repeat: once per 0 days -> repeat+9: got '0 days', must be longer than nothing.
 repeat: once per order_id -> repeat+9: got 'order_id', must be a field of an event step, such as late.order_id. Hint: known are 'late', 'searched'.
 repeat: once per late.ordr_id -> repeat+14: got 'ordr_id', must be a field of Delivery Delayed that is no list and no object. Hint: did you mean 'order_id'.
 repeat: once per late.products -> repeat+14: got 'products', must be a field of Delivery Delayed that is no list and no object.
-match: all -> match+0: got 'all', must be first_per_start or one_open.
+match: every -> match+0: got 'every', must be first_per_start, one_open or all. Hint: known are 'all', 'first_per_start', 'one_open'.
 who: plan = 'private' -> who+0: got 'plan', must be a step's field or a customer's trait. Hint: did you mean customer.plan.
 who: customer.plan = late.order_id -> who+16: got 'late', must be customer, as no step is known here. Hint: known are 'customer'.
 """  # noqa: E501
@@ -181,6 +196,15 @@ def test_too_many_steps_and_none() -> None:
     assert "17 steps" in parsed("|".join(f"s{n}: Chat Started" for n in range(17)))[1][0]
 
 
+def test_a_silence_as_a_part_after_a_varying_number_is_not_for_every_way() -> None:
+    steps = "a: 2 to 3 times Chat Started | any(b: Help Searched & no c: Order Tracked, for 1 day)"
+    assert compiled(steps).stages[1].is_any
+    assert parsed(steps, match="all")[1] == [
+        "1+0: got a silence after a step with a varying number of events, "
+        "must be after a step with a fixed number of events, as match is all."
+    ]
+
+
 def test_steps_that_each_have_a_limit_need_no_within() -> None:
     assert compiled("a: Chat Started | b: Help Searched within 1 hour", within="").within_s is None
     assert "got nothing" in parsed("a: 2 times Chat Started", within="")[1][0]
@@ -188,12 +212,13 @@ def test_steps_that_each_have_a_limit_need_no_within() -> None:
 
 
 def test_what_is_kept_of_several_events() -> None:
-    step = compiled(
+    pattern = compiled(
         "a: 2 to 4 times Chat Started | b: Help Searched where order_id = a.first.order_id and a.n > 2",
         captures="a.n_minutes a.n",
-    ).events[0]
+    )
+    step = pattern.events[0]
     assert (step.least, step.most, step.captures, step.firsts) == (2, 4, ("n_minutes",), ("order_id",))
-    assert step.counts and not step.is_plain
+    assert step.counts and not pattern.stages[0].is_plain
 
 
 def test_one_event_step_needs_no_within() -> None:

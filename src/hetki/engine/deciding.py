@@ -79,7 +79,7 @@ def decide_all(
     missed = []
     for each in new:
         occurrence, customer = each.occurrence, each.customer
-        leaf = occurrence.bound[0].leaf  # deeds stay with the leaf that they came from, also after an unmerge
+        leaf = occurrence.events[0].leaf  # deeds stay with the leaf they came from, also after an unmerge
         if now > occurrence.expires_at:
             expired = occurrence.occurred_at, occurrence.expires_at
             missed.append((occurrence.occurrence_id, occurrence.moment, leaf, *expired, now))
@@ -159,8 +159,8 @@ def ask(project: Project, program: Program, ledger: Ledger, situation: Situation
         standing=ledger.standing(moment.initiative, situation.leaves),
         cap=cap,
         quiet_until=quiet_until(now, project.quiet_hours, zone),
-        data_used=[each.event_id.hex() for bound in occurrence.bound for each in bound.all],
-        data_of=sorted({each.leaf.hex() for bound in occurrence.bound for each in bound.all}),
+        data_used=[each.event_id.hex() for each in occurrence.events],
+        data_of=sorted({each.leaf.hex() for each in occurrence.events}),
         program=program.version,
     )
 
@@ -200,7 +200,7 @@ def _candidate(
 
 def _values(condition: Condition, situation: Situation) -> dict[str, Scalar]:
     """What a condition looked at, by the names in it."""
-    steps = {bound.step: bound.values for bound in situation.occurrence.bound}
+    steps = {bound.step: bound.values for bound in situation.occurrence.bound if bound.step}
     values: dict[str, Scalar] = {}
     traits = [(CUSTOMER, name) for name in sorted(traits_of(condition))]
     for step, field in [*condition.references(), *traits]:
@@ -219,7 +219,7 @@ def compose(project: Project, decision: Decision, situation: Situation) -> Messa
     occurrence = situation.occurrence
     action = project.actions[decision.chosen]
     traits: dict[str, object] = {**situation.names, **situation.folded.traits}
-    values = {bound.step: dict(bound.values) for bound in occurrence.bound}
+    values = {bound.step: dict(bound.values) for bound in occurrence.bound if bound.step}
     zone = zone_of(traits.get("timezone"), project.settings.time_zone)
     subject = body = detail = ""
     try:
@@ -236,7 +236,7 @@ def compose(project: Project, decision: Decision, situation: Situation) -> Messa
         purpose=action.purpose,
         transactional=action.transactional,
         destination=action.destination,
-        customer=occurrence.bound[0].leaf,
+        customer=occurrence.events[0].leaf,
         created_at=decision.question.decided_at,
         due_at=decision.send_at,
         expires_at=occurrence.expires_at,

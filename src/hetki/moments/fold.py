@@ -18,13 +18,13 @@ from hetki.consent.statements import SPOKEN, Statements, mask, spoken, strictest
 from hetki.events.event import IDENTIFIED, Event, EventId, LeafId, OrderKey
 from hetki.events.fields import Fields, json_object
 from hetki.moments.moment import Moment, Occurrence, occurrence_id
-from hetki.patterns.matcher import next_due, observe, settle, withdraw
+from hetki.patterns.matcher import next_due, observe, pass_time, settle, withdraw
 from hetki.patterns.run import Match, Run, Seen, copied, packed
 from hetki.settings import SECOND
 
 #: The form of folded states. It is part of the program's version: under another one everybody is folded
 #: again.
-FORM: Final = 2
+FORM: Final = 3
 
 #: Traits that answers need of every customer: where and how to reach them.
 REACH = frozenset({"email", "locale", "timezone"})
@@ -175,10 +175,18 @@ def in_force(program: Program, folded: Folded, at: int) -> int:
 def _settle(moment: Moment, folded: Folded, until: int, caught: list[Occurrence]) -> None:
     """Take out what a moment's silences have become by an instant."""
     run = folded.runs[moment.name]
+    _pass_time(moment, folded, until)
     due = [each.due_at for each in run.partials if each.due_at is not None and each.due_at <= until]
     if due:
         folded.settled_at = max(due if folded.settled_at is None else [folded.settled_at, *due])
         caught.extend(_occurrence(moment, match) for match in settle(moment.pattern, run, until))
+
+
+def _pass_time(moment: Moment, folded: Folded, until: int) -> None:
+    """Let time alone move what a silence holds up, and remember until when it did."""
+    moved_at = pass_time(moment.pattern, folded.runs[moment.name], until)
+    if moved_at is not None:
+        folded.settled_at = max(moved_at, folded.settled_at or moved_at)
 
 
 def _take(program: Program, folded: Folded, fact: Fact, until: int, caught: list[Occurrence]) -> None:
@@ -216,6 +224,7 @@ def _take(program: Program, folded: Folded, fact: Fact, until: int, caught: list
                 run = folded.runs[moment.name] = Run()
             elif run.partials:  # what has happened is not looked at again by every later event
                 _settle(moment, folded, min(until, event.occurred_at - 1), caught)
+                _pass_time(moment, folded, event.occurred_at - 1)
             matches = observe(moment.pattern, run, seen, folded.traits)
             caught.extend(_occurrence(moment, match) for match in matches)
 
@@ -259,6 +268,7 @@ def _drop_closed(program: Program, folded: Folded, group: str, before: int, at: 
     if closed:
         for moment in program.moments:
             if closed & program.bits[moment.name] and moment.name in folded.runs:
+                _pass_time(moment, folded, at - 1)
                 withdraw(folded.runs[moment.name], at)
 
 
@@ -273,7 +283,7 @@ def _learn(program: Program, folded: Folded, event: Event) -> None:
 
 def _occurrence(moment: Moment, match: Match) -> Occurrence:
     return Occurrence(
-        occurrence_id(moment.name, match.start_id),
+        occurrence_id(moment.name, match.start_id, match.way),
         moment.name,
         match.occurred_at,
         match.occurred_at + moment.expires_s * SECOND,

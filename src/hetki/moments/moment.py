@@ -39,7 +39,7 @@ class Identify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     need: str
-    steps: list[dict[str, str]]
+    steps: list[dict[str, str | dict[str, str] | list[dict[str, str | dict[str, str]]]]]
     expires: str
     who: str = ""
     within: str = ""
@@ -114,7 +114,8 @@ class Moment:
 
 
 class Occurrence(msgspec.Struct, frozen=True, array_like=True):
-    """A moment caught for one customer."""
+    """A moment caught for one customer. `bound` has an entry for each event step; one without an event has
+    no `step`."""
 
     occurrence_id: str
     moment: str
@@ -123,14 +124,21 @@ class Occurrence(msgspec.Struct, frozen=True, array_like=True):
     bound: list[Bound]
     deadline: int | None = None
 
+    @property
+    def events(self) -> list[Bound]:
+        """Every event that it rests on, step by step."""
+        return [each for bound in self.bound if bound.step for each in bound.all]
 
-def occurrence_id(moment_name: str, start_event_id: EventId) -> str:
-    """The identity of an occurrence: at most one per moment and start. 32 hex digits.
+
+def occurrence_id(moment_name: str, start_event_id: EventId, way: bytes = b"") -> str:
+    """The identity of an occurrence: at most one per moment, start and way. 32 hex digits.
+
+    `way` is empty unless one start may have several occurrences (`again`, `match: all`).
 
     >>> occurrence_id("where_is_my_order", EventId(bytes(16)))
     '2f0485e0e9e4ae0919ae3b7494148fa9'
     """
-    data = moment_name.encode() + b"\0" + start_event_id
+    data = moment_name.encode() + b"\0" + start_event_id + way
     return blake2b(data, digest_size=16, person=b"occurrence").hexdigest()
 
 

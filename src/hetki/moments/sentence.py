@@ -10,7 +10,7 @@ from hetki.moments.moment import Moment
 from hetki.patterns.choices import Choice
 from hetki.patterns.condition import Condition
 from hetki.patterns.sequence import Absence, EventStep, Pattern
-from hetki.patterns.steps import TIMES_MAX
+from hetki.patterns.texts import TIMES_MAX
 from hetki.patterns.words import field_words, listed, words
 
 
@@ -42,29 +42,56 @@ def _who(who: Condition | None) -> str:
 
 
 def _steps(pattern: Pattern, called: Mapping[str, str]) -> str:
-    said: list[str] = []
+    """All steps, stage by stage; what stands between two of them is said with the later one."""
+    said: list[tuple[int, str]] = []
     between: list[Absence] = []
     for number, step in enumerate(pattern.steps):
-        if isinstance(step, EventStep):
-            text = _event(step, pattern, called)
+        stage = step.stage if isinstance(step, EventStep) else step.follows
+        if isinstance(step, EventStep) or step.part:
+            if said and said[-1][0] == stage:
+                continue
+            text = _stage(pattern, stage, called)
             if between:
                 absent = listed([_choices(each.choices, called) for each in between], "or")
                 text += f", without {absent} in between"
             between = []
-            if step.index > step.peers[0]:
-                text = f"{said.pop()} and {text}"
-            elif len(step.peers) > 1:
-                text = f"in any order {text}"
-            said.append(text)
+            said.append((stage, text))
         elif step.before_s is not None:
             first = called[pattern.events[0].name]
-            said.append(f"{_absent(step, called)} in the {spoken(step.before_s)} before {first}")
+            said.append((-1, f"{_absent(step, called)} in the {spoken(step.before_s)} before {first}"))
         elif step.is_timed:
             follows_anchor = pattern.steps[number - 1] is pattern.events[step.anchor]
-            said.append(f"{_absent(step, called)} {_time(step, pattern, called, follows_anchor)}")
+            said.append((-1, f"{_absent(step, called)} {_time(step, pattern, called, follows_anchor)}"))
         else:
             between.append(step)
-    return ", then ".join(said)
+    return ", then ".join(_grouped(pattern, said))
+
+
+def _grouped(pattern: Pattern, said: list[tuple[int, str]]) -> list[str]:
+    """The texts of stages, those of a group that starts again put together."""
+    texts: list[str] = []
+    first = -1
+    for stage, text in said:
+        if any(each.back == stage for each in pattern.stages):
+            first = len(texts)
+        texts.append(text)
+        if stage >= 0 and pattern.stages[stage].back is not None:
+            texts[first:] = [f"again and again ({', then '.join(texts[first:])})"]
+    return texts
+
+
+def _stage(pattern: Pattern, index: int, called: Mapping[str, str]) -> str:
+    """What is passed together, or the parts of which one is enough."""
+    stage = pattern.stages[index]
+    parts = []
+    for step in pattern.steps:
+        if isinstance(step, EventStep) and step.stage == index:
+            parts.append(_event(step, pattern, called))
+        elif isinstance(step, Absence) and step.part and step.follows == index:
+            parts.append(f"{_absent(step, called)} {_during(step)}")
+    if stage.is_any:
+        return f"{listed(parts, 'or')}, whichever is first"
+    return f"in any order {' and '.join(parts)}" if len(parts) > 1 else parts[0]
 
 
 def _event(step: EventStep, pattern: Pattern, called: Mapping[str, str]) -> str:
@@ -74,22 +101,29 @@ def _event(step: EventStep, pattern: Pattern, called: Mapping[str, str]) -> str:
         text = f"{called[step.name]} ({_choices(step.choices, called, ' where {}')})"
     if step.most > 1:
         text += f" {_times(step)}"
-    if step.is_next:
-        text = f"as the very next {text}"
+    if step.link != "later":
+        text = f"{'as the very next' if step.link == 'next' else 'any later'} {text}"
+    if pattern.stages[step.stage].is_optional:
+        text = f"possibly {text}"
+    if step.until:
+        text += f" until {_choices(step.until, called)}"
     if step.limit is not None:
         text += f" within {spoken(step.limit.within_s)} of {called[pattern.events[step.limit.index].name]}"
     if pattern.within_s is not None and step.index == len(pattern.events) - 1:
-        if step.index > 0:
+        if step.stage > 0:
             text += f" within {spoken(pattern.within_s)} of {called[pattern.events[0].name]}"
-        elif step.most > 1:
+        elif step.index > 0 or step.most > 1:
             text += f" within {spoken(pattern.within_s)}"
     return text
 
 
 def _times(step: EventStep) -> str:
+    times = f"{step.least} to {step.most} times"
     if step.most == step.least:
-        return f"{step.least} times"
-    return f"at least {step.least} times" if step.most == TIMES_MAX else f"{step.least} to {step.most} times"
+        times = f"{step.least} times"
+    elif step.most == TIMES_MAX:
+        times = f"at least {step.least} times"
+    return times + {"next": " in a row", "any": ", any of them", "later": ""}[step.between]
 
 
 def _choices(choices: tuple[Choice, ...], called: Mapping[str, str], form: str = " ({})") -> str:
@@ -124,13 +158,18 @@ def _time(step: Absence, pattern: Pattern, called: Mapping[str, str], follows_an
     """Until when; the step that it counts from is said unless it is the one just before."""
     anchor = called[pattern.events[step.anchor].name]
     if step.for_s is not None:
-        return f"for {spoken(step.for_s)}" + ("" if follows_anchor else f" after {anchor}")
+        return _during(step) + ("" if follows_anchor else f" after {anchor}")
     time = field_words(step.by or "")
     return f"by its {time}" if follows_anchor else f"by the {time} of {anchor}"
 
 
+def _during(step: Absence) -> str:
+    return f"for {'any ' if step.begins_again else ''}{spoken(step.for_s or 0)}"
+
+
 def _repeat(pattern: Pattern, called: Mapping[str, str]) -> str:
-    return _once(pattern, called) + (", one try at a time" if pattern.one_open else "")
+    how = ", one try at a time" if pattern.one_open else ", in every way they fit" if pattern.branches else ""
+    return _once(pattern, called) + how
 
 
 def _once(pattern: Pattern, called: Mapping[str, str]) -> str:

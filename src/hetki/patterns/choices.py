@@ -18,12 +18,12 @@ from hetki.patterns.condition import Condition, parse
 from hetki.patterns.scope import Place, Scope, shifted
 
 _NAME_CHARS_MAX: Final = 512
-_END: Final = re.compile(r"\s*,|\s+(?:within|for|by)\s|\s*$")
+_END: Final = re.compile(r"\s*,|\s+(?:within|until|for|by)\s|\s*$")
 _OR: Final = re.compile(r"\s+or\s+")
 _WHERE: Final = re.compile(r"\s+where(?:\s+|$)")
-_STOP: Final = re.compile(r"\s+(?:or|where|within|for|by)\s|\s*,|\s*$")
+_STOP: Final = re.compile(r"\s+(?:or|where|within|until|for|by)\s|\s*,|\s*$")
 _LOOKS_LIKE_EVENT: Final = re.compile(
-    r"[A-Z][a-z]+(?: [A-Z][A-Za-z]*)*(?=\s*$|\s+or\s|\s+where\s|\s*,|\s+within\s)"
+    r"[A-Z][a-z]+(?: [A-Z][A-Za-z]*)*(?=\s*$|\s+or\s|\s+where\s|\s*,|\s+within\s|\s+until\s)"
 )
 
 
@@ -141,7 +141,7 @@ def _name(text: str, at: int, catalogue: Catalogue) -> str:
 
 
 def _condition_end(text: str, at: int, catalogue: Catalogue) -> int:
-    """Where a condition ends: before `or EVENT`, a comma, `within`, `for`, `by`, outside quotes."""
+    """Where a condition ends: before `or EVENT`, a comma, `within`, `until`, `for`, `by`, outside quotes."""
     outside = masked(text, at)
     stop = _END.search(outside, at)
     end = stop.start() if stop else len(text)

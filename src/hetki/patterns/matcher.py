@@ -1,24 +1,25 @@
 """The matcher: a pattern followed over one customer's events. This readable form is the definition.
 
-Events come in their total order. Each event that fits the first step opens a partial of its own; an open
-partial binds, step by step, the first later event that fits. `observe` moves a run by one event, `settle`
-by time alone, and `step` is both over a batch, without touching what it was given.
+Events come in their total order. Each event that fits a first step opens a try of its own (a `Partial`);
+what an event does to one try is in `moves`. `observe` moves a run by one event, `settle` by time alone, and
+`step` is both over a batch, without touching what it was given.
 
 Any split of a stream into batches gives equal matches and, after the same `settle`, equal runs. So nothing
-here may depend on when a dead partial is swept out: whether one is open is asked of the event's instant.
+here may depend on when a dead partial is swept out: whether one is open is asked of the event's instant. And
+what time alone does is done in the order of its instants, before the next event.
 """
 
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Final, Iterable, Mapping, Sequence
+from typing import Final, Iterable, Mapping
 
 import msgspec
 
-from hetki.events.fields import instant_of
-from hetki.patterns.evaluate import Test, number
-from hetki.patterns.run import UNBOUND, Bound, Match, Partial, Run, Seen, copied
-from hetki.patterns.sequence import EventStep, Limit, Pattern
+from hetki.patterns.moves import Ended, Move, advanced, start, stops, takes, wake
+from hetki.patterns.run import UNBOUND, Match, Partial, Run, Seen, Told, copied
+from hetki.patterns.sequence import Pattern
+from hetki.patterns.standing import end, is_complete
 from hetki.settings import SECOND
 
 #: How many partials of one pattern may be open for one customer; the oldest gives way, and is counted.
@@ -27,71 +28,108 @@ OPEN_MAX: Final = 64
 _NO_TRAITS: Final[dict[str, object]] = {}
 
 
-def observe(pattern: Pattern, run: Run, seen: Seen, traits: Mapping[str, object]) -> list[Match]:
+def observe(
+    pattern: Pattern, run: Run, seen: Seen, traits: Mapping[str, object], told: list[Told] | None = None
+) -> list[Match]:
     """Move a run by one event, and give the occurrences that end with it.
 
     The run is changed in place: the caller owns it. The event must be later in total order than any seen
     before, and its instant later than any `until` that was settled; older ones need a fold from the start.
+    `told` is for who asks why: everything that happens to a try is added to it.
     """
     if seen.name not in pattern.names:
         return []
-    matches: list[Match] = []
+    move = Move(pattern, traits, told)
+    at, matches = seen.occurred_at, list[Match]()
     if run.partials:
-        kept = []
+        pass_time(pattern, run, at - 1, told)
+        kept: list[Partial] = []
         for partial in run.partials:
-            if _advanced(pattern, partial, seen, traits):
-                if partial.due_at is None and partial.n_passed == len(pattern.events):
-                    matches.append(_match(pattern, partial, seen.occurred_at))
-                else:
-                    kept.append(partial)
+            ended = advanced(move, partial, seen)
+            if ended is None:
+                _sort(move, partial, at, kept, matches)
+            elif told is not None:
+                _tell_end(told, partial, at, ended)
+            if move.branches:
+                for each in move.branches:
+                    _sort(move, each, at, kept, matches)
+                move.branches = []
         run.partials = kept
     opening = pattern.opening.get(seen.name, ())
-    if opening and pattern.one_open and (matches or _still_open(run, seen.occurred_at)):
+    if opening and pattern.one_open and (matches or _still_open(run, at)):
         opening = ()
     for index in opening:
-        if _starts(pattern, index, run, seen, traits):
-            opened = Partial([], [None] * len(pattern.timed), start=index)
-            if _bind(pattern, opened, index, seen):
-                if opened.due_at is None and opened.n_passed == len(pattern.events):
-                    matches.append(_match(pattern, opened, seen.occurred_at))
-                else:
-                    _open(run, opened, seen.occurred_at)
+        if _starts(move, index, run, seen):
+            opened, ended = start(move, index, seen)
+            for each in [opened, *move.branches] if ended is None else move.branches:
+                _sort(move, each, at, run.partials, matches)
+            if ended is not None and told is not None:
+                _tell_end(told, opened, at, ended)
             break
+    _push_out(move, run, at)
     if pattern.before:
         _remember(pattern, run, seen, traits)
     return _emitted(pattern, run, matches)
 
 
-def settle(pattern: Pattern, run: Run, until: int) -> list[Match]:
+def settle(pattern: Pattern, run: Run, until: int, told: list[Told] | None = None) -> list[Match]:
     """Give the occurrences that end with an absence and lie at or before `until`, in order of emission.
 
-    Nothing else is changed: a partial whose `within` has passed leaves with the next event, so that a run
-    does not depend on how often it was looked at. The run is changed in place.
+    Nothing else is changed but what time alone does: a partial whose `within` has passed leaves with the
+    next event, so that a run does not depend on how often it was looked at. The run is changed in place.
     """
+    pass_time(pattern, run, until, told)
     due, kept = [], []
     for partial in run.partials:
         if partial.due_at is not None and partial.due_at <= until:
             due.append(partial)
         else:
             kept.append(partial)
+    if not due:
+        return []
     run.partials = kept
     due.sort(key=_due_at)
+    if told is not None:
+        told.extend(Told("caught", each.opened.event_id, _due_at(each)) for each in due)
     return _emitted(pattern, run, [_match(pattern, partial, _due_at(partial)) for partial in due])
+
+
+def pass_time(pattern: Pattern, run: Run, until: int, told: list[Told] | None = None) -> int | None:
+    """Let the silences that are over by `until` pass their stages, in the order of their instants.
+
+    Gives the last of these instants. `observe` and `settle` do it by themselves; who must know when time
+    alone changed a run calls it before them. The run is changed in place.
+    """
+    if not pattern.wakes:
+        return None
+    move, last = Move(pattern, _NO_TRAITS, told), None
+    while True:
+        waking = [each for each in run.partials if each.wakes_at is not None and each.wakes_at <= until]
+        if not waking:
+            return last
+        last = min(each.wakes_at for each in waking if each.wakes_at is not None)
+        for partial in waking:
+            if partial.wakes_at == last:
+                wake(move, partial)
+                run.partials += move.branches
+                move.branches = []
+        _push_out(move, run, last)
 
 
 def withdraw(run: Run, since: int) -> None:
     """Drop what is still open at `since`, when consent for the moment's purpose ends.
 
-    An occurrence that lies before `since` and only waits for late events stays. What broke a silence
-    before the start is forgotten too.
+    Time must have passed to just before `since`. An occurrence that lies before it and only waits for late
+    events stays. What broke a silence before the start is forgotten too.
     """
     run.partials = [each for each in run.partials if each.due_at is not None and each.due_at < since]
     run.before = []
 
 
 def next_due(run: Run) -> int | None:
-    """The earliest instant at which an occurrence may happen without a further event."""
-    return min((each.due_at for each in run.partials if each.due_at is not None), default=None)
+    """The earliest instant at which time alone moves a partial or makes an occurrence of it."""
+    dues = [each.due_at if each.wakes_at is None else each.wakes_at for each in run.partials]
+    return min((each for each in dues if each is not None), default=None)
 
 
 def step(
@@ -121,120 +159,29 @@ def _due_at(partial: Partial) -> int:
     return partial.due_at
 
 
-def _end(partial: Partial, n: int) -> int:
-    deadline = partial.deadlines[n]
-    assert deadline is not None, "an absence is watched before the step that it holds up"
-    return deadline
-
-
-def _advanced(pattern: Pattern, partial: Partial, seen: Seen, traits: Mapping[str, object]) -> bool:
-    """Move one partial by an event; whether it lives on."""
-    at = seen.occurred_at
-    if partial.due_at is not None:
-        if at > partial.due_at:
-            return True  # it has happened, and waits only for late events
+def _sort(move: Move, partial: Partial, at: int, kept: list[Partial], matches: list[Match]) -> None:
+    """What lives on is kept, what an event has completed is a match."""
+    if is_complete(move.pattern, partial):
+        matches.append(_match(move.pattern, partial, at))
+        if move.told is not None:
+            move.told.append(Told("caught", partial.opened.event_id, at))
     else:
-        opened = partial.bound[partial.start]
-        if at > (opened.before[0] if opened.before else opened).occurred_at + pattern.within_us:
-            return False
-    if seen.name in pattern.forbids and _broken(pattern, partial, seen, traits):
-        return False
-    if partial.due_at is not None:
-        return True
-    awaited = pattern.events[partial.n_passed]
-    if awaited.is_plain:
-        tests = awaited.tests.get(seen.name)
-        if tests is None or not all(at > _end(partial, n) for n in awaited.waits):
-            return True
-        return not _fits(tests, seen, partial.bound, traits) or _bind(pattern, partial, awaited.index, seen)
-    return _moved(pattern, partial, awaited.peers, seen, traits)
+        kept.append(partial)
 
 
-def _moved(
-    pattern: Pattern, partial: Partial, peers: tuple[int, ...], seen: Seen, traits: Mapping[str, object]
-) -> bool:
-    """Move one partial whose next steps have peers, several events or a limit, or follow such a step."""
-    at = seen.occurred_at
-    is_strict = any(pattern.events[index].is_next for index in peers)
-    is_strict = is_strict and all(at > _end(partial, n) for n in pattern.events[peers[0]].waits)
-    for index in peers:
-        step = pattern.events[index]
-        if _count(partial, index) >= step.least:
-            continue
-        if step.limit is not None and _is_past(partial, step.limit, at):
-            if not _collects(pattern, partial, step.limit.index):
-                return False
-            continue
-        if not all(at > _end(partial, n) for n in step.waits):
-            continue
-        tests = step.tests.get(seen.name)
-        if tests is not None and _fits(tests, seen, partial.bound, traits):
-            return _bind(pattern, partial, index, seen)
-    return _collected(pattern, partial, seen, traits) or not is_strict
+def _tell_end(told: list[Told], partial: Partial, at: int, ended: Ended) -> None:
+    why, step = ended
+    if why:
+        told.append(Told("ended", partial.opened.event_id, at, step, why))
 
 
-def _collected(pattern: Pattern, partial: Partial, seen: Seen, traits: Mapping[str, object]) -> bool:
-    """Bind one more event to a step that is fulfilled, and may have more until the next one binds."""
-    for index in pattern.events[partial.n_passed - 1].peers if partial.n_passed else ():
-        step = pattern.events[index]
-        tests = step.tests.get(seen.name)
-        if tests is None or not _collects(pattern, partial, index):
-            continue
-        if step.limit is not None and _is_past(partial, step.limit, seen.occurred_at):
-            continue
-        if _fits(tests, seen, partial.bound, traits):
-            partial.bound[index] = _bound(step, seen, partial.bound[index])
-            return True
-    return False
-
-
-def _collects(pattern: Pattern, partial: Partial, index: int) -> bool:
-    """Whether a step is fulfilled and may have more events: nothing is bound after it and its peers."""
-    is_last = index < partial.n_passed == len(partial.bound)
-    if not is_last or index not in pattern.events[partial.n_passed - 1].peers:
-        return False
-    return _count(partial, index) < pattern.events[index].most
-
-
-def _count(partial: Partial, index: int) -> int:
-    """How many events an event step has bound."""
-    if index >= len(partial.bound) or not partial.bound[index].step:
-        return 0
-    return len(partial.bound[index].before) + 1
-
-
-def _is_past(partial: Partial, limit: Limit, at: int) -> bool:
-    return at > partial.bound[limit.index].occurred_at + limit.within_s * SECOND
-
-
-def _broken(pattern: Pattern, partial: Partial, seen: Seen, traits: Mapping[str, object]) -> bool:
-    """Whether an event breaks an absence that is watched at its instant."""
-    for absence, timed, test in pattern.forbids[seen.name]:
-        if timed < 0:
-            if partial.n_passed != absence.follows:
-                continue
-        else:
-            deadline = partial.deadlines[timed]
-            if deadline is None or seen.occurred_at > deadline:
-                continue
-        if test is None or test(seen.fields, partial.bound, traits) is True:
-            return True
-    return False
-
-
-def _fits(
-    tests: Sequence[Test | None], seen: Seen, bound: Sequence[Bound], traits: Mapping[str, object]
-) -> bool:
-    return any(test is None or test(seen.fields, bound, traits) is True for test in tests)
-
-
-def _starts(pattern: Pattern, index: int, run: Run, seen: Seen, traits: Mapping[str, object]) -> bool:
+def _starts(move: Move, index: int, run: Run, seen: Seen) -> bool:
     """Whether an event opens a partial at a first step: it fits, the customer is one of `who`, and no
     silence before the start is broken."""
-    who = pattern.who
-    if not _fits(pattern.events[index].tests[seen.name], seen, (), traits):
+    pattern, step, nothing = move.pattern, move.pattern.events[index], (UNBOUND,) * len(move.pattern.events)
+    if not takes(move, step, nothing, seen) or stops(move, step, nothing, seen):
         return False
-    if who is not None and who.test(seen.fields, (), traits) is not True:
+    if pattern.who is not None and pattern.who.test(seen.fields, (), move.traits) is not True:
         return False
     for absence, broken_at in zip(pattern.before, run.before, strict=False):
         if broken_at is not None and broken_at >= seen.occurred_at - (absence.before_s or 0) * SECOND:
@@ -253,92 +200,42 @@ def _remember(pattern: Pattern, run: Run, seen: Seen, traits: Mapping[str, objec
                 run.before[n] = seen.occurred_at
 
 
-def _bind(pattern: Pattern, partial: Partial, index: int, seen: Seen) -> bool:
-    """Bind an event to a step that awaits it; `False` if a deadline that it should name is missing."""
-    step = pattern.events[index]
-    starting = step.anchors
-    if step.least == len(step.peers) == 1:
-        partial.bound.append(_bound(step, seen, UNBOUND))
-        is_passed = True
-    else:
-        while len(partial.bound) <= step.peers[-1]:
-            partial.bound.append(UNBOUND)
-        partial.bound[index] = _bound(step, seen, partial.bound[index])
-        if _count(partial, index) < step.least:
-            return True
-        is_passed = all(_count(partial, each) >= pattern.events[each].least for each in step.peers)
-    if is_passed:
-        partial.n_passed = len(partial.bound)
-        starting += step.after_all
-    for n in starting:
-        deadline = _deadline(pattern, n, seen)
-        if deadline is None:
-            return False
-        partial.deadlines[n] = deadline
-    if pattern.ending and partial.n_passed == len(pattern.events):
-        partial.due_at = max(seen.occurred_at, *(_end(partial, n) for n in pattern.ending))
-    return True
-
-
-def _deadline(pattern: Pattern, n: int, seen: Seen) -> int | None:
-    absence = pattern.timed[n]
-    if absence.for_s is not None:
-        return seen.occurred_at + absence.for_s * SECOND
-    assert absence.by is not None, "a timed absence has a duration or names a field"
-    return seen.occurred_at if absence.by == "occurred_at" else instant_of(seen.fields.get(absence.by))
-
-
-def _bound(step: EventStep, seen: Seen, last: Bound) -> Bound:
-    """The event as a step keeps it, behind what the step has bound before."""
-    values = {}
-    for name in step.captures:
-        value = seen.fields.get(name)
-        if value is not None:
-            values[name] = storable(value)
-    bound = Bound(step.name, seen.event_id, seen.leaf, seen.occurred_at, seen.source, seen.purposes, values)
-    if step.most == 1:
-        return bound
-    for name in step.firsts:
-        key = f"first.{name}"
-        value = last.values.get(key) if last.step else seen.fields.get(name)
-        if value is not None:
-            values[key] = storable(value)
-    before = (*last.before, msgspec.structs.replace(last, before=())) if last.step else ()
-    if step.counts:
-        values["n"] = len(before) + 1
-    return msgspec.structs.replace(bound, before=before)
-
-
-def storable(value: object) -> object:
-    """A JSON value as MessagePack can hold it: a number beyond 64 bits reads as null, as in conditions."""
-    if isinstance(value, list):
-        return [storable(each) for each in value]
-    if isinstance(value, dict):
-        return {key: storable(each) for key, each in value.items()}
-    return number(value) if type(value) is int else value
-
-
 def _still_open(run: Run, at: int) -> list[int]:
     """The partials that are open at `at`. Those not yet complete were swept for this instant already; a
     complete one is open until it is due."""
     return [n for n, each in enumerate(run.partials) if each.due_at is None or each.due_at >= at]
 
 
-def _open(run: Run, opened: Partial, at: int) -> None:
-    """Add a partial; at the bound the oldest that is still open at `at` gives way."""
-    if len(run.partials) >= OPEN_MAX:
-        still_open = _still_open(run, at)
-        if len(still_open) >= OPEN_MAX:
-            del run.partials[still_open[0]]
-            run.n_dropped += 1
-    run.partials.append(opened)
+def _push_out(move: Move, run: Run, at: int) -> None:
+    """At the bound the oldest that are still open at `at` give way."""
+    run.n_dropped += move.n_dropped
+    move.n_dropped = 0
+    if len(run.partials) <= OPEN_MAX:
+        return
+    still_open = _still_open(run, at)
+    for n in reversed(still_open[: max(len(still_open) - OPEN_MAX, 0)]):
+        if move.told is not None:
+            _tell_end(move.told, run.partials[n], at, ("pushed_out", ""))
+        del run.partials[n]
+        run.n_dropped += 1
 
 
 def _match(pattern: Pattern, partial: Partial, at: int) -> Match:
-    repeat = pattern.repeat
-    key = partial.bound[repeat.index].values.get(repeat.field) if repeat.once == "field" else None
-    deadline = max(_end(partial, n) for n in pattern.ending) if pattern.ending else None
-    return Match(at, partial.bound, partial.bound[partial.start].first.event_id, deadline, key)
+    repeat, bound = pattern.repeat, partial.bound
+    bound += [UNBOUND] * (len(pattern.events) - len(bound))
+    key = bound[repeat.index].values.get(repeat.field) if repeat.once == "field" else None
+    deadline = max(end(partial, n) for n in pattern.ending) if pattern.ending else partial.due_at
+    way = _way(partial) if pattern.has_many else b""
+    return Match(at, bound, partial.opened.event_id, deadline, key, way, partial.context)
+
+
+def _way(partial: Partial) -> bytes:
+    """Eight bytes that tell apart the occurrences of one start."""
+    ids = b"".join(
+        len(bound.all).to_bytes(1, "big") + b"".join(each.event_id for each in bound.all)
+        for bound in partial.bound
+    )
+    return blake2b(partial.n_rounds.to_bytes(2, "big") + ids, digest_size=8).digest()
 
 
 def _emitted(pattern: Pattern, run: Run, matches: list[Match]) -> list[Match]:

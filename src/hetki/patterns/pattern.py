@@ -3,7 +3,10 @@
 - late: Delivery Delayed where n_minutes >= 15              an event step
 - then: next Order Completed within 1 hour of late          with nothing between, and in time
 - failed: 3 times Help Searched                             several events
+- asked: maybe Contact Started                              one that may be missing
 - {failed: Delivery Failed, waited: Chat Waited}            both, in any order
+- any: {answered: Survey Answered, no reply: Survey Answered, for 7 days}      whichever is first
+- again: [{no answer: Survey Answered, for 2 days}]         a group that starts again each time it is passed
 - no tracked: Order Tracked                                 absent until the next event step
 - no answered: Chat Started, for 10 minutes [after late]    absent for a time
 - no delivered: Order Delivered, by late.promised_at        absent until a time that an event named
@@ -14,27 +17,30 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Final, Iterable, Mapping, Sequence
+from typing import Final, Iterable, Sequence
 
 from hetki.errors import Fault, nearest, shown
 from hetki.events.catalogue import Catalogue
 from hetki.patterns.choices import Choice, duration
 from hetki.patterns.condition import Condition, parse
 from hetki.patterns.evaluate import Test
-from hetki.patterns.scope import Scope, shifted
-from hetki.patterns.sequence import Absence, EventStep, Pattern, Repeat
-from hetki.patterns.steps import Reading, Where, read_steps
+from hetki.patterns.scope import Place, Scope, shifted
+from hetki.patterns.sequence import Absence, EventStep, Pattern, Repeat, Stage, Tests
+from hetki.patterns.steps import Entry, read_steps
+from hetki.patterns.texts import Reading, Where
 
-#: Each start opens a try of its own, or only one try is open at a time.
+#: Each start opens a try of its own and has its first occurrence, or only one try is open at a time, or
+#: every way in which the events fit is an occurrence.
 FIRST_PER_START: Final = "first_per_start"
 ONE_OPEN: Final = "one_open"
+ALL: Final = "all"
 
 #: Longer than any stream: a pattern without a `within` of its own is held by those of its steps.
 _EVER_US: Final = 2**62
 
 
 def parse_pattern(
-    steps: Sequence[Mapping[str, str]],
+    steps: Sequence[Entry],
     who: str,
     within: str,
     repeat: str,
@@ -55,21 +61,25 @@ def parse_pattern(
     reading = Reading(catalogue, where, faults)
     read_steps(steps, reading)
     within_s = _within(within, reading)
-    if match.strip() not in (FIRST_PER_START, ONE_OPEN):
-        faults.append(Fault(where("match"), shown(match), f"{FIRST_PER_START} or {ONE_OPEN}"))
+    match = match.strip()
+    if match not in (FIRST_PER_START, ONE_OPEN, ALL):
+        known = [FIRST_PER_START, ONE_OPEN, ALL]
+        must = f"{FIRST_PER_START}, {ONE_OPEN} or {ALL}"
+        faults.append(Fault(where("match"), shown(match), must, nearest(match, known)))
     repeated = _repeat(repeat, reading.scope(), where, faults)
     if faults:
         return None, faults
-    faults = _impossible(reading, within_s)
+    faults = _impossible(reading, within_s) + _only_with_all(reading, match)
     if faults:
         return None, faults
-    return _assembled(reading, condition, within_s, repeated, match.strip() == ONE_OPEN, set(captures)), []
+    return _assembled(reading, condition, within_s, repeated, match, set(captures)), []
 
 
 def _within(text: str, reading: Reading) -> int | None:
     if text.strip():
         return duration(text, lambda offset: reading.where("within", offset=offset), reading.faults)
     open_ended = [step for step in reading.events[1:] if step.limit is None]
+    open_ended += reading.events[:1] if any(stage.back is not None for stage in reading.stages) else []
     if open_ended or any(step.most > 1 for step in reading.events):
         must = "a duration from the first event step to the last, such as within: 1 day"
         reading.faults.append(Fault(reading.where("within"), "nothing", must))
@@ -110,31 +120,75 @@ def _repeat(text: str, scope: Scope, where: Where, faults: list[Fault]) -> Repea
 def _impossible(reading: Reading, within_s: int | None) -> list[Fault]:
     """Patterns that can never match, as far as the declaration alone shows it."""
     faults = []
-    events = reading.events
-    if not events:
+    if not reading.events:
         return [Fault(reading.where("steps"), "no event step", "at least one event")]
     for step, key in zip(reading.steps, reading.keys, strict=True):
-        place = reading.place("steps", *key)
+        place = reading.place(key)
         if isinstance(step, EventStep):
             if within_s is not None and step.limit is not None and step.limit.within_s > within_s:
                 must = "no longer than within, which ends the whole"
                 faults.append(Fault(place(0), "a step with a longer within", must))
             continue
-        if step.before_s is not None:
-            continue
-        if step.follows == len(events):
-            if not step.is_timed:
-                must = "followed by an event step, or end with a time, such as: for 10 minutes"
-                faults.append(Fault(place(0), "an absence at the end without a deadline", must))
-            continue
-        always = {choice.event for choice in step.choices if choice.where is None}
-        for peer in events[step.follows].peers:
-            if not step.is_timed and {choice.event for choice in events[peer].choices} <= always:
-                got = f"an absence of what the step {events[peer].name} needs"
-                faults.append(Fault(place(0), got, "another event, or have a where: this can never match"))
-        if within_s is not None and step.for_s is not None and step.anchor == 0 and step.for_s >= within_s:
-            must = "shorter than within, as the next event step could never bind"
-            faults.append(Fault(place(0), "an absence as long as within", must))
+        if step.before_s is None:
+            faults += _impossible_absence(step, reading, within_s, place)
+    return faults
+
+
+def _impossible_absence(
+    absence: Absence, reading: Reading, within_s: int | None, place: Place
+) -> list[Fault]:
+    if absence.follows == len(reading.stages):
+        if absence.is_timed:
+            return []
+        must = "followed by an event step, or end with a time, such as: for 10 minutes"
+        return [Fault(place(0), "an absence at the end without a deadline", must)]
+    faults = []
+    stage = reading.stages[absence.follows]
+    always = {choice.event for choice in absence.choices if choice.where is None}
+    needs = [reading.events[index] for index in stage.steps]
+    impossible = [step for step in needs if {choice.event for choice in step.choices} <= always]
+    if not absence.is_timed and impossible and not (stage.is_any and len(impossible) < len(needs)):
+        got = f"an absence of what the step {impossible[0].name} needs"
+        faults.append(Fault(place(0), got, "another event, or have a where: this can never match"))
+    is_first = absence.anchor == 0 and not stage.is_any
+    if within_s is not None and absence.for_s is not None and is_first and absence.for_s >= within_s:
+        must = "shorter than within, as the next event step could never bind"
+        faults.append(Fault(place(0), "an absence as long as within", must))
+    return faults
+
+
+def _only_with_all(reading: Reading, match: str) -> list[Fault]:
+    """What means something only where every way is followed, and what means nothing there."""
+    if match == ALL:
+        return _not_with_all(reading)
+    faults = []
+    for step, key in zip(reading.steps, reading.keys, strict=True):
+        if isinstance(step, EventStep) and "any" in (step.link, step.between):
+            must = f"match: {ALL}, as otherwise the first event that fits is bound"
+            faults.append(Fault(reading.where(*key), "any in a step", must))
+        elif isinstance(step, EventStep) and step.stage == len(reading.stages) - 1:
+            if reading.stages[step.stage].is_optional:
+                must = (
+                    f"followed by a step, or match: {ALL}: nothing waits for a last step that may be missing"
+                )
+                faults.append(Fault(reading.where(*key), "maybe in the last step", must))
+    return faults
+
+
+def _not_with_all(reading: Reading) -> list[Fault]:
+    """A silence that is a part of a step starts when the step before is fulfilled; where every number of
+    events is a way of its own, that would be another time for each."""
+    collecting, faults = False, []
+    for stage in reading.stages:
+        parts = [each for each in reading.steps if isinstance(each, Absence) and each.part]
+        mine = [each for each in parts if each.follows == stage.index]
+        if mine and collecting:
+            must = "after a step with a fixed number of events, as match is all"
+            place = reading.where(*reading.keys[reading.steps.index(mine[0])])
+            faults.append(Fault(place, "a silence after a step with a varying number of events", must))
+        steps = [reading.events[index] for index in stage.steps]
+        varies = any(step.most > step.least for step in steps)
+        collecting = varies or (collecting and stage.is_optional)
     return faults
 
 
@@ -143,7 +197,7 @@ def _assembled(
     who: Condition | None,
     within_s: int | None,
     repeat: Repeat,
-    one_open: bool,
+    match: str,
     captures: set[tuple[str, str]],
 ) -> Pattern:
     """Everything the matcher looks up, worked out once."""
@@ -152,10 +206,47 @@ def _assembled(
     timed = tuple(step for step in absences if step.is_timed)
     captures |= {(repeat.step, repeat.field)} if repeat.once == "field" else set()
     for step in steps:
-        for choice in step.choices:
+        until = step.until if isinstance(step, EventStep) else ()
+        for choice in (*step.choices, *until):
             captures |= set(choice.where.references()) if choice.where else set()
     captures |= {(drawn[step.anchor].name, step.by) for step in timed if step.by is not None}
-    events = tuple(_completed(step, drawn, timed, captures) for step in drawn)
+    events = tuple(_completed(step, timed, captures) for step in drawn)
+    stages: list[Stage] = []
+    for stage in reading.stages:
+        stages.append(_staged(stage, events, timed, stages[-1] if stages else None))
+    return Pattern(
+        steps=tuple(events[step.index] if isinstance(step, EventStep) else step for step in steps),
+        events=events,
+        stages=tuple(stages),
+        opening=_opening(events),
+        timed=timed,
+        before=tuple(step for step in absences if step.before_s is not None),
+        forbids=_forbids(absences, timed),
+        ending=tuple(n for n, each in enumerate(timed) if each.follows == len(stages)),
+        within_s=within_s,
+        within_us=_EVER_US if within_s is None else within_s * 1_000_000,
+        repeat=repeat,
+        who=who,
+        one_open=match == ONE_OPEN,
+        branches=match == ALL,
+        names=_names(steps),
+        keys=tuple(key[1:] for key in reading.keys),
+        has_many=match == ALL or any(stage.back is not None for stage in stages),
+        wakes=any(stage.silences for stage in stages),
+        ends_by_time=bool(next(stage for stage in reversed(stages) if not stage.is_optional).silences),
+    )
+
+
+def _names(steps: Iterable[EventStep | Absence]) -> frozenset[str]:
+    """Every event that the moment listens to."""
+    names = {choice.event for step in steps for choice in step.choices}
+    until = (choice.event for step in steps if isinstance(step, EventStep) for choice in step.until)
+    return frozenset(names.union(until))
+
+
+def _forbids(
+    absences: list[Absence], timed: tuple[Absence, ...]
+) -> dict[str, tuple[tuple[Absence, int, Test | None], ...]]:
     forbids: dict[str, tuple[tuple[Absence, int, Test | None], ...]] = {}
     for absence in absences:
         if absence.before_s is not None:
@@ -164,61 +255,59 @@ def _assembled(
         for choice in absence.choices:
             test = choice.where.test if choice.where else None
             forbids[choice.event] = (*forbids.get(choice.event, ()), (absence, number, test))
-    return Pattern(
-        steps=tuple(events[step.index] if isinstance(step, EventStep) else step for step in steps),
-        events=events,
-        opening=_opening(events),
-        timed=timed,
-        before=tuple(step for step in absences if step.before_s is not None),
-        forbids=forbids,
-        ending=tuple(n for n, each in enumerate(timed) if each.follows == len(events)),
-        within_s=within_s,
-        within_us=_EVER_US if within_s is None else within_s * 1_000_000,
-        repeat=repeat,
-        who=who,
-        one_open=one_open,
-        names=frozenset(choice.event for step in steps for choice in step.choices),
-        keys=tuple(reading.keys),
-    )
+    return forbids
 
 
 def _opening(events: tuple[EventStep, ...]) -> dict[str, tuple[int, ...]]:
     opening: dict[str, tuple[int, ...]] = {}
-    for number in events[0].peers:
-        for name in events[number].tests:
-            opening[name] = (*opening.get(name, ()), number)
+    for step in events:
+        for name in step.tests if step.stage == 0 else ():
+            opening[name] = (*opening.get(name, ()), step.index)
     return opening
 
 
-def _completed(
-    step: EventStep, events: list[EventStep], timed: tuple[Absence, ...], captures: set[tuple[str, str]]
-) -> EventStep:
+def _staged(
+    stage: Stage, events: tuple[EventStep, ...], timed: tuple[Absence, ...], last: Stage | None
+) -> Stage:
+    """A stage with what it looks up."""
+    mine = [events[index] for index in stage.steps]
+    numbered = list(enumerate(timed))
+    completed = replace(
+        stage,
+        silences=tuple(n for n, each in numbered if each.part and each.follows == stage.index),
+        waits=tuple(n for n, each in numbered if not each.part and each.follows == stage.index),
+        after=tuple(n for n, each in numbered if each.after == stage.index),
+        collects=not stage.is_any and any(step.most > step.least for step in mine),
+    )
+    is_single = len(mine) == 1 and mine[0].least == mine[0].most == 1 and mine[0].limit is None
+    is_simple = is_single and mine[0].link == "later" and not completed.silences and not stage.is_optional
+    return replace(
+        completed, is_plain=is_simple and (last is None or not (last.collects or last.is_optional))
+    )
+
+
+def _completed(step: EventStep, timed: tuple[Absence, ...], captures: set[tuple[str, str]]) -> EventStep:
     """An event step with what it looks up and what it keeps."""
     counts = step.most > 1
     wanted = sorted(
         {field.removeprefix("last.") if counts else field for name, field in captures if name == step.name}
     )
     firsts = [field.removeprefix("first.") for field in wanted if counts and field.startswith("first.")]
-    starting = [(n, each) for n, each in enumerate(timed) if each.anchor in step.peers]
-    earlier = events[step.peers[0] - 1].peers if step.peers[0] else ()
-    collecting = any(events[each].most > events[each].least for each in earlier)
-    is_single = len(step.peers) == step.least == step.most == 1 and step.limit is None
+    starting = [(n, each) for n, each in enumerate(timed) if each.after is None and not each.part]
     return replace(
         step,
-        is_plain=is_single and not step.is_next and not collecting,
         tests=_tests(step.choices),
+        stops=_tests(step.until) or None,
         captures=tuple(
             each for each in wanted if not (counts and (each == "n" or each.startswith("first.")))
         ),
         firsts=tuple(firsts),
         counts=counts and "n" in wanted,
-        waits=tuple(n for n, each in enumerate(timed) if each.follows in step.peers),
-        anchors=tuple(n for n, each in starting if each.anchor == step.index and not each.after_all),
-        after_all=tuple(n for n, each in starting if each.after_all),
+        anchors=tuple(n for n, each in starting if each.anchor == step.index),
     )
 
 
-def _tests(choices: tuple[Choice, ...]) -> dict[str, tuple[Test | None, ...]]:
+def _tests(choices: tuple[Choice, ...]) -> Tests:
     tests: dict[str, tuple[Test | None, ...]] = {}
     for choice in choices:
         test = choice.where.test if choice.where else None

@@ -5,7 +5,7 @@ All of them encode to MessagePack as arrays, and equal states give equal bytes.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -58,28 +58,42 @@ UNBOUND: Final = Bound("", EventId(b""), LeafId(b""), 0, "", 0, {})
 
 
 class Partial(msgspec.Struct, array_like=True):
-    """A start that may still become an occurrence.
+    """A try: a start that may still become an occurrence.
 
-    `bound` has one entry for each event step that an event was bound to, and for its peers. `deadlines`
-    follows the pattern's timed absences; `None` until their anchor is fulfilled. `due_at` is set once every
-    event step is: the instant of the occurrence, unless an absence is broken before. `n_passed` counts the
-    event steps that are fulfilled with all their peers, and `start` is the step that bound the first event.
+    `bound` has an entry for each event step up to the last one that an event was bound to; `UNBOUND` stands
+    for those without one. `deadlines` follows the pattern's timed absences; `None` while one is not watched.
+    `stage` is the one that is awaited, and stages from `open_from` on may take more events, until something
+    is bound further on. `due_at` is set once all stages are passed: the instant of the occurrence, unless an
+    absence is broken before. `start` is the step that bound the first event, `n_rounds` counts how often a
+    group has started again, and `wakes_at` is when a silence passes the awaited stage by itself.
+    `only_more`: this branch goes no further, it waits for one more event of the stage it has passed.
+    `context` is what the moment keeps as of the last event.
     """
 
     bound: list[Bound]
     deadlines: list[int | None]
     due_at: int | None = None
-    n_passed: int = 0
+    stage: int = 0
+    open_from: int = 0
     start: int = 0
+    n_rounds: int = 0
+    wakes_at: int | None = None
+    only_more: bool = False
+    context: dict[str, object] = {}
+
+    @property
+    def opened(self) -> Bound:
+        """The event that opened it."""
+        return self.bound[self.start].first
 
 
 class Run(msgspec.Struct, array_like=True):
     """All state of one pattern for one customer.
 
-    `partials` stand in the order of their starts. `emitted` remembers what `repeat` compares: digests of
-    keys in order of emission. `emitted_at` is the last emission under a period. `n_dropped` counts
-    partials that the bound on open ones pushed out. `before` follows the pattern's silences before the
-    start: when each was last broken; it is empty while none was.
+    `partials` stand in the order in which they were opened. `emitted` remembers what `repeat` compares:
+    digests of keys in order of emission. `emitted_at` is the last emission under a period. `n_dropped`
+    counts partials that the bound on open ones pushed out. `before` follows the pattern's silences before
+    the start: when each was last broken; it is empty while none was.
     """
 
     partials: list[Partial] = []
@@ -92,7 +106,8 @@ class Run(msgspec.Struct, array_like=True):
 class Match(msgspec.Struct, frozen=True, array_like=True):
     """A completed pattern: when, with which events, and the last deadline if it ended with an absence.
 
-    `start_id` is the event that opened it.
+    `bound` has an entry for each event step, `UNBOUND` for one that is missing. `start_id` is the event that
+    opened it; where one start may have several occurrences, `way` tells them apart.
     """
 
     occurred_at: int
@@ -100,6 +115,21 @@ class Match(msgspec.Struct, frozen=True, array_like=True):
     start_id: EventId
     deadline: int | None = None
     repeat_key: object = None
+    way: bytes = b""
+    context: dict[str, object] = {}
+
+
+class Told(msgspec.Struct, frozen=True):
+    """One thing that happened to a try, for who asks why: `started`, `bound`, `silent` (a silence passed the
+    stage), `caught`, or `ended` with its reason `why` and the `step` it is about. `start_id` is its opener.
+    """
+
+    what: Literal["started", "bound", "silent", "caught", "ended"]
+    start_id: EventId
+    occurred_at: int
+    step: str = ""
+    why: str = ""
+    event_id: EventId = EventId(b"")
 
 
 def seen(event: Event, event_id: EventId, leaf: LeafId, purposes: int = -1) -> Seen:
@@ -117,8 +147,15 @@ def packed(run: Run) -> Run | None:
 
 def copied(run: Run) -> Run:
     """A run that can be moved on without touching this one (bound events are shared: they never change)."""
-    partials = [
-        Partial(list(each.bound), list(each.deadlines), each.due_at, each.n_passed, each.start)
-        for each in run.partials
-    ]
-    return Run(partials, list(run.emitted), run.emitted_at, run.n_dropped, list(run.before))
+    return Run(
+        [branch(each) for each in run.partials],
+        list(run.emitted),
+        run.emitted_at,
+        run.n_dropped,
+        list(run.before),
+    )
+
+
+def branch(partial: Partial) -> Partial:
+    """A partial that can be moved on by itself."""
+    return msgspec.structs.replace(partial, bound=list(partial.bound), deadlines=list(partial.deadlines))

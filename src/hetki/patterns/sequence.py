@@ -1,7 +1,8 @@
 """Sequence: what a moment's steps are once they are compiled. Nouns only; `pattern` reads them.
 
-Event steps are counted in the order in which they are declared. Those that stand in one entry of `steps`
-are *peers*: they are passed together, in any order. A step by itself is its own only peer.
+A pattern is a list of *stages*, one for each entry of `steps` that holds an event or may be passed by time.
+The steps of a stage are *peers*: all of them pass it together, in any order, or (`is_any`) whichever is
+first. Event steps are counted over the whole pattern, in the order in which they are declared.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from hetki.patterns.condition import Condition
 from hetki.patterns.evaluate import Test
 from hetki.patterns.scope import Scope
 
+#: What may stand before an event: anything, or nothing that the moment listens to (`next`). `any` is for
+#: `match: all`: a later event that fits may be meant, too.
+Link = Literal["later", "next", "any"]
+Tests = Mapping[str, tuple[Test | None, ...]]
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -26,39 +32,40 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class EventStep:
-    """A step that `least` to `most` events fulfil. `index` counts event steps, `peers` are the indices of
-    those that are passed together with it.
+    """A step that `least` to `most` events fulfil; one with a `least` of 0 may be missing.
 
-    `is_plain`: it is one event, whenever it comes, and so is the step before it. `is_next`: nothing that
-    the moment listens to may stand before it. `captures` are the fields to keep of its last event, `firsts`
-    those of its first, `counts` whether their number is asked for. `waits` are the timed absences that must
-    be over before it, `anchors` those that start when it is fulfilled and `after_all` those that start when
-    its last peer is; all are indices into `Pattern.timed`.
+    `index` counts event steps, `stage` is where it stands. `link` is about what stands before its first
+    event, `between` about what stands between them; `until` ends the collecting. `captures` are the fields
+    to keep of its last event, `firsts` those of its first, `counts` whether their number is asked for.
+    `anchors` are the timed absences that start when it is fulfilled, as indices into `Pattern.timed`.
     """
 
     name: str
     index: int
+    stage: int
     choices: tuple[Choice, ...]
-    tests: Mapping[str, tuple[Test | None, ...]]
-    peers: tuple[int, ...]
+    tests: Tests
     least: int = 1
     most: int = 1
-    is_plain: bool = True
-    is_next: bool = False
+    link: Link = "later"
+    between: Link = "later"
+    until: tuple[Choice, ...] = ()
+    stops: Tests | None = None
     limit: Limit | None = None
     captures: tuple[str, ...] = ()
     firsts: tuple[str, ...] = ()
     counts: bool = False
-    waits: tuple[int, ...] = ()
     anchors: tuple[int, ...] = ()
-    after_all: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """A step that holds while no event fits. Watched from the event step `anchor` on (`after_all`: from the
-    last of its peers on) until a deadline (`for_s` after it, or its field `by`), or without either until
-    the event step `follows` is fulfilled.
+    """A step that holds while no event fits.
+
+    Between stages it is watched from the event step `anchor` on (or from the passing of the stage `after` on)
+    until a deadline (`for_s` after it, or its field `by`), or without either until the stage `follows` is
+    passed. As a `part` of the stage `follows` it is watched from the entering of that stage on. With
+    `begins_again` an event does not break it but moves its deadline.
 
     One with `before_s` is a silence before the first step instead: it looks back from the start.
     """
@@ -69,13 +76,36 @@ class Absence:
     choices: tuple[Choice, ...]
     for_s: int | None = None
     by: str | None = None
-    after_all: bool = True
+    after: int | None = None
     before_s: int | None = None
+    begins_again: bool = False
+    part: bool = False
 
     @property
     def is_timed(self) -> bool:
         """Whether it has a deadline of its own."""
         return self.for_s is not None or self.by is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What must be passed before the next stage: all of its event steps and silences, or any one of them.
+
+    `steps` are indices of event steps; `silences`, `waits` (over before it) and `after` (started by its
+    passing) are indices into `Pattern.timed`. `back` is the first stage of the group that ends with it and
+    then starts again. `is_plain`: one step of one event, whenever it comes, and so is the stage before it.
+    """
+
+    index: int
+    steps: tuple[int, ...]
+    silences: tuple[int, ...] = ()
+    waits: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    is_any: bool = False
+    is_optional: bool = False
+    collects: bool = False
+    is_plain: bool = False
+    back: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +121,20 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A compiled pattern. `steps` has all steps as declared, `events` the event steps, `opening` for each
-    event name the first steps that it may fulfil, `timed` the absences with a deadline, `before` the silences
-    before the start, `forbids` for each event name the absences it may break (with the index in `timed`, or
-    -1) and `ending` the timed absences after the last event step. `within_us` is in microseconds.
-    `one_open`: a start counts only while no try is open. `keys` says of each step which entry of the
-    declaration it is.
+    """A compiled pattern. `steps` has all steps as declared, `events` the event steps, `stages` both as
+    they are passed, `opening` for each event name the first steps that it may fulfil, `timed` the absences
+    with a deadline, `before` the silences before the start, `forbids` for each event name the absences it
+    may break (with the index in `timed`, or -1) and `ending` the timed absences after the last stage.
+    `within_us` is in microseconds. `one_open`: a start counts only while no try is open; `branches`: every
+    way in which the events fit is followed (`match: all`). `has_many`: one start may have several
+    occurrences; `wakes`: time alone may pass a stage, and `ends_by_time` the last one that must be passed.
+    `context` is what to keep as of the last event that was bound. `keys` says of each step where it stands
+    in the declaration.
     """
 
     steps: tuple[EventStep | Absence, ...]
     events: tuple[EventStep, ...]
+    stages: tuple[Stage, ...]
     opening: Mapping[str, tuple[int, ...]]
     timed: tuple[Absence, ...]
     before: tuple[Absence, ...]
@@ -111,8 +145,13 @@ class Pattern:
     repeat: Repeat
     who: Condition | None
     one_open: bool
+    branches: bool
     names: frozenset[str]
-    keys: tuple[tuple[int, str], ...]
+    keys: tuple[tuple[int | str, ...], ...]
+    has_many: bool = False
+    wakes: bool = False
+    ends_by_time: bool = False
+    context: tuple[tuple[str, Test], ...] = ()
 
     def scope(self, catalogue: Catalogue) -> Scope:
         """What a condition about an occurrence may use: its steps' fields and the customer's traits."""
