@@ -297,6 +297,8 @@ def test_an_operator_sees_what_is_in_force_what_is_warming_and_what_was_refused(
 
 PHONE = action("call")["templates/call.liquid"] + " {{ customer.plan | default: '' }}"
 
+WITHIN = "within: 10 minutes"
+
 
 def variant(draw: random.Random) -> Project:
     """The project of the random stories with some of it changed, or nothing but words."""
@@ -318,6 +320,10 @@ def variant(draw: random.Random) -> Project:
         files |= moment("seen", "a: Page Viewed | b: Order Tracked", more="within: 10 minutes")
     if draw.random() < 0.3:
         files |= moment("late", "a: Chat Started | no b: Page Viewed, for 4 minutes", purpose="marketing")
+    if draw.random() < 0.2:
+        files |= moment("quiet", "a: Page Viewed | no b: Chat Started, for any 2 minutes", more=WITHIN)
+    if draw.random() < 0.2:
+        files |= moment("ways", "a: Order Tracked | b: any Chat Started", more=f"match: all\n{WITHIN}")
     if draw.random() < 0.2:
         files["templates/call.liquid"] = PHONE
     if draw.random() < 0.1:

@@ -1,7 +1,7 @@
 """Comparing: two versions of a project over the same lake, moment by moment.
 
-An occurrence is known by its moment and its first event: one that both versions have is the same, or it has
-moved if it comes at another instant or rests on other events. `render` tells it.
+An occurrence is known by its id, so by its moment and its first event: one that both versions have is the
+same, or it has moved if it comes at another instant or rests on other events. `render` tells it.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _pairs(before: Sequence[Caught], after: Sequence[Caught]) -> list[Pair]:
 
 def _seen(occurrence: Occurrence) -> tuple[int, list[EventId]]:
     """What makes an occurrence the same: its instant and its events, whatever the steps are called."""
-    return occurrence.occurred_at, [each.event_id for bound in occurrence.bound for each in bound.all]
+    return occurrence.occurred_at, [each.event_id for each in occurrence.events]
 
 
 def render(compared: Sequence[Compared], n_shown: int = 5) -> str:

@@ -139,6 +139,7 @@ def _warm(engine: Engine, found: Target, customers: Sequence[LeafId], advance_to
         live.setdefault(customer, []).append(decode_occurrence(body))
     warmed: list[CustomerRow] = []
     changes: list[Change] = []
+    program = found.changed
     for customer, row in rows.items():
         leaves = [as_leaf(node) for node in members[customer]]
         facts = load_facts(engine.journal, state, leaves)
@@ -147,7 +148,7 @@ def _warm(engine: Engine, found: Target, customers: Sequence[LeafId], advance_to
         mine = {each.occurrence_id: each for each in live.get(customer, [])}
         after = None
         if found.kept:
-            changed, caught = step(found.changed, Folded(), batch, advance_to)
+            changed, caught = step(program, Folded(), batch, advance_to)
             after = found.joined(decode(row.state), changed)
             caught += [each for each in mine.values() if each.moment in found.kept]
         if after is None:
