@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -130,6 +131,8 @@ def test_a_day_with_the_command_line(hetki: Hetki) -> None:
     )
     assert "never" in hetki.on("backtest", "--since", "2026-04-01", "--until", "2026-04-30")
 
+    versions(hetki)
+
     report = hetki.on("report")
     assert "searched_in_vain" in report and "not enough data" in report
     effects = msgspec.json.decode(hetki.on("report", "--json"))
@@ -252,8 +255,29 @@ def test_errors_end_with_the_status_of_their_code_and_say_what_where_and_why(het
         assert "not UTF-8" in hetki.refused("invalid", *words)[0]
     hetki.refused("conflict", "serve", "--host", "no.such.host.invalid")
     hetki.put("project/data/state.db", b"no database at all, whatever its name says " * 100)
-    for words in (("advance",), ("report",), ("serve", "--port", "0")):
+    for words in (("advance",), ("status",), ("report",), ("serve", "--port", "0")):
         assert "state.db: got file is not a database" in hetki.refused("unavailable", *words)[0]
+
+
+def versions(hetki: Hetki) -> None:
+    """Another version beside it, compared; a fault in it, told by status."""
+    other = hetki.folder / "other"
+    shutil.copytree(hetki.project, other, ignore=shutil.ignore_patterns("data"))
+    moment = other / "moments/searched_in_vain.yaml"
+    moment.write_text(moment.read_text().replace("for 10 minutes after again", "for 5 minutes after again"))
+    compared = hetki.on("backtest", "--against", other, "--for", "1")
+    assert "searched_in_vain: 0 in both, 0 new, 0 gone, 1 moved\n" in compared
+    assert "from 2026-03-02 10:10 to 2026-03-02 10:15" in compared
+    assert hetki.refused("not_found", "backtest", "--against", hetki.folder)[0].startswith(str(hetki.folder))
+    assert hetki.on("status").splitlines()[-1] == "folder: what is in force"
+    told = msgspec.json.decode(hetki.on("status", "--json"))
+    assert told["folder"] == told["progress"]["program"] and told["n_customers"] > 0
+    moment = hetki.project / "moments/searched_in_vain.yaml"
+    sound = moment.read_text()
+    moment.write_text(sound.replace("Help Searched", "Help Serched"))
+    ended = hetki("status", "-C", hetki.project)
+    assert ended.code == 1 and "moments/searched_in_vain.yaml:" in ended.out and "did you mean" in ended.out
+    moment.write_text(sound)
 
 
 def test_every_code_has_a_status_of_its_own() -> None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "unmerge": "hetki.cli.people",
     "rejected": "hetki.cli.upkeep",
     "advance": "hetki.cli.upkeep",
+    "status": "hetki.cli.upkeep",
     "verify": "hetki.cli.upkeep",
     "rebuild": "hetki.cli.upkeep",
 }

@@ -26,7 +26,7 @@ from hetki.patterns.segments import Segments
 from hetki.patterns.sequence import EventStep
 from hetki.patterns.tree import InSegment, Node, Trait, children
 from hetki.settings import DAY, SECOND
-from hetki.store.ports import Disk
+from hetki.store.ports import Shelf
 
 #: What Hetki itself is called as a source, and the candidate that is always there.
 RESERVED = {"source": "hetki", "action": "nothing"}
@@ -120,7 +120,7 @@ def check_actions(files: Files, templates: Mapping[str, Template]) -> list[Fault
     return faults
 
 
-def check_moments(files: Files, moments: Mapping[str, Moment], disk: Disk) -> list[Fault]:
+def check_moments(files: Files, moments: Mapping[str, Moment], disk: Shelf) -> list[Fault]:
     """Moments name a known purpose, initiative, answers and process, and leave time to answer."""
     faults: list[Fault] = []
     toml = files.toml.value
@@ -306,7 +306,7 @@ def _in_moments(fault: Fault, names: list[str]) -> Fault:
     return Fault(fault.where, fault.got, f"{fault.must} (in {', '.join(names)})", fault.hint)
 
 
-def _document(name: str, where: str, disk: Disk) -> list[Fault]:
+def _document(name: str, where: str, disk: Shelf) -> list[Fault]:
     if not name:
         return []
     try:

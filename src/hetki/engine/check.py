@@ -24,7 +24,7 @@ from hetki.moments.moment import Moment
 from hetki.moments.sentence import segment_sentence, sentence
 from hetki.patterns.staffing import read_report, timeline
 from hetki.settings import DAY, SECOND
-from hetki.store.ports import Disk
+from hetki.store.ports import Shelf
 
 #: Every case starts at the same instant: Monday, 5 January 2026, 09:00 UTC.
 STARTS_AT = 1_767_603_600 * SECOND
@@ -55,7 +55,7 @@ class Checked(msgspec.Struct, frozen=True):
     segments: dict[str, str] = {}
 
 
-def check(disk: Disk) -> Checked:
+def check(disk: Shelf) -> Checked:
     """Everything there is to say about the project in a folder. Raises `NotFound` if there is none."""
     try:
         project = load(disk)

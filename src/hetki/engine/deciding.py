@@ -6,7 +6,7 @@ looks at nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -81,20 +81,14 @@ def decide_all(
     new.sort(
         key=lambda each: (each.occurrence.occurred_at, each.occurrence.moment, each.occurrence.occurrence_id)
     )
-    members = state.members({each.customer for each in new})
-    n_decided = 0
+    members = state.members({each.customer for each in new if now <= each.occurrence.expires_at})
+    missed = []
     for each in new:
         occurrence, customer = each.occurrence, each.customer
         leaf = occurrence.events[0].leaf  # deeds stay with the leaf they came from, also after an unmerge
         if now > occurrence.expires_at:
-            ledger.add_missed(
-                occurrence.occurrence_id,
-                occurrence.moment,
-                leaf,
-                occurrence.occurred_at,
-                occurrence.expires_at,
-                now,
-            )
+            expired = occurrence.occurred_at, occurrence.expires_at
+            missed.append((occurrence.occurrence_id, occurrence.moment, leaf, *expired, now))
             continue
         situation = Situation(
             occurrence,
@@ -106,34 +100,34 @@ def decide_all(
         )
         decision = decide(ask(project, program, ledger, situation))
         ledger.record(decision, leaf)
-        n_decided += 1
         message = compose(project, decision, situation)
         if message is not None:
             ledger.post(message)
-    return Decided(n_decided, len(new) - n_decided)
+    ledger.add_missed(missed)
+    return Decided(len(new) - len(missed), len(missed))
 
 
-def apply_repairs(state: State, ledger: Ledger, repairs: Iterable[Repair], now: int) -> None:
+def apply_repairs(ledger: Ledger, repairs: Sequence[Repair], now: int) -> None:
     """Tell in the ledger what repaired history changed; a retraction cancels what is unsent."""
+    decided = ledger.chosen(each.caught.occurrence.occurrence_id for each in repairs)
+    retracted: dict[str, list[str]] = {}
+    for each in repairs:
+        decision_id, _ = decided.get(each.caught.occurrence.occurrence_id, ("", ""))
+        if each.kind == "retracted" and decision_id:
+            retracted.setdefault(each.cause, []).append(decision_id)
+    for cause, decision_ids in retracted.items():
+        ledger.cancel(decision_ids, f"retracted: {cause}")
+    statuses = ledger.statuses(each for decision_ids in retracted.values() for each in decision_ids)
+    rows = []
     for repair in repairs:
-        occurrence = repair.caught.occurrence
-        found = ledger.decision(occurrence.occurrence_id)
-        detail = "not decided"
-        if found is not None:
-            detail = f"decided: {found.chosen}"
-            if repair.kind == "retracted":
-                ledger.cancel([found.decision_id], f"retracted: {repair.cause}")
-                status = ledger.status_of(found.decision_id)
-                detail += f", message is {status}" if status else ""
-        ledger.add_revision(
-            occurrence.occurrence_id,
-            now,
-            repair.kind,
-            repair.cause,
-            occurrence.moment,
-            repair.caught.customer,
-            detail,
-        )
+        occurrence, detail = repair.caught.occurrence, "not decided"
+        if occurrence.occurrence_id in decided:
+            decision_id, chosen = decided[occurrence.occurrence_id]
+            status = statuses.get(decision_id)
+            detail = f"decided: {chosen}" + (f", message is {status}" if status else "")
+        told = (occurrence.moment, repair.caught.customer, detail)
+        rows.append((occurrence.occurrence_id, now, repair.kind, repair.cause, *told))
+    ledger.add_revisions(rows)
 
 
 def ask(project: Project, program: Program, ledger: Ledger, situation: Situation) -> Question:

@@ -18,6 +18,7 @@ from hetki.store.journal import Journal
 from hetki.store.ledger import Ledger
 from hetki.store.ports import Chance, Clock, Disk
 from hetki.store.secrets import Secrets
+from hetki.store.shadow import Shadow
 from hetki.store.sqlite import Connection
 from hetki.store.state import FILE, State
 from hetki.store.system import SystemChance, SystemClock, SystemDisk, environment
@@ -41,6 +42,7 @@ class Engine:
     db: Connection
     state: State
     ledger: Ledger
+    shadow: Shadow
     environment: Mapping[str, str]
 
 
@@ -72,6 +74,7 @@ def open_engine(
         db,
         State(db),
         Ledger(db),
+        Shadow(db),
         environment,
     )
 
@@ -84,6 +87,11 @@ def open_folder(folder: str) -> Engine:
     project = load(SystemDisk(folder))
     data = SystemDisk(f"{folder}/{project.settings.data}")
     return open_engine(project, data, SystemClock(), SystemChance(), environment())
+
+
+def version_of(project: Project) -> str:
+    """What progress and decisions call a project's declarations: their hash, and the form of states."""
+    return f"{project.content_hash}.{FORM}"
 
 
 def compile_program(project: Project) -> Program:
@@ -112,7 +120,7 @@ def compile_program(project: Project) -> Program:
         },
         traits=project.traits,
         lateness_s=project.settings.lateness_s,
-        version=f"{project.content_hash}.{FORM}",
+        version=version_of(project),
         bits={
             **{moment.name: bit[moment.purpose] for moment in moments},
             **{segment.key: bit[segment.purpose] for segment in segments},

@@ -17,7 +17,7 @@ from hetki.declarations.tree import in_order
 from hetki.dialogues.destination import Destination
 from hetki.dialogues.template import Template, parse
 from hetki.engine import across
-from hetki.engine.files import TOML, Files, read_files
+from hetki.engine.files import TOML, Files, Recording, read_files
 from hetki.errors import Fault, Invalid
 from hetki.events.catalogue import SHIPPED, Catalogue
 from hetki.measurement.initiative import Initiative
@@ -29,7 +29,7 @@ from hetki.patterns.scope import CUSTOMER, RESERVED
 from hetki.patterns.segments import Segment, Segments, compile_segments
 from hetki.patterns.tree import Trait, walk
 from hetki.settings import Settings
-from hetki.store.ports import Disk
+from hetki.store.ports import Shelf
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,8 @@ class Project:
 
     `eligible` holds the conditions of answers by (moment, action); caps read (n_max, period_s); `traits`
     are the customer's traits that anything refers to; `content_hash` changes with any byte of any file
-    that can change a result (32 hex characters). `files` keeps what was read, with its places.
+    that can change a result (32 hex characters). `files` keeps what was read, with its places, and `texts`
+    every file that was read, so that the same project can be loaded again (`Kept`).
     """
 
     settings: Settings
@@ -60,10 +61,12 @@ class Project:
     traits: frozenset[str]
     content_hash: str
     files: Files
+    texts: dict[str, bytes]
 
 
-def load(disk: Disk) -> Project:
+def load(shelf: Shelf) -> Project:
     """The project in a folder. Raises `Invalid` with all faults of all files, `NotFound` if there is none."""
+    disk = Recording(shelf)
     files = read_files(disk)
     faults = list(files.faults)
     catalogue = _catalogue(files, faults)
@@ -108,6 +111,7 @@ def load(disk: Disk) -> Project:
         traits=_traits(moments, segments, eligible, templates),
         content_hash=files.content_hash,
         files=files,
+        texts=disk.texts,
     )
 
 
@@ -146,15 +150,15 @@ def _moments(
 ) -> dict[str, Moment]:
     compiled: dict[str, Moment] = {}
     for spec, declared in files.moments.read():
-        captures = _captures(files, spec, templates)
-        moment, found = compile_moment(declared, catalogue, captures, beside, _asked(files, spec))
+        wanted = captures(files, spec, templates)
+        moment, found = compile_moment(declared, catalogue, wanted, beside, asked_of(files, spec))
         faults.extend(found)
         if moment is not None:
             compiled[moment.name] = replace(moment, initiative=moment.initiative or moment.name)
     return compiled
 
 
-def _captures(files: Files, spec: MomentSpec, templates: Mapping[str, Template]) -> set[tuple[str, str]]:
+def captures(files: Files, spec: MomentSpec, templates: Mapping[str, Template]) -> set[tuple[str, str]]:
     """The fields of steps that the answers of a moment read, in conditions and templates."""
     wanted: set[tuple[str, str]] = set()
     for action, _ in files.actions.read():
@@ -165,7 +169,7 @@ def _captures(files: Files, spec: MomentSpec, templates: Mapping[str, Template])
     return wanted
 
 
-def _asked(files: Files, spec: MomentSpec) -> list[str]:
+def asked_of(files: Files, spec: MomentSpec) -> list[str]:
     """What the conditions of a moment's answers ask for beside steps and traits."""
     texts = [each.eligible for each, _ in files.actions.read() if each.action in spec.design.answers]
     return sorted({name for text in texts for name in asked(text)})
