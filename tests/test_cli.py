@@ -84,6 +84,35 @@ def hetki(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return Hetki(tmp_path, monkeypatch, capsys)
 
 
+def test_segments_are_counted_and_said_who(hetki: Hetki) -> None:
+    hetki("init", hetki.project)
+    hetki.project_file("segments/help_fails.yaml", SEGMENT)
+    rows, mapped = hetki.put("rows.csv", IN_VAIN), hetki.put("map.yaml", MAP)
+    hetki.on("import", rows, "--map", mapped)
+    counted = "help_fails: 2 of 2 customers  (Help has failed them lately)"
+    assert hetki.on("segments") == f"{counted}\n"
+    (first, second, more) = hetki.on("segments", "help_fails", "--for", "1").splitlines()
+    assert first == counted and second.split()[1] in ("anna", "bert")
+    assert more == "  and 1 more"
+    assert "  segment  help_fails  Help has failed them lately\n" in hetki.on("customer", "anna")
+    assert "did you mean 'help_fails'" in hetki.refused("not_found", "segments", "help_fail")[0]
+    (Path(hetki.project) / "segments/help_fails.yaml").unlink()
+    hetki.on("advance")
+    assert hetki.on("segments") == "no segment is declared\n"
+
+
+IN_VAIN = "number,what,at,customer,browser,hits,words\n" + "".join(
+    f"{number},search,2026-03-02T10:{number:02}:00Z,{'anna' if number % 2 else 'bert'},,0,gift card\n"
+    for number in range(1, 9)
+)
+SEGMENT = """
+segment: help_fails
+title: Help has failed them lately
+purpose: service
+who: aggregate.n_in_vain >= 3
+aggregates:
+  n_in_vain: count of Help Searched where n_results = 0, over 90 years
+"""
 MAP = """
 import: help_desk
 source: web

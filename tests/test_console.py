@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import msgspec
@@ -31,6 +31,8 @@ from hetki.engine.warming import begin, refuse
 from hetki.errors import Fault, Forbidden, Unavailable
 from hetki.events import segment
 from hetki.identity.identifier import Namespace, identifier
+from hetki.patterns.condition import Condition
+from hetki.patterns.segments import Segment
 from hetki.server import drawing
 from hetki.server.access import SESSION_S, TOKEN_S, Access
 from hetki.server.app import COOKIE, HEADERS, PAGES, Served, console_app
@@ -339,6 +341,16 @@ def test_a_customers_story(house: House) -> None:
     assert "n_minutes 20" in story and "The phone app" in story
     assert "user id anna" in page and "email anna@example.com" in page
     assert "the address came with this id" in page
+
+
+def test_the_segments_of_a_customer_and_what_gave_way(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    anna = f"/customers/{house.node('user_id', 'anna')}"
+    assert "Segments" not in words(house.get(anna))
+    club = Segment("club", "Club members", "service", cast(Condition, None), (), frozenset())
+    monkeypatch.setattr("hetki.server.people.in_segments", lambda *given: [club])
+    monkeypatch.setattr("hetki.server.people.dropped", lambda *given: {"late": (1, 3)})
+    page = words(house.get(anna))
+    assert "Segments Club members club" in page and "late: 1 try and 3 values gave way" in page
 
 
 def test_grants_with_their_history(house: House) -> None:
