@@ -18,6 +18,7 @@ from hetki.patterns.standing import (
     deadline_of,
     end,
     fits,
+    has_only_more,
     is_fulfilled,
     is_past,
     may_begin,
@@ -144,7 +145,7 @@ def _moved(move: Move, partial: Partial, seen: Seen) -> Ended | None:
 
 def _branched(move: Move, partial: Partial, seen: Seen) -> Ended | None:
     """Every way: what is taken may be left too where the link is `any`, and where there may be more."""
-    if partial.only_more:
+    if has_only_more(move.pattern, partial):
         return _more(move, partial, seen)
     bound, ended, is_strict = _taken(move, partial, seen)
     if bound or ended is not None:
@@ -200,7 +201,7 @@ def _more(move: Move, partial: Partial, seen: Seen) -> Ended | None:
                 move.branches.append(branch(partial))
             _put(move, partial, step, seen)
             onward = branch(partial)
-            onward.only_more, onward.open_from = False, onward.stage
+            onward.open_from = onward.stage
             move.branches.append(onward)
             _enter(move, onward, at, by_time=False)
             is_full = all(
@@ -254,7 +255,6 @@ def _pass(move: Move, partial: Partial, at: int, by_time: bool) -> None:
     partial.open_from = stage.index if stage.collects else partial.stage
     if stage.collects and pattern.branches:
         more = branch(partial)
-        more.only_more = True
         move.branches.append(more)
         partial.open_from = partial.stage
     _enter(move, partial, at, by_time)

@@ -66,7 +66,6 @@ class Partial(msgspec.Struct, array_like=True):
     is bound further on. `due_at` is set once all stages are passed: the instant of the occurrence, unless an
     absence is broken before. `start` is the step that bound the first event, `n_rounds` counts how often a
     group has started again, and `wakes_at` is when a silence passes the awaited stage by itself.
-    `only_more`: this branch goes no further, it waits for one more event of the stage it has passed.
     `context` is what the moment keeps as of the last event.
     """
 
@@ -78,7 +77,6 @@ class Partial(msgspec.Struct, array_like=True):
     start: int = 0
     n_rounds: int = 0
     wakes_at: int | None = None
-    only_more: bool = False
     context: dict[str, object] = {}
 
     @property

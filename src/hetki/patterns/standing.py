@@ -15,7 +15,14 @@ from hetki.settings import SECOND
 
 def is_complete(pattern: Pattern, partial: Partial) -> bool:
     """Whether the last event has made it an occurrence, with nothing left to wait for."""
-    return partial.due_at is None and partial.stage == len(pattern.stages) and not partial.only_more
+    if partial.due_at is not None or partial.stage < len(pattern.stages):
+        return False
+    return not has_only_more(pattern, partial)
+
+
+def has_only_more(pattern: Pattern, partial: Partial) -> bool:
+    """Whether this branch goes no further, but waits for one more event of the stage it has passed."""
+    return pattern.branches and partial.open_from < partial.stage
 
 
 def end(partial: Partial, n: int) -> int:
