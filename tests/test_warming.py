@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_fold_property import MOMENTS, PROJECT, command, random_event
+from test_fold_property import BUSY, KNOWN, MOMENTS, PROJECT, command, random_event
 from world import TOML, World, action, moment, project
 
 from hetki.engine.advance import advance_once
@@ -27,7 +27,7 @@ from hetki.store.state import State
 
 HELP = "searched: Help Searched where n_results = 0 | no chat: Chat Started, for 10 minutes"
 WIDER = project(moment("help", HELP.replace("= 0", "< 5")))
-ADDED = project(moment("viewed", "viewed: Page Viewed"))
+ADDED = project(moment("viewed", "viewed: Help Viewed"))
 
 
 def warm(world: World, with_project: Project) -> None:
@@ -43,12 +43,12 @@ def test_the_old_declarations_answer_until_the_new_ones_are_warm() -> None:
     world.live(
         """
         10:00 web u=anna Help Searched n_results=0
-        10:01 web u=bertta Page Viewed
-        10:02 web u=cilla Page Viewed
+        10:01 web u=bertta Help Viewed
+        10:02 web u=cilla Help Viewed
         """
     )
     assert not world.warm(ADDED) and not world.warm(ADDED)
-    world.tell("10:03 web u=dora Page Viewed")
+    world.tell("10:03 web u=dora Help Viewed")
     world.clock.sleep(600)
     world.catch_up()
     assert world.decisions() == ["10:13 help anna answered call"], "the old ones go on"
@@ -64,14 +64,14 @@ def test_the_old_declarations_answer_until_the_new_ones_are_warm() -> None:
         "10:13 viewed cilla answered call",
         "10:13 viewed dora answered call",
     ]
-    world.live("10:20 web u=eija Page Viewed")
+    world.live("10:20 web u=eija Help Viewed")
     assert world.decisions()[-1] == "10:20 viewed eija answered call"
     world.assert_rebuilds()
 
 
 def test_what_would_have_been_caught_long_ago_is_missed_and_never_sent() -> None:
     world = World()
-    world.live("08:00 web u=anna Page Viewed\n10:00 web u=bertta Page Viewed")
+    world.live("08:00 web u=anna Help Viewed\n10:00 web u=bertta Help Viewed")
     warm(world, ADDED)
     assert world.missed() == ["08:00 viewed anna"]
     assert world.outbox() == ["10:00 call to bertta: waiting"]
@@ -128,7 +128,7 @@ def _broken(*given: object) -> None:
 
 def test_only_the_moments_that_changed_are_folded(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
-    world.live("10:00 web u=anna Help Searched n_results=0\n10:01 web u=anna Page Viewed")
+    world.live("10:00 web u=anna Help Searched n_results=0\n10:01 web u=anna Help Viewed")
     folded: list[set[str]] = []
 
     def counting(program, *rest):  # type: ignore[no-untyped-def]
@@ -162,7 +162,7 @@ def test_whoever_is_touched_while_warming_is_warmed_again() -> None:
 
 def test_a_silence_that_ends_while_warming_is_caught_at_the_swap() -> None:
     world = World()
-    world.live("10:00 web u=anna Help Searched n_results=3\n10:01 web u=bertta Page Viewed")
+    world.live("10:00 web u=anna Help Searched n_results=3\n10:01 web u=bertta Help Viewed")
     assert not world.warm(WIDER) and not world.warm(WIDER)
     world.clock.sleep(720)
     world.catch_up()
@@ -174,7 +174,7 @@ def test_a_silence_that_ends_while_warming_is_caught_at_the_swap() -> None:
 
 def test_other_declarations_meanwhile_begin_again() -> None:
     world = World()
-    world.live("10:00 web u=anna Help Searched n_results=3\n10:01 web u=bertta Page Viewed")
+    world.live("10:00 web u=anna Help Searched n_results=3\n10:01 web u=bertta Help Viewed")
     assert not world.warm(WIDER)
     older = world.engine
     assert not world.warm(ADDED)
@@ -187,7 +187,7 @@ def test_other_declarations_meanwhile_begin_again() -> None:
 
 def test_two_processes_that_want_different_declarations_do_not_take_turns() -> None:
     world = World()
-    world.live("10:00 web u=anna Help Searched n_results=3\n10:01 web u=bertta Page Viewed")
+    world.live("10:00 web u=anna Help Searched n_results=3\n10:01 web u=bertta Help Viewed")
     version = world.engine.program.version
     old = kept_project(world.engine.ledger, version)
     one, other = target(WIDER, version, old), target(ADDED, version, old)
@@ -204,7 +204,7 @@ def test_two_processes_that_want_different_declarations_do_not_take_turns() -> N
 
 def test_a_command_that_takes_up_the_folder_helps_a_worker_that_is_warming() -> None:
     world = World()
-    world.live("10:00 web u=anna Help Searched n_results=3\n10:01 web u=bertta Page Viewed")
+    world.live("10:00 web u=anna Help Searched n_results=3\n10:01 web u=bertta Help Viewed")
     assert not world.warm(WIDER)
     world.reopen(WIDER)
     activate(world.engine)
@@ -215,7 +215,7 @@ def test_a_command_that_takes_up_the_folder_helps_a_worker_that_is_warming() -> 
 
 def test_a_folder_that_goes_back_drops_what_was_warmed() -> None:
     world = World()
-    world.live("10:00 web u=anna Help Searched n_results=3\n10:01 web u=bertta Page Viewed")
+    world.live("10:00 web u=anna Help Searched n_results=3\n10:01 web u=bertta Help Viewed")
     assert not world.warm(WIDER)
     world.advance()
     assert world.engine.shadow.warming() is None
@@ -224,7 +224,7 @@ def test_a_folder_that_goes_back_drops_what_was_warmed() -> None:
 
 def test_a_state_of_a_form_that_nobody_reads_is_folded_anew() -> None:
     world = World()
-    world.live("10:00 web u=anna Help Searched n_results=3\n10:01 web u=bertta Page Viewed")
+    world.live("10:00 web u=anna Help Searched n_results=3\n10:01 web u=bertta Help Viewed")
     world.engine.db.execute("UPDATE progress SET program = 'of another version.0'")
     world.engine.db.execute("UPDATE customers SET state = x'c1'")
     world.reopen(WIDER)
@@ -298,12 +298,18 @@ def test_an_operator_sees_what_is_in_force_what_is_warming_and_what_was_refused(
 PHONE = action("call")["templates/call.liquid"] + " {{ customer.plan | default: '' }}"
 
 WITHIN = "within: 10 minutes"
+RENAMED = BUSY.replace("title: ", "title: the ")
+LESS_BUSY = BUSY.replace("4 minutes", "3 minutes")
 
 
 def variant(draw: random.Random) -> Project:
     """The project of the random stories with some of it changed, or nothing but words."""
     files: dict[str, str | None] = {
         **MOMENTS,
+        "segments/busy.yaml": draw.choice(
+            [BUSY, BUSY, BUSY, BUSY.replace("title: ", "title: the "), LESS_BUSY]
+        ),
+        "segments/known.yaml": KNOWN,
         "moments/help.yaml": None,
         "moments/basket.yaml": None,
         "moments/again.yaml": None,
@@ -337,7 +343,7 @@ def variant(draw: random.Random) -> Project:
 
 @cache
 def variants() -> list[Project]:
-    return [variant(random.Random(seed)) for seed in range(40)]
+    return [variant(random.Random(seed)) for seed in range(50)]
 
 
 def story(seed: int, monkeypatch: pytest.MonkeyPatch) -> World:
@@ -407,3 +413,22 @@ def test_the_random_changes_are_worth_making(monkeypatch: pytest.MonkeyPatch) ->
     assert kept > 20 and joined > 3 and alone > 3
     world = story(7, monkeypatch)
     assert world.engine.shadow.warming() is None
+
+
+def test_a_late_report_of_staffing_while_warming_reaches_those_it_is_late_for() -> None:
+    """The old declarations ask for no staffing, so nothing live touches them."""
+    asks = project(moment("short", "asked: Help Searched where staffing('kitchen') < 0.5"))
+    world = World()
+    world.live(
+        """
+        09:00 shop Staffing Reported pool=kitchen n_present=9 n_planned=10
+        10:00 web u=anna Help Searched n_results=1
+        10:01 web u=bert Help Searched n_results=1
+        """
+    )
+    assert not world.warm(asks) and not world.warm(asks)
+    world.tell("09:30>10:05 shop Staffing Reported pool=kitchen n_present=1 n_planned=10")
+    world.catch_up()
+    warm(world, asks)
+    assert world.occurrences("short") == ["10:00 short anna: 10:00", "10:01 short bert: 10:01"]
+    world.assert_rebuilds()

@@ -17,7 +17,7 @@ from hetki.moments.fold import Folded, Program
 from hetki.moments.moment import Moment
 
 #: Folders whose files say nothing to the fold, or are compared by what they say.
-_FOLDERS = {"moments", "actions", "templates", "initiatives", "sources", "tests"}
+_FOLDERS = {"moments", "actions", "templates", "initiatives", "sources", "segments", "tests"}
 #: The same of the tables of `hetki.toml`, and of the settings in it.
 _TABLES = {"hetki", "purposes", "destinations", "contact", "decisions"}
 _SETTINGS = {"name", "data", "limits", "holdout_salt"}
@@ -91,6 +91,10 @@ def _frame(project: Project) -> object:
     tables = {name: getattr(toml, name) for name in toml.__struct_fields__ if name not in _TABLES}
     hetki = project.settings
     settings = {name: getattr(hetki, name) for name in hetki.__struct_fields__ if name not in _SETTINGS}
+    segments = sorted(
+        msgspec.json.encode(msgspec.structs.replace(spec, title=""))
+        for spec, _ in project.files.segments.read()
+    )
     folders = FOLDERS.keys() - _FOLDERS
     others = {name: text for name, text in project.texts.items() if name.partition("/")[0] in folders}
-    return purposes, contracts, tables, settings, others
+    return purposes, contracts, segments, tables, settings, others

@@ -44,7 +44,7 @@ OTHER_DECLARATIONS = Fault(
     "start again to read them",
 )
 
-_encode = msgspec.msgpack.Encoder().encode
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 def activate(engine: Engine) -> None:
