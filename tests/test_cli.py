@@ -111,7 +111,7 @@ def test_a_day_with_the_command_line(hetki: Hetki) -> None:
     assert (made.code, made.err) == (0, "") and f"Next: hetki check -C {hetki.project}" in made.out
     checked = hetki.on("check")
     assert "searched_in_vain: For any customer: after 'searched'" in checked
-    assert checked.endswith("1 moment, 3 examples, no fault\n")
+    assert checked.endswith("1 segment, 1 moment, 3 examples, no fault\n")
 
     rows, mapped = hetki.put("rows.csv", CSV), hetki.put("map.yaml", MAP)
     dry = hetki("import", rows, "--map", mapped, "--dry-run", "-C", hetki.project)

@@ -357,6 +357,11 @@ def test_duckdb_agrees() -> None:
         )
         for text in texts:
             answers = database.execute(f"select {text} from events order by n").fetchall()
-            test = condition(text).test
+            parsed, faults = parse(text, SCOPE, str)
+            if parsed is None:  # one without sense, and SQL says the same
+                said = faults[0].got
+                assert ("never" in said) not in [answer for (answer,) in answers], text
+                continue
+            test = parsed.test
             got = [test(fields(row), (), {}) for row in rows]
             assert got == [answer for (answer,) in answers], text

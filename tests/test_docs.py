@@ -32,7 +32,7 @@ PAGES = [
 ]
 BIN = Path(sys.executable).parent
 COMMAND_S_MAX = 120
-KINDS = ("moment", "action", "initiative", "event", "source", "examples")
+KINDS = ("moment", "segment", "action", "initiative", "event", "source", "examples")
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,13 +52,14 @@ HEADINGS = {
     "event": "Events",
     "source": "Sources",
     "initiative": "Initiatives",
+    "segment": "Segments",
     "moment": "Moments",
     "action": "Actions",
     "examples": "Examples",
     "map": "Maps",
 }
 FOLDERS = {"event": "events", "source": "sources", "initiative": "initiatives", "moment": "moments"}
-FOLDERS["action"] = "actions"
+FOLDERS |= {"action": "actions", "segment": "segments"}
 
 
 def page(name: str) -> str:

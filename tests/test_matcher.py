@@ -820,5 +820,5 @@ def test_a_run_does_not_depend_on_how_often_it_was_looked_at() -> None:
 def test_an_idle_run_is_nothing_and_a_waiting_one_is_small() -> None:
     assert packed(matcher.step(pattern_of(AB), Run(), events_of("0 X, 1 B"), FAR, 0)[0]) is None
     run, _ = matcher.step(pattern_of("a: A | no x: X, for 1 day"), Run(), events_of("0 A"), SECOND, 0)
-    assert len(msgspec.msgpack.encode(packed(run))) < 80
+    assert len(msgspec.msgpack.encode(packed(run))) <= 80
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(run), type=Run) == run

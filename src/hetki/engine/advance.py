@@ -18,12 +18,14 @@ from hetki.engine.engine import Engine
 from hetki.engine.folding import Folding, fold_batch, pass_time, read_event, refold
 from hetki.engine.stitching import stitch
 from hetki.errors import Conflict, Fault
-from hetki.events.event import EventId
+from hetki.events.event import STAFFED, EventId
 from hetki.events.wire import Rejected
 from hetki.identity.link import evidence
 from hetki.moments.fold import Fact
+from hetki.patterns.staffing import read_report
 from hetki.store.journal import Kind, Stored
 from hetki.store.sqlite import transaction
+from hetki.store.staffing import add_staffing
 from hetki.store.state import Progress
 
 #: Entries in one transaction when more is waiting: the more, the fewer pages are written for each event.
@@ -174,9 +176,12 @@ def open_batch(engine: Engine, stored: Sequence[Stored]) -> Batch:
 def fold_opened(engine: Engine, batch: Batch, advance_to: int) -> Folding:
     """Derive everything of one micro-batch, saved in the caller's transaction; decide nothing."""
     state = engine.state
-    found = [evidence(engine.keys.node, fact.event, fact.event_id) for fact in batch.facts]
+    facts = [fact for fact in batch.facts if fact.event.name != STAFFED]
+    reports = [report for fact in batch.facts if (report := read_report(fact.event))]
+    add_staffing(state.db, reports)
+    found = [evidence(engine.keys.node, fact.event, fact.event_id) for fact in facts]
     stitched = stitch(state, found, batch.commands)
-    folding = fold_batch(engine.journal, state, engine.program, batch.facts, stitched, advance_to)
+    folding = fold_batch(engine.journal, state, engine.program, facts, stitched, advance_to, reports)
     caught, repairs, folded = list(folding.caught), list(folding.repairs), dict(folding.folded)
     while True:
         passed = pass_time(state, engine.program, advance_to)

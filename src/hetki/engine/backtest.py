@@ -17,8 +17,9 @@ import msgspec
 from hetki.consent.statements import SPOKEN
 from hetki.engine.folding import Caught
 from hetki.errors import Fault, NotFound, nearest, shown
-from hetki.events.event import IDENTIFIED, Event, EventId, LeafId, utc
+from hetki.events.event import IDENTIFIED, STAFFED, Event, EventId, LeafId, utc
 from hetki.moments.fold import Fact, Folded, Joined, Program, step
+from hetki.patterns.staffing import NO_STAFFING, Timeline, read_report, timeline
 from hetki.settings import SECOND
 
 #: Rows that are held in Python at once, beside one customer's history.
@@ -34,7 +35,8 @@ WITH told AS (
            e.message_id, e.leaf, e.event_id, e.channel, e.name, encode(e.properties) AS properties,
            encode(e.context) AS context, e.gpc
     FROM events e LEFT JOIN customers c ON c.leaf = e.leaf
-    WHERE (e.gpc OR e.name IN (SELECT unnest($names))) AND e.occurred_at <= make_timestamptz($until)),
+    WHERE (e.gpc OR e.name IN (SELECT unnest($names))) AND e.occurred_at <= make_timestamptz($until)
+        AND e.name <> 'Staffing Reported'),
 joined AS (
     SELECT c.customer, epoch_us(l.linked_at), '', 0, l.node_a || l.node_b, '', '', '', '',
            encode(''), encode(''), false
@@ -42,6 +44,12 @@ joined AS (
     WHERE l.status = 'stands' AND c.customer IN (SELECT customer FROM told))
 SELECT * FROM told UNION ALL SELECT * FROM joined
 ORDER BY customer, told_at, source, sequence, message_id
+"""
+
+#: Grain: one row per report of staffing. Times are microseconds. Parameters: name, until.
+REPORTS = """
+SELECT source, message_id, epoch_us(occurred_at), encode(properties), sequence
+FROM events WHERE name = $name AND occurred_at <= make_timestamptz($until)
 """
 
 _Row = tuple[str, int, str, int, str, str, str, str, str, bytes, bytes, bool]
@@ -68,13 +76,14 @@ def backtest(
     live. `progress` is told the number of customers from time to time. Raises `NotFound` for a moment
     that the program does not have.
     """
-    program = only(program, moments)
+    program = msgspec.structs.replace(only(program, moments), segments=(), watching={})
     if span is not None:
         advance_to = min(advance_to, span.until + program.lateness_s * SECOND)
     found: dict[str, list[Caught]] = {moment.name: [] for moment in program.moments}
+    staffing = _staffing(lake, program, advance_to)
     histories = groupby(_rows(lake, program, advance_to), key=itemgetter(0))
     for n_customers, (customer, rows) in enumerate(histories, start=1):
-        _, occurrences = step(program, Folded(), _entries(rows), advance_to)
+        _, occurrences = step(program, Folded(), _entries(rows), advance_to, staffing)
         for each in occurrences:
             if span is None or span.since <= each.occurred_at < span.until:
                 found[each.moment].append(Caught(LeafId(bytes.fromhex(customer)), each))
@@ -107,6 +116,17 @@ def _rows(lake: duckdb.DuckDBPyConnection, program: Program, until: int) -> Iter
     reader = lake.sql(HISTORY, params={"names": names, "until": until}).to_arrow_reader(ROWS_MAX)
     for batch in reader:
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def _staffing(lake: duckdb.DuckDBPyConnection, program: Program, until: int) -> Timeline:
+    """Every report of staffing, if any moment asks for one."""
+    if not program.asks_staffing:
+        return NO_STAFFING
+    rows = lake.execute(REPORTS, {"name": STAFFED, "until": until}).fetchall()
+    events = (
+        Event(row[0], row[1], "", STAFFED, row[2], row[2], _NOBODY, row[3], b"{}", row[4]) for row in rows
+    )
+    return timeline(report for event in events if (report := read_report(event)))
 
 
 def _entries(rows: Iterable[_Row]) -> list[Fact | Joined]:

@@ -25,12 +25,17 @@ from hetki.events.event import LeafId, utc
 from hetki.identity.identifier import as_leaf
 from hetki.moments.fold import Folded, Program, in_force
 from hetki.moments.moment import Moment, Occurrence
+from hetki.patterns.around import OPEN_TO
 from hetki.patterns.condition import Condition, holds
 from hetki.patterns.run import Bound
-from hetki.patterns.types import CUSTOMER
+from hetki.patterns.scope import CONTEXT, CUSTOMER
+from hetki.patterns.tree import Known, walk
 from hetki.settings import SECOND
 from hetki.store.ledger import Ledger
 from hetki.store.state import State
+
+#: What stands in the place of a source for the events that a moment's aggregates count.
+COUNTED = "earlier events that it counts"
 
 
 class Situation(msgspec.Struct, frozen=True):
@@ -169,6 +174,7 @@ def ask(project: Project, program: Program, ledger: Ledger, situation: Situation
         data_used=[each.event_id.hex() for each in occurrence.events],
         data_of=sorted({each.leaf.hex() for each in occurrence.events}),
         program=program.version,
+        context={name: _scalar(value) for name, value in occurrence.context.items() if name != OPEN_TO},
     )
 
 
@@ -181,7 +187,12 @@ def _candidate(
     bit: int,
     is_in_force: bool,
 ) -> Candidate:
-    bound, traits = situation.occurrence.bound, situation.folded.traits
+    bound = situation.occurrence.bound
+    known = {**situation.folded.traits, **situation.occurrence.context}
+    closed = {one.source for one in situation.occurrence.events if not one.purposes & bit}
+    open_to = situation.occurrence.context.get(OPEN_TO, bit)
+    if isinstance(open_to, int) and not open_to & bit:
+        closed.add(COUNTED)
     condition = project.eligible.get((moment.name, action.action))
     cap = None
     if action.action in project.action_caps:
@@ -196,10 +207,10 @@ def _candidate(
         cost=action.cost,
         transactional=action.transactional,
         in_force=is_in_force,
-        closed_sources=sorted({one.source for each in bound for one in each.all if not one.purposes & bit}),
+        closed_sources=sorted(closed),
         condition=action.eligible,
         values=_values(condition, situation) if condition else {},
-        eligible=condition is None or holds(condition, bound, traits),
+        eligible=condition is None or holds(condition, bound, known),
         reachable=bool(situation.recipient(project.destinations[action.destination])),
         cap=cap,
     )
@@ -212,8 +223,15 @@ def _values(condition: Condition, situation: Situation) -> dict[str, Scalar]:
     traits = [(CUSTOMER, name) for name in sorted(traits_of(condition))]
     for step, field in [*condition.references(), *traits]:
         value = situation.folded.traits.get(field) if step == CUSTOMER else steps[step].get(field)
-        values[f"{step}.{field}"] = value if isinstance(value, (str, int, float, bool)) else None
+        values[f"{step}.{field}"] = _scalar(value)
+    for node in walk(condition.tree):
+        if isinstance(node, Known):
+            values[node.key] = _scalar(situation.occurrence.context.get(node.key))
     return values
+
+
+def _scalar(value: object) -> Scalar:
+    return value if isinstance(value, (str, int, float, bool)) else None
 
 
 def _printed(bound: Bound) -> dict[str, object]:
@@ -233,6 +251,7 @@ def compose(project: Project, decision: Decision, situation: Situation) -> Messa
     action = project.actions[decision.chosen]
     traits: dict[str, object] = {**situation.names, **situation.folded.traits}
     values = {bound.step: _printed(bound) for bound in occurrence.bound if bound.step}
+    values[CONTEXT] = occurrence.context
     zone = zone_of(traits.get("timezone"), project.settings.time_zone)
     subject = body = detail = ""
     try:

@@ -13,6 +13,7 @@ from hetki.engine.project import Project, load
 from hetki.errors import Conflict, Fault
 from hetki.moments.fold import FORM, Program
 from hetki.moments.moment import Moment
+from hetki.patterns.segments import Segment
 from hetki.store.journal import Journal
 from hetki.store.ledger import Ledger
 from hetki.store.ports import Chance, Clock, Disk
@@ -92,8 +93,13 @@ def compile_program(project: Project) -> Program:
     moments = tuple(moment for _, moment in sorted(project.moments.items()))
     listening: dict[str, list[Moment]] = {}
     for moment in moments:
-        for name in sorted(moment.pattern.names):
+        for name in sorted(moment.listens):
             listening.setdefault(name, []).append(moment)
+    segments = tuple(segment for _, segment in sorted(project.segments.items()))
+    watching: dict[str, list[Segment]] = {}
+    for segment in segments:
+        for name in sorted(segment.listens):
+            watching.setdefault(name, []).append(segment)
     return Program(
         moments=moments,
         purposes=purposes,
@@ -107,6 +113,11 @@ def compile_program(project: Project) -> Program:
         traits=project.traits,
         lateness_s=project.settings.lateness_s,
         version=f"{project.content_hash}.{FORM}",
-        bits={moment.name: bit[moment.purpose] for moment in moments},
+        bits={
+            **{moment.name: bit[moment.purpose] for moment in moments},
+            **{segment.key: bit[segment.purpose] for segment in segments},
+        },
         listening={name: tuple(each) for name, each in listening.items()},
+        segments=segments,
+        watching={name: tuple(each) for name, each in watching.items()},
     )

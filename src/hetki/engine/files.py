@@ -2,8 +2,8 @@
 
 Nothing is compared here.
 
-    hetki.toml   events/*.yaml  sources/*.yaml  initiatives/*.yaml  moments/*.yaml  actions/*.yaml
-    templates/<name>[.<locale>].liquid   tests/*.yaml
+    hetki.toml   events/*.yaml  sources/*.yaml  initiatives/*.yaml  segments/*.yaml  moments/*.yaml
+    actions/*.yaml   templates/<name>[.<locale>].liquid   tests/*.yaml
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from hetki.errors import Fault, Invalid, Unavailable, shown
 from hetki.events.catalogue import EventSpec
 from hetki.measurement.initiative import Initiative
 from hetki.moments.moment import MomentSpec
+from hetki.patterns.segments import SegmentSpec
 from hetki.settings import Settings
 from hetki.store.ports import Disk
 
@@ -88,6 +89,7 @@ class Files:
     events: Folder[EventSpec]
     sources: Folder[Source]
     initiatives: Folder[Initiative]
+    segments: Folder[SegmentSpec]
     moments: Folder[MomentSpec]
     actions: Folder[Action]
     examples: Folder[Examples]
@@ -102,6 +104,7 @@ KINDS: dict[str, type] = {
     "event": EventSpec,
     "source": Source,
     "initiative": Initiative,
+    "segment": SegmentSpec,
     "moment": MomentSpec,
     "action": Action,
     "examples": Examples,
@@ -127,6 +130,7 @@ def read_files(disk: Disk) -> Files:
         reader.folder(names, "events", EventSpec, "event"),
         reader.folder(names, "sources", Source, "source"),
         reader.folder(names, "initiatives", Initiative, "initiative"),
+        reader.folder(names, "segments", SegmentSpec, "segment"),
         reader.folder(names, "moments", MomentSpec, "moment"),
         reader.folder(names, "actions", Action, "action"),
         reader.folder(names, "tests", Examples, "moment"),
@@ -143,6 +147,7 @@ _FOLDERS = {
     "events": ".yaml",
     "sources": ".yaml",
     "initiatives": ".yaml",
+    "segments": ".yaml",
     "moments": ".yaml",
     "actions": ".yaml",
     "tests": ".yaml",

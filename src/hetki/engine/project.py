@@ -21,10 +21,13 @@ from hetki.engine.files import TOML, Files, read_files
 from hetki.errors import Fault, Invalid
 from hetki.events.catalogue import SHIPPED, Catalogue
 from hetki.measurement.initiative import Initiative
+from hetki.moments.context import Beside, conditions
 from hetki.moments.moment import Moment, MomentSpec, compile_moment
-from hetki.patterns.choices import Choice
-from hetki.patterns.condition import Condition, step_fields
-from hetki.patterns.types import CUSTOMER
+from hetki.patterns.aggregates import Aggregate
+from hetki.patterns.condition import Condition, asked, step_fields
+from hetki.patterns.scope import CUSTOMER, RESERVED
+from hetki.patterns.segments import Segment, Segments, compile_segments
+from hetki.patterns.tree import Trait, walk
 from hetki.settings import Settings
 from hetki.store.ports import Disk
 
@@ -48,6 +51,7 @@ class Project:
     weights: Weights
     catalogue: Catalogue
     initiatives: dict[str, Initiative]
+    segments: dict[str, Segment]
     moments: dict[str, Moment]
     actions: dict[str, Action]
     action_caps: dict[str, tuple[int, int]]
@@ -64,8 +68,11 @@ def load(disk: Disk) -> Project:
     faults = list(files.faults)
     catalogue = _catalogue(files, faults)
     templates = _templates(files, faults)
-    moments = _moments(files, catalogue, templates, faults)
-    eligible, found = across.compile_eligible(files, moments, catalogue)
+    segments, found = compile_segments(files.segments.files.values(), files.segments.names, catalogue)
+    faults += found
+    beside = Beside(segments, tuple(files.toml.value.purposes) if files.toml.value else None)
+    moments = _moments(files, catalogue, templates, beside, faults)
+    eligible, found = across.compile_eligible(files, moments, catalogue, beside)
     faults += found
     faults += across.check_toml(files)
     faults += across.check_names(files)
@@ -73,6 +80,7 @@ def load(disk: Disk) -> Project:
     faults += across.check_actions(files, templates)
     faults += across.check_moments(files, moments, disk)
     faults += across.check_templates(files, moments, templates, catalogue)
+    faults += across.check_segments(files, segments, catalogue)
     faults += across.check_traits(files, moments, catalogue)
     if faults:
         raise Invalid(*in_order(list(dict.fromkeys(faults))))
@@ -91,12 +99,13 @@ def load(disk: Disk) -> Project:
         weights=toml.decisions,
         catalogue=catalogue,
         initiatives={spec.initiative: spec for spec, _ in files.initiatives.read()},
+        segments={name: each for name, each in segments.items() if each is not None},
         moments=moments,
         actions=actions,
         action_caps={name: read_cap(each.cap, name) for name, each in actions.items() if each.cap},
         templates=templates,
         eligible=eligible,
-        traits=_traits(moments, eligible, templates),
+        traits=_traits(moments, segments, eligible, templates),
         content_hash=files.content_hash,
         files=files,
     )
@@ -129,11 +138,16 @@ def _templates(files: Files, faults: list[Fault]) -> dict[str, Template]:
 
 
 def _moments(
-    files: Files, catalogue: Catalogue, templates: Mapping[str, Template], faults: list[Fault]
+    files: Files,
+    catalogue: Catalogue,
+    templates: Mapping[str, Template],
+    beside: Beside,
+    faults: list[Fault],
 ) -> dict[str, Moment]:
     compiled: dict[str, Moment] = {}
     for spec, declared in files.moments.read():
-        moment, found = compile_moment(declared, catalogue, _captures(files, spec, templates))
+        captures = _captures(files, spec, templates)
+        moment, found = compile_moment(declared, catalogue, captures, beside, _asked(files, spec))
         faults.extend(found)
         if moment is not None:
             compiled[moment.name] = replace(moment, initiative=moment.initiative or moment.name)
@@ -147,21 +161,32 @@ def _captures(files: Files, spec: MomentSpec, templates: Mapping[str, Template])
         if action.action in spec.design.answers:
             wanted |= set(step_fields(action.eligible)) if action.eligible else set()
             if action.template in templates:
-                wanted |= {use for use in templates[action.template].uses if use[0] != CUSTOMER}
+                wanted |= {use for use in templates[action.template].uses if use[0] not in RESERVED}
     return wanted
+
+
+def _asked(files: Files, spec: MomentSpec) -> list[str]:
+    """What the conditions of a moment's answers ask for beside steps and traits."""
+    texts = [each.eligible for each, _ in files.actions.read() if each.action in spec.design.answers]
+    return sorted({name for text in texts for name in asked(text)})
 
 
 def _traits(
     moments: Mapping[str, Moment],
+    segments: Segments,
     eligible: Mapping[tuple[str, str], Condition],
     templates: Mapping[str, Template],
 ) -> frozenset[str]:
     """The customer's traits that any declaration refers to: no other is kept."""
-    conditions = list(eligible.values())
+    trees = [condition.tree for condition in eligible.values()]
+    aggregates: list[Aggregate] = []
     for moment in moments.values():
-        choices: list[Choice] = [choice for step in moment.pattern.steps for choice in step.choices]
-        conditions += [choice.where for choice in choices if choice.where]
-        conditions += [moment.pattern.who] if moment.pattern.who else []
-    named = {name for condition in conditions for name in across.traits_of(condition)}
+        trees += [condition.tree for condition in conditions(moment.pattern)] + [*moment.kept.values()]
+        aggregates += moment.aggregates
+    for segment in segments.values():
+        trees += [segment.who.tree] if segment else []
+        aggregates += segment.aggregates if segment else []
+    trees += [choice.where.tree for each in aggregates for choice in each.choices if choice.where]
+    named = {node.name for tree in trees for node in walk(tree) if isinstance(node, Trait)}
     printed = {field for each in templates.values() for root, field in each.uses if root == CUSTOMER}
     return frozenset(named | printed)

@@ -9,8 +9,10 @@ from hetki.declarations.durations import spoken
 from hetki.moments.moment import Moment
 from hetki.patterns.choices import Choice
 from hetki.patterns.condition import Condition
+from hetki.patterns.segments import Segment
 from hetki.patterns.sequence import Absence, EventStep, Pattern
 from hetki.patterns.texts import TIMES_MAX
+from hetki.patterns.tree import InSegment, Known, Staffing, walk
 from hetki.patterns.words import field_words, listed, words
 
 
@@ -38,7 +40,17 @@ def step_names(pattern: Pattern) -> dict[str, str]:
 def _who(who: Condition | None) -> str:
     if who is None:
         return "any customer"
-    return "a customer whose " + words(who.tree, {}).replace("the customer's ", "")
+    if isinstance(who.tree, InSegment):
+        return f"a customer in '{who.tree.title}'"
+    said = words(who.tree, {})
+    if all(not isinstance(node, Known | InSegment | Staffing) for node in walk(who.tree)):
+        return "a customer whose " + said.replace("the customer's ", "")
+    return f"a customer when {said}"
+
+
+def segment_sentence(segment: Segment) -> str:
+    """A segment in one sentence."""
+    return f"A customer is in '{segment.title}' when {words(segment.who.tree, {})}."
 
 
 def _steps(pattern: Pattern, called: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 from hetki.declarations.durations import seconds
 from hetki.errors import Fault, Invalid, nearest, shown
 from hetki.events.catalogue import Catalogue
+from hetki.events.event import STAFFED
 from hetki.events.fields import Fields
 from hetki.patterns.condition import Condition, parse
 from hetki.patterns.scope import Place, Scope, shifted
@@ -91,6 +92,9 @@ def checked(groups: list[Group], scope: Scope, place: Place, faults: list[Fault]
             if name not in scope.catalogue.events:
                 got, hint = shown(name) if name else "nothing", nearest(name, scope.catalogue.events)
                 faults.append(Fault(place(at), got, "an event of the catalogue", hint))
+            elif name == STAFFED:
+                must = "an event of customers; conditions ask for staffing('kitchen')"
+                faults.append(Fault(place(at), shown(name), must))
         condition = None
         if group.where is not None:
             inner = replace(scope, events=known)

@@ -20,9 +20,10 @@ from hetki.events.event import Event
 from hetki.events.fields import Fields
 from hetki.patterns.evaluate import Test, compiled
 from hetki.patterns.run import Bound
-from hetki.patterns.scope import Place, Scope
-from hetki.patterns.tree import Node, StepField, walk
-from hetki.patterns.types import A_DURATION, CUSTOMER, offset_of, typed
+from hetki.patterns.scope import HEADS, RESERVED, Place, Scope
+from hetki.patterns.sense import Senseless, name_of, senseless
+from hetki.patterns.tree import Field, InSegment, Known, Node, Staffing, StepField, walk
+from hetki.patterns.types import A_DURATION, offset_of, typed
 
 CHARS_MAX = 1_000
 TOKENS_MAX = 300
@@ -56,7 +57,23 @@ def parse(text: str, scope: Scope, place: Place) -> tuple[Condition | None, list
     if tree.kind not in ("boolean", "unknown") and not faults:
         must = "true or false; compare it with something"
         faults.append(Fault(place(offset_of(parsed)), f"a {tree.kind}", must))
+    found = None if faults else senseless(tree)
+    if found is not None:
+        faults.append(_senseless(text, found, place))
     return (None, faults) if faults else (Condition(text, tree, compiled(tree)), [])
+
+
+def parse_value(text: str, scope: Scope, place: Place) -> tuple[Node | None, list[Fault]]:
+    """One name, or the staffing of a pool, or every fault in it: what may be kept of a situation."""
+    parsed = _parsed(text)
+    if isinstance(parsed, _Refused):
+        return None, [Fault(place(parsed.offset), parsed.got, parsed.must)]
+    faults: list[Fault] = []
+    tree = typed(parsed, scope, place, faults)
+    if not faults and not isinstance(tree, Field | Known | InSegment | Staffing):
+        must = "a field, such as device, or consent.marketing, segment.NAME, aggregate.NAME, staffing('POOL')"
+        faults.append(Fault(place(0), shown(text), must))
+    return (None, faults) if faults else (tree, [])
 
 
 def holds(condition: Condition | None, bound: Sequence[Bound], traits: Mapping[str, object]) -> bool:
@@ -79,7 +96,33 @@ def step_fields(text: str) -> list[tuple[str, str]]:
         else (column.table, column.name)
         for column in parsed.find_all(exp.Column)
     }
-    return sorted((step, field) for step, field in columns if step and step != CUSTOMER)
+    return sorted((step, field) for step, field in columns if step and step not in RESERVED)
+
+
+def asked(text: str) -> list[str]:
+    """Every aggregate, segment, purpose and named pool in a text, unchecked, as it would be written.
+
+    >>> asked("not segment.vip and staffing('kitchen') < 0.8 and late.n_minutes > 1")
+    ['segment.vip', "staffing('kitchen')"]
+    """
+    parsed = _parsed(text)
+    if isinstance(parsed, _Refused):
+        return []
+    found = {f"{each.table}.{each.name}" for each in parsed.find_all(exp.Column) if each.table in HEADS}
+    for each in parsed.find_all(exp.Anonymous):
+        pools = [pool for pool in each.expressions if isinstance(pool, exp.Literal) and pool.is_string]
+        found |= {f"staffing({pool.sql()})" for pool in pools}
+    return sorted(found)
+
+
+def _senseless(text: str, found: Senseless, place: Place) -> Fault:
+    name = name_of(found.value) if found.value is not None else ""
+    at, hint = place(max(text.find(name), 0)), ""
+    if found.what == "never":
+        return Fault(at, "a condition that can never be true", "one that something can fulfil")
+    if name and "is null" not in text:
+        hint = f"write {name} is not null if that is meant"
+    return Fault(at, "a condition that is always true", "one that can be false, or left out", hint)
 
 
 @dataclass(frozen=True, slots=True)

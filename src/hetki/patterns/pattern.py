@@ -24,7 +24,7 @@ from hetki.events.catalogue import Catalogue
 from hetki.patterns.choices import Choice, duration
 from hetki.patterns.condition import Condition, parse
 from hetki.patterns.evaluate import Test
-from hetki.patterns.scope import Place, Scope, shifted
+from hetki.patterns.scope import NOTHING_AROUND, Place, Scope, Surroundings, shifted
 from hetki.patterns.sequence import Absence, EventStep, Pattern, Repeat, Stage, Tests
 from hetki.patterns.steps import Entry, read_steps
 from hetki.patterns.texts import Reading, Where
@@ -48,17 +48,20 @@ def parse_pattern(
     captures: Iterable[tuple[str, str]],
     where: Where,
     match: str = FIRST_PER_START,
+    around: Surroundings = NOTHING_AROUND,
 ) -> tuple[Pattern | None, list[Fault]]:
     """The `identify` part of a moment as a pattern, or every fault in it.
 
-    `captures` names the fields of steps, as `(step, field)`, that others will read of an occurrence.
+    `captures` names the fields of steps, as `(step, field)`, that others will read of an occurrence;
+    `around` holds what conditions may ask beside events and traits.
     """
     faults: list[Fault] = []
     condition = None
     if who.strip():
-        condition, found = parse(who, Scope(catalogue), lambda offset: where("who", offset=offset))
+        scope = Scope(catalogue, around=around)
+        condition, found = parse(who, scope, lambda offset: where("who", offset=offset))
         faults.extend(found)
-    reading = Reading(catalogue, where, faults)
+    reading = Reading(catalogue, where, faults, around)
     read_steps(steps, reading)
     within_s = _within(within, reading)
     match = match.strip()

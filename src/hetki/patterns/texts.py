@@ -14,7 +14,7 @@ from typing import Callable, Final, Mapping
 from hetki.errors import Fault, nearest, shown
 from hetki.events.catalogue import Catalogue
 from hetki.patterns.choices import Choice, Group, checked, duration, split
-from hetki.patterns.scope import Place, Scope, shifted
+from hetki.patterns.scope import NOTHING_AROUND, Place, Scope, Surroundings, shifted
 from hetki.patterns.sequence import Absence, EventStep, Limit, Link, Stage, counted, events_of
 
 #: How many events one step may bind; of `at least 3 times` it binds no more than these.
@@ -48,6 +48,7 @@ class Reading:
     catalogue: Catalogue
     where: Where
     faults: list[Fault]
+    around: Surroundings = NOTHING_AROUND
     steps: list[EventStep | Absence] = field(default_factory=list)
     keys: list[Key] = field(default_factory=list)
     events: list[EventStep] = field(default_factory=list)
@@ -58,7 +59,9 @@ class Reading:
 
     def scope(self) -> Scope:
         """What a condition of the next step may refer to."""
-        return Scope(self.catalogue, (), events_of(self.events), counted=counted(self.events))
+        return Scope(
+            self.catalogue, (), events_of(self.events), counted=counted(self.events), around=self.around
+        )
 
     def place(self, key: Key) -> Place:
         """The places of the text under a key."""

@@ -11,11 +11,9 @@ from hetki.declarations.durations import seconds
 from hetki.errors import Fault, Invalid, nearest, shown
 from hetki.events.fields import instant_of
 from hetki.patterns import tree as t
-from hetki.patterns.scope import Place, Scope
+from hetki.patterns.scope import CUSTOMER, HEADS, Place, Scope
 
-CUSTOMER = "customer"
-
-_UNKNOWN = t.Constant(None, "unknown")
+_UNKNOWN = t.UNKNOWN
 _COMPARISONS: Final[dict[type[exp.Expr], t.Comparison]] = {
     exp.EQ: "=",
     exp.NEQ: "<>",
@@ -25,7 +23,8 @@ _COMPARISONS: Final[dict[type[exp.Expr], t.Comparison]] = {
     exp.GTE: ">=",
 }
 _WORDS = (
-    "and, or, not, in, between, like, is null, comparisons, + - * /, lower, length, abs, coalesce, interval"
+    "and, or, not, in, between, like, is null, comparisons, + - * /, lower, length, abs, coalesce, interval,"
+    " staffing"
 )
 _NUMBER_MAX = 1e15
 #: Hints for what newcomers write.
@@ -78,6 +77,8 @@ class _Reader:
             return self.field(given, name)
         if step == CUSTOMER:
             return t.Trait(name)
+        if step in HEADS:
+            return self.around(given, step, name)
         if step in self.scope.closed:
             return self.fault(given, shown(step), self.scope.closed[step])
         if step not in self.scope.steps:
@@ -97,6 +98,33 @@ class _Reader:
         if len(set(kinds.values())) > 1:
             return self.fault(given, shown(f"{step}.{name}"), "of one type in all events of that step")
         return t.StepField(step, self.scope.index(step), name, next(iter(kinds.values())))
+
+    def around(self, given: exp.Expr, head: str, name: str) -> t.Node:
+        """An aggregate, a segment or a purpose, as far as this place knows any."""
+        known, noun = self.scope.around.of(head), HEADS[head]
+        if name in known:
+            return known[name]
+        must = f"a declared {noun}" if known else f"another name, as no {noun} is known here"
+        return self.fault(given, shown(f"{head}.{name}"), must, nearest(name, known))
+
+    def staffing(self, given: exp.Expr) -> t.Node:
+        """`staffing(POOL)`, the one function that is not SQL's."""
+        name, parts = str(given.this), given.expressions
+        if name.lower() != "staffing":
+            return self.fault(given, shown(name), f"one of: {_WORDS}")
+        allowed = self.scope.around.staffing
+        if allowed == "none":
+            return self.fault(given, "staffing", "another condition, as no staffing is known here")
+        pool = self.node(parts[0]) if len(parts) == 1 else None
+        if pool is None or pool.kind not in ("text", "unknown"):
+            return self.fault(given, "staffing of no pool", "staffing of a text, such as staffing('kitchen')")
+        if isinstance(pool, t.Constant):
+            if allowed == "named":
+                return t.Known(f"staffing.{pool.value}", "number", f"the staffing of {pool.text}")
+        elif allowed == "named" or not isinstance(pool, t.Field | t.StepField | t.Trait):
+            must = "a pool in quotes, such as staffing('kitchen')"
+            return self.fault(given, "staffing of a computed pool", must)
+        return t.Staffing(pool)
 
     def is_of_several(self, step: str, which: str) -> bool:
         return step in self.scope.counted and which in ("first", "last")
@@ -285,6 +313,7 @@ _READERS: Final[dict[type[exp.Expr], Callable[[_Reader, exp.Expr], t.Node]]] = {
     exp.Length: lambda reader, given: reader.call(given, "length", "text", "number"),
     exp.Abs: lambda reader, given: reader.call(given, "abs", "number", "number"),
     exp.Coalesce: _Reader.coalesce,
+    exp.Anonymous: _Reader.staffing,
 }
 _USUAL: Final = {"this", "expression", "expressions"}
 _ARGUMENTS: Final[dict[type[exp.Expr], set[str]]] = {
