@@ -284,7 +284,8 @@ def test_steps_in_the_page_are_read() -> None:
 def test_steps_in_the_page_of_moments_do_what_their_cases_say() -> None:
     """Each block of `steps` as a moment of the example, tried on the block of `cases` behind it."""
     example = SystemDisk(ROOT / "examples" / "twelve_moments")
-    names = ["hetki.toml", *example.names("events/*"), *example.names("sources/*")]
+    folders = ("events", "sources", "segments")
+    names = ["hetki.toml", *(name for each in folders for name in example.names(f"{each}/*"))]
     files = {name: example.read(name).decode() for name in names}
     files |= {"templates/offer_guide.liquid": "Here.", "actions/offer_guide.yaml": GUIDE}
     yaml = ruamel.yaml.YAML(typ="safe")

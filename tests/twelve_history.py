@@ -18,7 +18,7 @@ from hetki.declarations.durations import seconds
 from hetki.events.event import Event, utc
 from hetki.settings import DAY, SECOND
 
-N_CUSTOMERS, N_DAYS = 500, 120
+N_CUSTOMERS, N_DAYS = 600, 120
 
 #: Which source tells of an event; some of them by chance, of several.
 SOURCES = {
@@ -35,6 +35,7 @@ SOURCES = {
     "Order Delivered": "orders",
     "Order Paid": "orders",
     "Post Noticed": "listening",
+    "Staffing Reported": "stores",
     "Store Visited": "stores",
 }
 
@@ -125,10 +126,24 @@ WALKS = {
         3 Contact Ended n_waiting_s=0,600,601,900,- topic=refund solved=true,false
         """,
     ),
+    "loyal": (
+        "0s, 1 s, 1 day, 10 days, 20 days, 30 days, 30 days, 60 days",
+        """
+        9 Order Completed total=100,100,100,90,60,60,61,20,- order_id=K
+        2 Survey Answered nps=7,9,9,10,-
+        """,
+    ),
+    "campaign": (
+        "0s, 1 h, 1 h, 1 day, 3 days, 4 days, 6 days, 7 days, 604801 s",
+        """
+        3 Email Link Clicked campaign_id=spring,-
+        4 Store Visited store_id=north,north,south,-
+        """,
+    ),
 }
 
 #: Walks that rarely come to an end are taken more often.
-OFTEN = [*WALKS, *4 * ["late"], "help", "help", "channels", "channels", "cart", "price"]
+OFTEN = {"late": 5, "help": 3, "channels": 3, "cart": 2, "price": 2, "loyal": 2, "campaign": 3}
 
 Told = tuple[int, str, dict[str, object]]
 
@@ -136,12 +151,14 @@ Told = tuple[int, str, dict[str, object]]
 def history(seed: int) -> list[Event]:
     """Events of all customers in their total order; chance decides it among those of one instant."""
     chance = random.Random(seed)
+    walks = [walk for walk in WALKS for _ in range(OFTEN.get(walk, 1))]
     events: list[Event] = []
     for number in range(N_CUSTOMERS):
         told = _consents(chance)
         for nth in range(3):
-            told += _walk(chance, chance.choice(OFTEN), f"{number}.{nth}")
-        events += [_event(chance, f"c{number:03}", each) for each in told]
+            told += _walk(chance, chance.choice(walks), f"{number}.{nth}")
+        events += [_event(chance, {"user_id": f"c{number:03}"}, each) for each in told]
+    events += [_event(chance, {}, each) for each in _reports(chance)]
     return sorted(events, key=lambda each: each.order_key)
 
 
@@ -151,7 +168,7 @@ def table(events: Sequence[Event]) -> list[dict[str, object]]:
     names = sorted({name for each in fields for name in each})
     return [
         {
-            "c": each.identifiers["user_id"],
+            "c": each.identifiers.get("user_id"),
             "t": utc(each.occurred_at).replace(tzinfo=None),
             "source": each.source,
             "message_id": each.message_id,
@@ -179,6 +196,17 @@ def _consents(chance: random.Random) -> list[Told]:
         if chance.random() < 0.2:
             withdrawn_at = chance.randrange(granted_at + 1, N_DAYS * 86_400 + 2)
             told.append((withdrawn_at, "Consent Withdrawn", {"purpose": "marketing"}))
+    return told
+
+
+def _reports(chance: random.Random) -> list[Told]:
+    """Every few hours each store tells of its staff; at times nobody is planned, or one too many is there."""
+    told: list[Told] = []
+    for pool in ("north", "south"):
+        for at_h in range(0, N_DAYS * 24, 3):
+            present, planned = chance.choice([(4, 5), (3, 5), (5, 5), (5, 5), (6, 5), (0, 0)])
+            staff = {"pool": pool, "n_present": present, "n_planned": planned}
+            told.append((at_h * 3_600, "Staffing Reported", staff))
     return told
 
 
@@ -213,7 +241,7 @@ def _value(text: str, key: str, at: int) -> object:
     return {"true": True, "false": False}.get(text, text.replace("K", key))
 
 
-def _event(chance: random.Random, user_id: str, told: Told) -> Event:
+def _event(chance: random.Random, identifiers: dict[str, str], told: Told) -> Event:
     at_s, name, fields = told
     source = chance.choice(SOURCES.get(name, "web app").split())
     properties: Mapping[str, object] = {key: value for key, value in fields.items() if key != "device"}
@@ -224,7 +252,7 @@ def _event(chance: random.Random, user_id: str, told: Told) -> Event:
         name=name,
         occurred_at=ORIGIN + at_s * SECOND,
         received_at=ORIGIN + at_s * SECOND,
-        identifiers={"user_id": user_id},
+        identifiers=identifiers,
         properties=msgspec.json.encode(properties),
         context=msgspec.json.encode({"device": {"type": fields.get("device")}}),
     )

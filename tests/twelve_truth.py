@@ -128,6 +128,20 @@ CONFIRMED: dict[str, tuple[timedelta, timedelta | None, str]] = {
             AND a.i BETWEEN l.i AND l.fourth)
         """,
     ),
+    # The last answer of the year was 9 or 10; at least three orders in 90 days, and this one is 40 % or more
+    # below their mean, said in whole numbers.
+    "promoter_spends_less": (
+        days(90),
+        days(30),
+        """
+        WITH bought AS (FROM e WHERE name = 'Order Completed' AND total IS NOT NULL)
+        SELECT c, t FROM bought o
+        WHERE (SELECT s.nps FROM e s WHERE s.c = o.c AND s.name = 'Survey Answered' AND s.nps IS NOT NULL
+               AND s.i < o.i AND s.t >= o.t - INTERVAL 365 DAY ORDER BY s.i DESC LIMIT 1) >= 9
+        AND (SELECT count(*) >= 3 AND o.total * 10 * count(*) <= 6 * sum(b.total) FROM bought b
+             WHERE b.c = o.c AND b.i < o.i AND b.t >= o.t - $bound)
+        """,
+    ),
     # Handed over, and for two minutes nobody joined this conversation, nor was it ended.
     "handover_unanswered": (
         minutes(2),
@@ -163,6 +177,20 @@ CONFIRMED: dict[str, tuple[timedelta, timedelta | None, str]] = {
         SELECT one.c, min(other.t) FROM either one JOIN either other ON other.c = one.c
             AND other.name <> one.name AND other.i > one.i AND other.t <= one.t + $bound
         GROUP BY one.c, one.i
+        """,
+    ),
+    # From the e-mail of a campaign, the first visit within a week to a store that reported last that staff
+    # are missing.
+    "visit_understaffed": (
+        days(7),
+        days(1),
+        """
+        WITH short AS (
+            FROM m v WHERE name = 'Store Visited' AND (
+                SELECT r.n_present < r.n_planned AND r.n_planned > 0 FROM e r WHERE r.i < v.i
+                AND r.name = 'Staffing Reported' AND r.pool = v.store_id ORDER BY r.i DESC LIMIT 1))
+        SELECT k.c, min(v.t) FROM m k JOIN short v ON v.c = k.c AND v.i > k.i AND v.t <= k.t + $bound
+        WHERE k.name = 'Email Link Clicked' AND k.campaign_id IS NOT NULL GROUP BY k.c, k.i
         """,
     ),
 }

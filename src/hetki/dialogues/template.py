@@ -11,7 +11,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Mapping
+from typing import Mapping
 from zoneinfo import ZoneInfo
 
 from liquid import BoundTemplate, Environment, RenderContext
@@ -126,15 +126,15 @@ def render(
     """
     fitting = next(each for each in (*_wider(_locale(locale)), "") if each in template.texts)
     text = template.texts[fitting]
-    seen: dict[str, dict[str, Any]] = {}
+    seen: dict[str, dict[str, object]] = {}
     for root, field in template.uses:
         value = values.get(root, {}).get(field.removeprefix("last."))
-        head, _, rest = field.partition(".")
-        into = seen.setdefault(root, {})
-        if rest:  # `seen.first.price`, `context.consent.marketing`
-            into = into.setdefault(head, {})
+        which, _, name = field.rpartition(".")
+        inner = seen.setdefault(f"{root}.{which}" if which else root, {})
+        if which:
+            seen.setdefault(root, {})[which] = inner
         if value is not None:
-            into[rest or head] = _bounded(f"{root}.{field}", value)
+            inner[name] = _bounded(f"{root}.{field}", value)
     where = f"template {template.name}" + (f" ({fitting})" if fitting else "")
     subject = ""
     if text.subject is not None:
@@ -200,7 +200,7 @@ def _parse_part(
         root, *inner = variable.segments
         field: object = (*inner, None)[0]
         if inner[1:] and (root == "context" or field in ("first", "last")):
-            field = ".".join(map(str, inner[:2]))
+            field = ".".join(map(str, inner[:2]))  # `context.consent.marketing`, `failed.first.order_id`
         if not isinstance(root, str) or not isinstance(field, str):
             must = "step.field, customer.trait or context.name, with the name written out"
             faults.append(Fault(at(variable.span.index), shown(str(variable)), must))
