@@ -71,6 +71,8 @@ def random_steps(draw: random.Random) -> list[Step]:
         if draw.random() < 0.25:
             least = draw.randint(1, 3)
             step = step._replace(least=least, most=max(least + draw.choice([0, 0, 1, 97]), 2))
+            if draw.random() < 0.3:
+                step = step._replace(limit=f"{draw.choice([1, 3])} seconds of {step.name}")
         wheres += SEVERAL if number == 0 and step.most > 1 else []
         steps.append(step)
     for each in range(draw.choice([0, 1, 1, 2])):
@@ -261,6 +263,9 @@ def from_start(
         if not step.limit:
             return True
         names = [each.name for each in steps if not each.absent]
+        if step.limit.endswith(f"of {step.name}"):
+            mine = places[step.name]
+            return not mine or bool(at <= events[mine[0]]["at"] + int(step.limit.split()[0]))
         origin = "a" if step.limit.endswith("a") else names[names.index(step.name) - 1]
         return bool(at <= events[places[origin][-1]]["at"] + int(step.limit.split()[0]))
 

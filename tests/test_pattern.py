@@ -136,6 +136,10 @@ a: 3 times Chat Startd -> 0+8: got 'Chat Startd', must be an event of the catalo
 a: 3 times Chat Started | b: Help Searched where order_id = a.first.ordr_id -> 1+39: got 'ordr_id', must be a field of Chat Started. Hint: did you mean 'order_id'.
 a: Chat Started | b: Help Searched where order_id = a.first.order_id -> 1+31: got 'a.first.order_id', must be a field of the step; .first and .last are of steps that bind several events.
 a: Chat Started | b: Help Searched where n_minutes = a.n -> 1+34: got 'n', must be a field of Chat Started. Hint: known are 'channel', 'device', 'locale', 'n_minutes', 'occurred_at', 'order_id', 'page_path', 'products', 'promised_at', 'source'.
+a: Chat Started and Help Searched -> 0+0: got 'Chat Started and Help Searched', must be an event of the catalogue. Hint: for both, in any order, put two names into one entry: {one: ..., other: ...}.
+a: 3x Chat Started -> 0+0: got '3x Chat Started', must be an event of the catalogue. Hint: a count is written 3 times Help Searched, 2 to 4 times, or at least 3 times.
+a: three times Chat Started -> 0+0: got 'three times Chat Started', must be an event of the catalogue. Hint: a count is written 3 times Help Searched, 2 to 4 times, or at least 3 times.
+a: Chat Started, n_minutes = 3 -> 0+12: got ', n_minutes = 3', must be the end of the step: only an absence ('no name: ...') has a time. Hint: a condition begins with where.
 a: Chat Started within 1 hour -> 0+12: got within in the first step, must be a step after the first one: the time runs from a step before.
 a: Chat Started | b: Help Searched within 1 hor -> 1+21: got '1 hor', must be a duration such as '10 minutes' or '1 day 2 hours'. Hint: did you mean 'hour'.
 a: Chat Started | b: Help Searched within 1 hour of c -> 1+31: got 'c', must be an event step before this one. Hint: known are 'a'.

@@ -120,7 +120,9 @@ def _event(step: EventStep, pattern: Pattern, called: Mapping[str, str]) -> str:
     if step.until:
         text += f" until {_choices(step.until, called)}"
     if step.limit is not None:
-        text += f" within {spoken(step.limit.within_s)} of {called[pattern.events[step.limit.index].name]}"
+        of = called[pattern.events[step.limit.index].name]
+        first = "the first of them" if step.limit.index == step.index else of
+        text += f" within {spoken(step.limit.within_s)} of {first}"
     if pattern.within_s is not None and step.index == len(pattern.events) - 1:
         if step.index > 0 or step.most > 1:
             text += f" within {spoken(pattern.within_s)}" + _since(step, pattern, called)

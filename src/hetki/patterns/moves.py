@@ -127,7 +127,7 @@ def _moved(move: Move, partial: Partial, seen: Seen) -> Ended | None:
         for index in pattern.stages[place].steps:
             step = pattern.events[index]
             n = count(partial, index)
-            if n >= step.most or (step.limit is not None and is_past(partial, step.limit, at)):
+            if n >= step.most or (step.limit is not None and is_past(partial, step, step.limit, at)):
                 continue
             if n == 0 and not may_begin(pattern, partial, place, at):
                 continue
@@ -168,7 +168,7 @@ def _taken(move: Move, partial: Partial, seen: Seen) -> tuple[bool, Ended | None
             continue
         if stops(move, step, partial.bound, seen):
             return False, ("until", step.name), False
-        if step.limit is not None and is_past(partial, step.limit, at):
+        if step.limit is not None and is_past(partial, step, step.limit, at):
             if stage.is_any or may_have_more(pattern, partial, step.limit.index):
                 continue
             return False, ("limit", step.name), False
@@ -193,7 +193,7 @@ def _more(move: Move, partial: Partial, seen: Seen) -> Ended | None:
             continue
         if stops(move, step, partial.bound, seen):
             return ("until", step.name)
-        if step.limit is not None and is_past(partial, step.limit, at):
+        if step.limit is not None and is_past(partial, step, step.limit, at):
             continue
         is_open = True
         if takes(move, step, partial.bound, seen):

@@ -87,7 +87,7 @@ def _within(text: str, reading: Reading) -> int | None:
         return duration(text, lambda offset: reading.where("within", offset=offset), reading.faults)
     open_ended = [step for step in reading.events[1:] if step.limit is None]
     open_ended += reading.events[:1] if any(stage.back is not None for stage in reading.stages) else []
-    if open_ended or any(step.most > 1 for step in reading.events):
+    if open_ended or any(step.most > 1 and step.limit is None for step in reading.events):
         must = "a duration from the first event step to the last, such as within: 1 day"
         reading.faults.append(Fault(reading.where("within"), "nothing", must))
     return None
@@ -158,7 +158,7 @@ def _too_early(reading: Reading, within_s: int | None) -> list[Fault]:
             step = reading.events[index]
             place = reading.place(reading.keys[reading.steps.index(step)])
             origin = reading.events[step.limit.index] if step.limit else step
-            is_sure = step.limit is not None and origin.most == origin.least
+            is_sure = step.limit is not None and origin.most == origin.least and origin is not step
             if is_sure and step.limit and waited[step.limit.index] >= step.limit.within_s:
                 must = "longer than the silences that it waits for"
                 faults.append(Fault(place(0), "a step whose within ends before it may come", must))

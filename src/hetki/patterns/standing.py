@@ -84,9 +84,12 @@ def may_have_more(pattern: Pattern, partial: Partial, index: int) -> bool:
     return partial.open_from <= step.stage < partial.stage and count(partial, index) < step.most
 
 
-def is_past(partial: Partial, limit: Limit, at: int) -> bool:
+def is_past(partial: Partial, step: EventStep, limit: Limit, at: int) -> bool:
     """Whether an instant is too late for a step with a limit."""
-    return at > partial.bound[limit.index].occurred_at + limit.within_s * SECOND
+    origin = partial.bound[limit.index]
+    if limit.index == step.index:  # from the first of its own events, if it has one
+        return bool(origin.step) and at > origin.first.occurred_at + limit.within_s * SECOND
+    return at > origin.occurred_at + limit.within_s * SECOND
 
 
 def fits(
