@@ -343,7 +343,7 @@ def variant(draw: random.Random) -> Project:
 
 @cache
 def variants() -> list[Project]:
-    return [variant(random.Random(seed)) for seed in range(50)]
+    return [variant(random.Random(seed)) for seed in range(100)]
 
 
 def story(seed: int, monkeypatch: pytest.MonkeyPatch) -> World:
