@@ -25,6 +25,7 @@ from hetki.patterns.standing import (
     may_have_more,
     skips,
     waking,
+    way_of,
 )
 from hetki.patterns.told import NO_EVENT, Telling, misses
 from hetki.settings import SECOND
@@ -282,11 +283,12 @@ def _begin_again(move: Move, partial: Partial, back: int, at: int) -> None:
     pattern = move.pattern
     if at > partial.opened.occurred_at + pattern.within_us:
         return
-    if partial.n_rounds >= ROUNDS_MAX:
+    n_rounds = partial.rounds[0] if partial.rounds else 0
+    if n_rounds >= ROUNDS_MAX:
         move.n_dropped += 1
         return
     anew = branch(partial)
-    anew.n_rounds += 1
+    anew.rounds = n_rounds + 1, way_of(partial)
     for stage in pattern.stages[back : partial.stage + 1]:
         for index in stage.steps:
             if index < len(anew.bound):

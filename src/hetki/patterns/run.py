@@ -64,8 +64,9 @@ class Partial(msgspec.Struct, array_like=True):
     for those without one. `deadlines` follows the pattern's timed absences; `None` while one is not watched.
     `stage` is the one that is awaited, and stages from `open_from` on may take more events, until something
     is bound further on. `due_at` is set once all stages are passed: the instant of the occurrence, unless an
-    absence is broken before. `start` is the step that bound the first event, `n_rounds` counts how often a
-    group has started again, and `wakes_at` is when a silence passes the awaited stage by itself.
+    absence is broken before. `start` is the step that bound the first event, and `wakes_at` is when a
+    silence passes the awaited stage by itself. `rounds` is there once a group has started again: how often, and a digest of
+    what was bound before, which is forgotten otherwise.
     `context` is what the moment keeps as of the last event.
     """
 
@@ -75,7 +76,7 @@ class Partial(msgspec.Struct, array_like=True):
     stage: int = 0
     open_from: int = 0
     start: int = 0
-    n_rounds: int = 0
+    rounds: tuple[int, bytes] | None = None
     wakes_at: int | None = None
     context: dict[str, object] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Mapping, Sequence
 
 import msgspec
@@ -130,6 +131,15 @@ def deadline_of(pattern: Pattern, n: int, seen: Seen) -> int | None:
         return seen.occurred_at + absence.for_s * SECOND
     assert absence.by is not None, "a timed absence has a duration or names a field"
     return seen.occurred_at if absence.by == "occurred_at" else instant_of(seen.fields.get(absence.by))
+
+
+def way_of(partial: Partial) -> bytes:
+    """Eight bytes that tell apart the ways from one start: what was bound, in each round of a group."""
+    ids = b"".join(
+        len(bound.all).to_bytes(1, "big") + b"".join(each.event_id for each in bound.all)
+        for bound in partial.bound
+    )
+    return blake2b((partial.rounds[1] if partial.rounds else b"") + ids, digest_size=8).digest()
 
 
 def storable(value: object) -> object:
