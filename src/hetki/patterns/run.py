@@ -65,9 +65,8 @@ class Partial(msgspec.Struct, array_like=True):
     `stage` is the one that is awaited, and stages from `open_from` on may take more events, until something
     is bound further on. `due_at` is set once all stages are passed: the instant of the occurrence, unless an
     absence is broken before. `start` is the step that bound the first event, and `wakes_at` is when a
-    silence passes the awaited stage by itself. `rounds` is there once a group has started again: how often, and a digest of
-    what was bound before, which is forgotten otherwise.
-    `context` is what the moment keeps as of the last event.
+    silence passes the awaited stage by itself. `rounds` is there once a group has started again: how often,
+    and a digest of what was bound before. `context` is what the moment keeps as of the last event.
     """
 
     bound: list[Bound]
