@@ -29,6 +29,7 @@ from hetki.moments.fold import Fact, Folded, Joined, encode, step
 from hetki.moments.moment import Occurrence
 from hetki.patterns.staffing import read_report, timeline
 from hetki.settings import SECOND
+from hetki.simulation.world import MemoryDisk
 
 MOMENTS = (
     moment("silent", "a: Order Tracked | no b: Chat Started, for 5 minutes")
@@ -154,10 +155,16 @@ def command(world: World, draw: random.Random, told: list[Told]) -> None:
 
 
 def live(
-    draw: random.Random, events: list[Event], commands: bool, of: Project = PROJECT
+    draw: random.Random,
+    events: list[Event],
+    commands: bool,
+    of: Project = PROJECT,
+    disk: MemoryDisk | None = None,
 ) -> tuple[World, list[Told]]:
     """The events as they arrive, in random bodies, repeats among them, folded at random times."""
-    world = World(of, starts="00:00", batch_max=draw.choice([1, 2, 3, 7, 2000]), seed=draw.randrange(99))
+    world = World(
+        of, disk, starts="00:00", batch_max=draw.choice([1, 2, 3, 7, 2000]), seed=draw.randrange(99)
+    )
     repeats = draw.sample(events, len(events) // 4)
     stream = sorted([*events, *repeats], key=lambda each: (each.received_at, draw.random()))
     told: list[Told] = []

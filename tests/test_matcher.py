@@ -762,6 +762,13 @@ def test_every_way_has_an_identity_of_its_own_also_by_the_rounds_before(group: s
     assert len({(each.start_id, each.way) for each in matches}) == len(matches)
 
 
+def test_fields_of_the_events_in_between_are_not_kept() -> None:
+    pattern = pattern_of("f: at least 2 times A where k <> f.k or f.k is null | b: B where k = f.first.k")
+    run, _ = matcher.step(pattern, Run(), events_of("0 A k=x, 1 A k=y, 2 A k=z"), FAR, 0)
+    kept = [each.values for each in run.partials[0].bound[0].all]
+    assert kept == [{}, {}, {"k": "z", "first.k": "x"}]
+
+
 def test_the_start_is_the_event_that_opened_it() -> None:
     pattern = pattern_of("a: A & b: B")
     events = events_of("0 B, 1 A, 2 B")

@@ -29,8 +29,8 @@ class Seen(msgspec.Struct, frozen=True, gc=False):
 class Bound(msgspec.Struct, frozen=True, array_like=True):
     """An event bound to a step. `values` are the captured fields that were there, as they were sent.
 
-    Of a step that several events fulfil it is the last, and `before` are the others in their order; `values`
-    then also holds `first.FIELD` and `n`, as far as they are asked for.
+    Of a step that several events fulfil it is the last, and `before` are the others in their order, without
+    values; `values` then also holds `first.FIELD` and `n`, as far as they are asked for.
     """
 
     step: str
@@ -53,6 +53,9 @@ class Bound(msgspec.Struct, frozen=True, array_like=True):
         return (*self.before, self)
 
 
+#: In a context: the purposes (bits) to which all was open that a try rests on and that is not bound: what
+#: aggregates counted, and earlier rounds of a group. No trait is so called.
+OPEN_TO: Final = ".open_to"
 #: What stands for a step whose peers came first.
 UNBOUND: Final = Bound("", EventId(b""), LeafId(b""), 0, "", 0, {})
 
