@@ -6,6 +6,7 @@ import pytest
 from streams import entries_of
 
 from hetki.events.catalogue import SHIPPED, Catalogue, EventSpec, FieldType
+from hetki.patterns.aggregates import parse_aggregates
 from hetki.patterns.choices import parse_outcome
 from hetki.patterns.condition import parse
 from hetki.patterns.pattern import parse_pattern
@@ -175,6 +176,17 @@ def test_faults_of_steps(line: str) -> None:
     pattern, faults = parsed(steps)
     assert pattern is None
     assert faults == [expected]
+
+
+@pytest.mark.parametrize(
+    "text", ["Chat Started" + " " * 9_000 + "x", " or ".join(["Chat Started where n_minutes = 1"] * 3_000)]
+)
+def test_a_text_that_nobody_writes_by_hand_is_not_read(text: str) -> None:
+    must = f"got {len(text)} characters, must be at most 2000 characters."
+    assert parsed(f"a: {text}") == (None, [f"0+0: {must}"])
+    assert parsed(LATE, repeat=text) == (None, [f"repeat+0: {must}"])
+    assert str(parse_aggregates({"n": text}, CATALOGUE, lambda *keys, offset=0: "n")[1][0]).endswith(must)
+    assert str(parse_outcome(text, CATALOGUE, str)[1][0]).endswith(must)
 
 
 def test_a_group_of_silences_in_the_first_step_is_a_fault() -> None:

@@ -27,7 +27,7 @@ from hetki.declarations.durations import spoken
 from hetki.errors import Fault, nearest, shown
 from hetki.events.catalogue import Catalogue
 from hetki.patterns import tree as t
-from hetki.patterns.choices import Choice, checked, duration, masked, split
+from hetki.patterns.choices import Choice, checked, duration, is_too_long, masked, split
 from hetki.patterns.evaluate import Test, compiled, number
 from hetki.patterns.run import Run, Seen, Window
 from hetki.patterns.scope import Place, Scope, shifted
@@ -191,6 +191,8 @@ def _at(where: Callable[..., str], name: str, offset: int) -> str:
 
 
 def _parsed(name: str, text: str, scope: Scope, place: Place, faults: list[Fault]) -> Aggregate | None:
+    if is_too_long(text, place, faults):
+        return None
     head = _HEAD.match(text)
     if head is None:
         faults.append(Fault(place(0), shown(text), _MUST))

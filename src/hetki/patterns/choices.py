@@ -19,6 +19,8 @@ from hetki.patterns.condition import Condition, parse
 from hetki.patterns.scope import Place, Scope, shifted
 
 _NAME_CHARS_MAX: Final = 512
+#: Characters of what one step, aggregate or outcome says: reading takes more than proportional time.
+TEXT_CHARS_MAX: Final = 2_000
 _END: Final = re.compile(r"\s*,|\s+(?:within|until|for|by)\s|\s*$")
 _OR: Final = re.compile(r"\s+or\s+")
 _WHERE: Final = re.compile(r"\s+where(?:\s+|$)")
@@ -117,6 +119,8 @@ def _hint(name: str, catalogue: Catalogue) -> str:
 def parse_outcome(text: str, catalogue: Catalogue, place: Place) -> tuple[EventWithin | None, list[Fault]]:
     """`[no] EVENT [where COND] [or EVENT ...] within DURATION`, or every fault in it."""
     faults: list[Fault] = []
+    if is_too_long(text, place, faults):
+        return None, faults
     negated = re.match(r"\s*no\s+", text)
     groups, end = split(text, negated.end() if negated else 0, catalogue)
     choices = checked(groups, Scope(catalogue), place, faults)
@@ -130,6 +134,13 @@ def parse_outcome(text: str, catalogue: Catalogue, place: Place) -> tuple[EventW
     else:
         within_s = duration(text[end + tail.end() :], shifted(place, end + tail.end()), faults)
     return (None, faults) if faults else (EventWithin(negated is not None, choices, within_s), [])
+
+
+def is_too_long(text: str, place: Place, faults: list[Fault]) -> bool:
+    """Whether a text is longer than anybody writes by hand, which is a fault."""
+    if len(text) > TEXT_CHARS_MAX:
+        faults.append(Fault(place(0), f"{len(text)} characters", f"at most {TEXT_CHARS_MAX} characters"))
+    return len(text) > TEXT_CHARS_MAX
 
 
 def duration(text: str, place: Place, faults: list[Fault]) -> int:

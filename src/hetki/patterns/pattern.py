@@ -22,7 +22,7 @@ from typing import Final, Iterable, Sequence
 from hetki.errors import Fault, nearest, shown
 from hetki.events.catalogue import Catalogue
 from hetki.events.event import IDENTIFIED, PAGE_VIEWED, SCREEN_VIEWED
-from hetki.patterns.choices import Choice, duration
+from hetki.patterns.choices import Choice, duration, is_too_long
 from hetki.patterns.condition import Condition, parse
 from hetki.patterns.evaluate import Test
 from hetki.patterns.scope import NOTHING_AROUND, Place, Scope, Surroundings, shifted
@@ -101,6 +101,8 @@ def _repeat(text: str, scope: Scope, where: Where, faults: list[Fault]) -> Repea
     def place(offset: int) -> str:
         return where("repeat", offset=offset)
 
+    if is_too_long(text, place, faults):
+        return Repeat()
     written = re.fullmatch(r"\s*once per\s+(?P<per>.*?)\s*", text)
     if written is None:
         must = "every time, once per late.order_id, or once per 7 days"

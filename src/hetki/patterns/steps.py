@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Final, Mapping, Sequence
+from typing import Final, Iterator, Mapping, Sequence
 
 from hetki.errors import Fault, shown
+from hetki.patterns.choices import is_too_long
 from hetki.patterns.scope import CUSTOMER, RESERVED
 from hetki.patterns.sequence import Absence, Stage
 from hetki.patterns.texts import Key, Reading, has_time, read_absence, read_event, read_part
@@ -42,6 +43,9 @@ def read_steps(entries: Sequence[Entry], reading: Reading) -> None:
         got = f"{max(len(entries), n_steps)} steps"
         reading.faults.append(Fault(reading.where("steps"), got, f"1 to {STEPS_MAX} steps"))
         return
+    too_long = [key for key, text in _texts(entries, ("steps",)) if _is_too_long(text, key, reading)]
+    if too_long:
+        return
     for number, entry in enumerate(entries):
         key: Key = ("steps", number)
         group = entry.get(AGAIN)
@@ -66,6 +70,22 @@ def _n_steps(entry: Entry) -> int:
         else len(value)
         for value in entry.values()
     )
+
+
+def _texts(given: object, key: Key) -> Iterator[tuple[Key, str]]:
+    """Every text in entries, with its key."""
+    if isinstance(given, str):
+        yield key, given
+    elif isinstance(given, Mapping):
+        for name, value in given.items():
+            yield from _texts(value, (*key, name))
+    elif isinstance(given, (list, tuple)):
+        for number, value in enumerate(given):
+            yield from _texts(value, (*key, number))
+
+
+def _is_too_long(text: str, key: Key, reading: Reading) -> bool:
+    return is_too_long(text, reading.place(key), reading.faults)
 
 
 def _read_group(entries: Sequence[Inner], key: Key, reading: Reading) -> None:
