@@ -1,0 +1,74 @@
+"""History: every customer's events out of the lake, in the order and form in which the fold reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
+
+import duckdb
+
+from hetki.consent.statements import SPOKEN
+from hetki.events.event import IDENTIFIED, Event, EventId, LeafId
+from hetki.moments.fold import Fact, Folded, Joined, Program, step
+from hetki.moments.moment import Occurrence
+
+#: Rows that are held in Python at once, beside one customer's history.
+ROWS_MAX = 20_000
+
+#: Grain: one row per event that the fold reads, and per link that stands between two identifiers of a
+#: customer who has such an event. Order: customer, then the total order; a link comes before the events of
+#: its instant, as its source is empty. Ids are hex text, times microseconds. Parameters: names, until.
+#: Empty ids mark a link; its two nodes stand in `message_id`.
+HISTORY = """
+WITH told AS (
+    SELECT coalesce(c.customer, e.leaf) AS customer, epoch_us(e.occurred_at) AS told_at, e.source, e.sequence,
+           e.message_id, e.leaf, e.event_id, e.channel, e.name, encode(e.properties) AS properties,
+           encode(e.context) AS context, e.gpc
+    FROM events e LEFT JOIN customers c ON c.leaf = e.leaf
+    WHERE (e.gpc OR e.name IN (SELECT unnest($names))) AND e.occurred_at <= make_timestamptz($until)),
+joined AS (
+    SELECT c.customer, epoch_us(l.linked_at), '', 0, l.node_a || l.node_b, '', '', '', '',
+           encode(''), encode(''), false
+    FROM links l JOIN customers c ON c.leaf = l.node_a
+    WHERE l.status = 'stands' AND c.customer IN (SELECT customer FROM told))
+SELECT * FROM told UNION ALL SELECT * FROM joined
+ORDER BY customer, told_at, source, sequence, message_id
+"""
+
+Row = tuple[str, int, str, int, str, str, str, str, str, bytes, bytes, bool]
+
+
+def names_of(program: Program) -> list[str]:
+    """The names of the events that the fold reads."""
+    return sorted({*program.listening, *SPOKEN, IDENTIFIED})
+
+
+def one_by_one(
+    lake: duckdb.DuckDBPyConnection, program: Program, advance_to: int
+) -> Iterator[tuple[str, list[Occurrence]]]:
+    """The occurrences of each customer that has events, by the fold itself."""
+    for customer, rows in groupby(_rows(lake, program, advance_to), key=itemgetter(0)):
+        yield customer, step(program, Folded(), entries(rows), advance_to)[1]
+
+
+def _rows(lake: duckdb.DuckDBPyConnection, program: Program, until: int) -> Iterator[Row]:
+    params = {"names": names_of(program), "until": until}
+    for batch in lake.sql(HISTORY, params=params).to_arrow_reader(ROWS_MAX):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def entries(rows: Iterable[Row]) -> list[Fact | Joined]:
+    """One customer's history as the fold reads it. Identifiers and arrival are nothing to the fold."""
+    found: list[Fact | Joined] = []
+    for _, at, source, sequence, message_id, leaf, event_id, channel, name, properties, context, gpc in rows:
+        if not event_id:
+            half = len(message_id) // 2
+            found.append(Joined(at, message_id[:half], message_id[half:]))
+            continue
+        event = Event(source, message_id, channel, name, at, at, _NOBODY, properties, context, sequence, gpc)
+        found.append(Fact(event, EventId(bytes.fromhex(event_id)), LeafId(bytes.fromhex(leaf))))
+    return found
+
+
+_NOBODY: dict[str, str] = {}
