@@ -216,6 +216,11 @@ def test_every_decision_explains_itself(hetki: Hetki) -> None:
     ):
         assert name.lower() in words.lower(), words
     assert chosen in ("offer_chat", "send_guide", "nothing")
+    why = hetki.on("explain", "--moment", "searched_in_vain", "--customer", "bert")
+    assert "It was caught once" in why and "caught\n" in why, why
+    assert hetki.refused("invalid", "explain", "--moment", "searched_in_vain")
+    assert hetki.refused("invalid", "explain", decision_id, "--moment", "m", "--customer", "bert")
+    assert hetki.refused("not_found", "explain", "--moment", "searchd", "--customer", "bert")
 
 
 def test_errors_end_with_the_status_of_their_code_and_say_what_where_and_why(hetki: Hetki) -> None:

@@ -253,20 +253,21 @@ def test_steps_in_the_page_are_read() -> None:
     """Each row of the table of steps, behind the steps that it speaks of."""
     text = page("declarations.md")
     steps = re.findall(r"^\| `((?:no )?\w+): ([^`]+)` \|", text, re.MULTILINE)
-    assert len(steps) == 12
+    assert len(steps) == 17
     for name, words in steps:
         before = [{"late": "Delivery Delayed"}, {"left": "Cart Viewed"}, {"promised": "Delivery Promised"}]
         given = [*[each for each in before if name not in each], {name: words}]
         if " before " in words:
             given = [given[-1], *given[:-1]]
-        if name.startswith("no ") and "," not in words:
+        if (name.startswith("no ") and "," not in words) or words.startswith("maybe "):
             given.append({"next": "Order Completed"})
+        match = "all" if words.startswith("any ") else "first_per_start"
         moment = {
             "moment": "tried",
             "title": "Tried",
             "owner": "nobody",
             "purpose": "service",
-            "identify": {"need": "?", "steps": given, "within": "1 day", "expires": "1 hour"},
+            "identify": {"need": "?", "steps": given, "within": "1 day", "match": match, "expires": "1 hour"},
             "design": {"answers": ["offer_guide"]},
             "analyse": {"solved": "Help Viewed within 1 day"},
         }

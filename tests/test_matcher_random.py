@@ -13,10 +13,11 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streams import events_of, fires, pattern_of
+from streams import events_of, fires, pattern_of, shown
 
 from hetki.patterns import matcher
 from hetki.patterns.run import Run, Seen
+from hetki.patterns.sequence import Pattern
 from hetki.settings import SECOND
 
 WHERES = ["", "", "", "v >= 1", "k = a.k", "k <> a.k", "v = a.v or k is null"]
@@ -110,12 +111,65 @@ def random_line(draw: random.Random, n: int) -> str:
 REPEATS = ["every time", "every time", "once per a.k", "once per a.v", "once per 4 seconds"]
 
 
-@settings(max_examples=1000, deadline=None)
-@given(st.integers(0, 2**32), st.integers(1, 4), st.integers(0, 6), st.integers(1, 14))
+MATCHES = ["first_per_start", "first_per_start", "one_open", "all"]
+
+
+def random_wide(draw: random.Random) -> str:
+    """Steps with all that the language has; they may not parse."""
+    n_names = iter("bcdefghijklmnop")
+
+    def event(parts: bool = False) -> str:
+        head = draw.choice(["", "", "", "maybe ", "next ", "any "]) if not parts else ""
+        times = draw.choice(["", "", "2 times ", "1 to 3 times ", "at least 1 times ", "2 times in a row "])
+        names = " or ".join(draw.sample("ABCX", draw.randint(1, 2)))
+        where = draw.choice(WHERES)
+        until = draw.choice(["", "", " until X", " until Y where v >= 1"]) if times else ""
+        limit = draw.choice(["", "", "", " within 3 seconds of a"])
+        name = next(n_names)
+        return f"{name}: {head}{times}{names}{f' where {where}' if where else ''}{until}{limit}"
+
+    def silence(part: bool = False) -> str:
+        time = f"for {draw.choice(['', '', 'any '])}{draw.choice([1, 2, 4])} second"
+        if not part:
+            time = draw.choice(["", time, time, f"{time} after a", "by a.due"])
+        names = " or ".join(draw.sample("BCXY", draw.randint(1, 2)))
+        return f"no {next(n_names)}: {names}{f', {time}' if time else ''}"
+
+    def stage() -> str:
+        kind = draw.random()
+        if kind < 0.2:
+            return f"any({' & '.join([event(True), *(silence(True) for _ in range(draw.randint(1, 2)))])})"
+        if kind < 0.3:
+            return f"any({event(True)} & {event(True)})"
+        if kind < 0.4:
+            return f"{event(True)} & {silence(True)}"
+        return event()
+
+    entries = [draw.choice(["a: A", "a: A or B", "a: 2 times A", "a: 1 to 2 times A where v >= 1"])]
+    for _ in range(draw.randint(1, 3)):
+        entries += [silence() for _ in range(draw.choice([0, 0, 1]))]
+        entries.append(stage())
+        if draw.random() < 0.3 and not any(each.startswith("again") for each in entries):
+            entries.append(f"again[{draw.choice([stage, lambda: silence(True)])()}]")
+    entries += [silence() for _ in range(draw.choice([0, 1]))]
+    return " | ".join(entries)
+
+
+def random_pattern(draw: random.Random) -> tuple[str, Pattern]:
+    """A pattern of the plain kind or of the wide one, and its text."""
+    while True:
+        steps = written(random_steps(draw)) if draw.random() < 0.4 else random_wide(draw)
+        try:
+            return steps, pattern_of(steps, "8 seconds", draw.choice(REPEATS), match=draw.choice(MATCHES))
+        except AssertionError:
+            continue  # one that the check refuses
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 5), st.integers(0, 6), st.integers(1, 14))
 def test_any_split_gives_the_same(seed: int, open_max: int, lateness_s: int, n_batches: int) -> None:
     draw = random.Random(seed)
-    steps, repeat = written(random_steps(draw)), draw.choice(REPEATS)
-    pattern = pattern_of(steps, "8 seconds", repeat, match=draw.choice(["first_per_start", "one_open"]))
+    _, pattern = random_pattern(draw)
     stream = sorted(events_of(random_line(draw, draw.randint(1, 40))), key=lambda each: each.order_key)
     advance_to = stream[-1].occurred_at + draw.choice([0, 3, 9, 30, 99]) * SECOND
     with pytest.MonkeyPatch.context() as patch:
@@ -308,6 +362,168 @@ def test_the_definition_agrees() -> None:
         assert got == expected, f"seed {seed}: {written(steps)}; {repeat}; {line}"
         n_fired += len(expected)
     assert n_fired > 2000, "too few cases fire to mean anything"
+
+
+class Way(NamedTuple):
+    """One step of `match: all`: `link` before its first event, `between` between them."""
+
+    name: str
+    names: list[str]
+    where: str
+    least: int
+    most: int
+    maybe: bool
+    link: str
+    between: str
+    absent: list[str]  # what must not stand before it, from the event before on
+
+
+def random_ways(draw: random.Random) -> list[Way]:
+    ways = []
+    for number in range(draw.randint(1, 3)):
+        least = draw.choice([1, 1, 1, 2])
+        ways.append(
+            Way(
+                "abc"[number],
+                draw.sample("ABC", draw.randint(1, 2)),
+                draw.choice(["", "", "v >= 1"] if not number else ["", "", "v >= 1", "k = a.k"]),
+                least,
+                least + draw.choice([0, 0, 1, 2]),
+                number > 0 and draw.random() < 0.3,
+                draw.choice(["", "", "any ", "next "]) if number else "",
+                draw.choice(["", "any ", "in a row "]),
+                draw.sample("XY", 1) if number and not ways[-1].maybe and draw.random() < 0.3 else [],
+            )
+        )
+    return ways
+
+
+def said(ways: list[Way]) -> str:
+    entries = []
+    for way in ways:
+        if way.absent:
+            entries.append(f"no n{way.name}: {' or '.join(way.absent)}")
+        times = ""
+        if way.most > 1:
+            times = f"{way.least} times " if way.least == way.most else f"{way.least} to {way.most} times "
+            times += way.between
+        where = f" where {way.where}" if way.where else ""
+        maybe = "maybe " if way.maybe else ""
+        entries.append(f"{way.name}: {maybe}{way.link}{times}{' or '.join(way.names)}{where}")
+    return " | ".join(entries)
+
+
+def every_way(ways: list[Way], events: list[Value]) -> list[str]:
+    """Every choice of events, one after the other, that the words of the steps allow."""
+    listened = {name for way in ways for name in (*way.names, *way.absent)}
+    found: list[str] = []
+
+    def fit(way: Way, place: int, a: list[int]) -> bool:
+        event = events[place]
+        return event["name"] in way.names and truth(way.where, event, [events[each] for each in a])
+
+    def reach(way: Way, link: str, last: int, a: list[int]) -> list[int]:
+        """The places that may be bound next, after the place `last`."""
+        later = [n for n in range(last + 1, len(events)) if events[n]["name"] in listened]
+        if link in ("next ", "in a row "):
+            later = later[:1]
+        fitting = [n for n in later if fit(way, n, a)]
+        return fitting if link == "any " else fitting[:1]
+
+    def unbroken(since: int, until: int, absent: list[str]) -> bool:
+        return not any(events[n]["name"] in absent for n in range(since + 1, until + 1))
+
+    def go(number: int, places: list[list[int]], absent: list[str], since: int) -> None:
+        if number == len(ways):
+            last = max(each[-1] for each in places if each)
+            names = " ".join(
+                f"{way.name}{events[each[-1]]['at']}" for way, each in zip(ways, places, strict=True) if each
+            )
+            found.append(f"{events[last]['at']}: {names} {places}")
+            return
+        way = ways[number]
+        if way.maybe:
+            go(number + 1, [*places, []], absent + way.absent, since)
+        last = max((each[-1] for each in places if each), default=-1)
+        more(number, places, [], last, absent + way.absent, since)
+
+    def more(
+        number: int, places: list[list[int]], mine: list[int], last: int, absent: list[str], since: int
+    ) -> None:
+        """`absent` is what must not come after the event that fulfilled the step before, at `since`."""
+        way = ways[number]
+        if len(mine) >= way.least:
+            go(number + 1, [*places, mine], [], mine[way.least - 1])
+        if len(mine) == way.most:
+            return
+        a = mine if number == 0 else places[0]
+        if not mine and number == 0:
+            starts = range(len(events))
+            candidates = [n for n in starts if fit(way, n, [])]
+        else:
+            candidates = reach(way, way.between if mine else way.link, last, a)
+        for place in candidates:
+            first = mine[0] if mine else place
+            start = places[0][0] if places else first
+            if events[place]["at"] <= events[start]["at"] + 8 and unbroken(since, place, absent):
+                enough = len(mine) + 1 >= way.least  # an absence holds until the step is fulfilled
+                after = ways[number + 1].absent if number + 1 < len(ways) and len(mine) >= way.least else []
+                if unbroken(mine[way.least - 1] if after else place, place, after):
+                    more(number, places, [*mine, place], place, [] if enough else absent, since)
+
+    go(0, [], [], -1)
+    return sorted(found)
+
+
+def test_every_way_is_every_choice_of_events() -> None:
+    """`match: all`, written a second time as the choices that the words allow, without states."""
+    n_fired = n_several = 0
+    for seed in range(3000):
+        draw = random.Random(seed)
+        ways = random_ways(draw)
+        if all(way.maybe for way in ways[1:]) and ways[0].least > 1 and ways[0].between == "in a row ":
+            continue
+        line = random_line(draw, draw.randint(1, 10))
+        seens = sorted(events_of(line), key=lambda each: each.order_key)
+        events = [{"at": s.occurred_at // SECOND, "name": s.name, **read(s)} for s in seens]
+        ids = {each.event_id: n for n, each in enumerate(seens)}
+        pattern = pattern_of(said(ways), "8 seconds", match="all")
+        matches = matcher.step(pattern, Run(), seens, 10**9, 0)[1]
+        got = []
+        for match, shown_so in zip(matches, shown(matches), strict=True):
+            places = [[ids[each.event_id] for each in b.all] if b.step else [] for b in match.bound]
+            got.append(f"{shown_so} {places}")
+        expected = every_way(ways, events)
+        assert sorted(got) == expected, f"seed {seed}: {said(ways)}; {line}"
+        assert len({match.way for match in matches}) == len(set(got))
+        n_fired += len(got)
+        n_several += len(got) > len({match.start_id for match in matches})
+    assert n_fired > 3000 and n_several > 300, "too few cases fire to mean anything"
+
+
+def test_the_first_way_is_one_of_all() -> None:
+    """What a start gives when one way is followed is among what it gives when every way is."""
+    n_found = n_more = 0
+    for seed in range(3000):
+        draw = random.Random(seed)
+        steps = random_wide(draw)
+        try:
+            first, every = (
+                matcher.step(pattern_of(steps, "8 seconds", match=match), Run(), events_of(line), 10**9, 0)[1]
+                for line in [random_line(draw, draw.randint(1, 16))]
+                for match in ("first_per_start", "all")
+            )
+        except AssertionError:
+            continue
+        ways = {
+            (each.occurred_at, tuple(b.event_id for bound in each.bound for b in bound.all)) for each in every
+        }
+        for match in first:
+            bound = tuple(b.event_id for bound in match.bound for b in bound.all)
+            assert (match.occurred_at, bound) in ways, f"seed {seed}: {steps}"
+        n_found += len(first)
+        n_more += len(every) > len(first)
+    assert n_found > 300 and n_more > 10
 
 
 def test_one_try_at_a_time_is_a_choice_of_all() -> None:

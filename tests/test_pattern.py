@@ -196,6 +196,15 @@ def test_too_many_steps_and_none() -> None:
     assert "17 steps" in parsed("|".join(f"s{n}: Chat Started" for n in range(17)))[1][0]
 
 
+def test_a_silence_as_a_part_after_a_varying_number_is_not_for_every_way() -> None:
+    steps = "a: 2 to 3 times Chat Started | any(b: Help Searched & no c: Order Tracked, for 1 day)"
+    assert compiled(steps).stages[1].is_any
+    assert parsed(steps, match="all")[1] == [
+        "1+0: got a silence after a step with a varying number of events, "
+        "must be after a step with a fixed number of events, as match is all."
+    ]
+
+
 def test_steps_that_each_have_a_limit_need_no_within() -> None:
     assert compiled("a: Chat Started | b: Help Searched within 1 hour", within="").within_s is None
     assert "got nothing" in parsed("a: 2 times Chat Started", within="")[1][0]

@@ -8,12 +8,13 @@ import typer
 
 from hetki.cli.opening import HERE, Folder, opened
 from hetki.dialogues.explaining import decision_words
+from hetki.dialogues.tracing import why_words
 from hetki.dialogues.wording import spoken_at
 from hetki.engine.advance import advance
 from hetki.engine.commands import Merge, Unmerge
 from hetki.engine.engine import Engine
-from hetki.engine.telling import titles, used_events
-from hetki.errors import Conflict, Fault, NotFound
+from hetki.engine.telling import titles, used_events, why_moment
+from hetki.errors import Conflict, Fault, Invalid, NotFound
 from hetki.events.event import LeafId
 from hetki.identity.identifier import Namespace, NodeId, identifier
 from hetki.store.views import Views
@@ -50,11 +51,22 @@ def customer(who: Who, project: Folder = HERE) -> None:
 
 @app.command()
 def explain(
-    decision_id: Annotated[str, typer.Argument(help="The id of a decision or of its occurrence.")],
+    decision_id: Annotated[str, typer.Argument(help="The id of a decision or of its occurrence.")] = "",
+    moment: Annotated[str, typer.Option(help="Why, or why not, this moment.")] = "",
+    customer: Annotated[str, typer.Option(help="For whom: as the argument of hetki customer.")] = "",
     project: Folder = HERE,
 ) -> None:
-    """A decision in plain words: what was weighed, which gate closed, why, and whose data was used."""
+    """A decision in plain words; or, with --moment and --customer, why a moment was caught or was not."""
+    if bool(decision_id) == bool(moment or customer) or bool(moment) != bool(customer):
+        must = "the id of a decision, or --moment and --customer"
+        raise Invalid(Fault("explain", "neither, or parts of both", must))
     engine = opened(project)
+    if moment:
+        told = why_moment(engine, find(engine, customer), moment)
+        names = titles(engine.project)
+        compiled = engine.project.moments[moment]
+        print("\n".join(why_words(told, compiled, names.actions, names.time_zone)))
+        return
     decision = engine.ledger.decision(decision_id)
     if decision is None:
         raise NotFound(Fault("decision", repr(decision_id), "the id of a decision", "see hetki customer"))

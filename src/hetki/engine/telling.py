@@ -1,15 +1,18 @@
-"""Telling: what the words about a decision need of the project and the stores. Reads only."""
+"""Telling: what the words about decisions and moments need of the project and the stores. Reads only."""
 
 from __future__ import annotations
 
 from hetki.decisions.question import Decision
 from hetki.dialogues.explaining import Used
 from hetki.dialogues.wording import Titles
-from hetki.engine.folding import read_event
+from hetki.engine.backtest import only
+from hetki.engine.engine import Engine
+from hetki.engine.folding import load_facts, ordered, read_event
 from hetki.engine.project import Project
-from hetki.events.event import EventId
-from hetki.identity.identifier import NodeId
+from hetki.events.event import EventId, LeafId
+from hetki.identity.identifier import NodeId, as_leaf
 from hetki.moments.sentence import step_names
+from hetki.moments.why import Why, why
 from hetki.patterns.words import words
 from hetki.store.journal import Journal
 from hetki.store.views import Named, Views
@@ -45,6 +48,17 @@ def used_events(views: Views, journal: Journal, decision: Decision) -> list[Used
             owner = owner_words(owners.get(NodeId(each.leaf)))
             used.append(Used(event.name, event.source, event.occurred_at, owner))
     return used
+
+
+def why_moment(engine: Engine, customer: LeafId, name: str) -> Why:
+    """What one moment made of a customer's whole history, up to the engine's time. Raises `NotFound`."""
+    program = only(engine.program, [name])
+    nodes = engine.state.members([customer]).get(customer, [NodeId(customer)])
+    facts = load_facts(engine.journal, engine.state, [as_leaf(node) for node in nodes])
+    links = engine.state.joining_links(nodes) if len(nodes) > 1 else []
+    progress = engine.state.progress()
+    advance_to = progress.advance_to if progress is not None else 0
+    return why(program, ordered(program, facts, links), advance_to)
 
 
 def owner_words(owner: Named | None) -> str:

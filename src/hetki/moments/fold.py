@@ -20,6 +20,7 @@ from hetki.events.fields import Fields, json_object
 from hetki.moments.moment import Moment, Occurrence, occurrence_id
 from hetki.patterns.matcher import next_due, observe, pass_time, settle, withdraw
 from hetki.patterns.run import Match, Run, Seen, copied, packed
+from hetki.patterns.told import NO_EVENT, Telling
 from hetki.settings import SECOND
 
 #: The form of folded states. It is part of the program's version: under another one everybody is folded
@@ -120,11 +121,15 @@ def is_late(folded: Folded, item: Fact | Joined) -> bool:
 
 
 def step(
-    program: Program, folded: Folded, batch: Sequence[Fact | Joined], advance_to: int
+    program: Program,
+    folded: Folded,
+    batch: Sequence[Fact | Joined],
+    advance_to: int,
+    telling: Telling | None = None,
 ) -> tuple[Folded, list[Occurrence]]:
     """Fold a batch, in total order and nothing of it late, and let time pass to `advance_to`.
 
-    Occurrences come in order of (occurred_at, moment, id).
+    Occurrences come in order of (occurred_at, moment, id). `telling` is for who asks why.
     """
     after = Folded(
         folded.last_key,
@@ -139,15 +144,15 @@ def step(
     for item in batch:
         assert not is_late(after, item), "facts are folded in total order"
         after.last_key = item.order_key
-        _lapse(program, after, item.order_key[0])
+        _lapse(program, after, item.order_key[0], telling)
         if isinstance(item, Joined):
-            _join(program, after, item)
+            _join(program, after, item, telling)
         else:
-            _take(program, after, item, until, caught)
-    _lapse(program, after, until)
+            _take(program, after, item, until, caught, telling)
+    _lapse(program, after, until, telling)
     for moment in program.moments:
         if moment.name in after.runs:
-            _settle(moment, after, until, caught)
+            _settle(moment, after, until, caught, telling)
     caught.sort(key=lambda occurrence: (occurrence.occurred_at, occurrence.moment, occurrence.occurrence_id))
     return after, caught
 
@@ -172,24 +177,33 @@ def in_force(program: Program, folded: Folded, at: int) -> int:
     return mask(program.purposes, joined, at)
 
 
-def _settle(moment: Moment, folded: Folded, until: int, caught: list[Occurrence]) -> None:
+def _settle(
+    moment: Moment, folded: Folded, until: int, caught: list[Occurrence], telling: Telling | None
+) -> None:
     """Take out what a moment's silences have become by an instant."""
     run = folded.runs[moment.name]
-    _pass_time(moment, folded, until)
+    _pass_time(moment, folded, until, telling)
     due = [each.due_at for each in run.partials if each.due_at is not None and each.due_at <= until]
     if due:
         folded.settled_at = max(due if folded.settled_at is None else [folded.settled_at, *due])
-        caught.extend(_occurrence(moment, match) for match in settle(moment.pattern, run, until))
+        caught.extend(_occurrence(moment, match) for match in settle(moment.pattern, run, until, telling))
 
 
-def _pass_time(moment: Moment, folded: Folded, until: int) -> None:
+def _pass_time(moment: Moment, folded: Folded, until: int, telling: Telling | None) -> None:
     """Let time alone move what a silence holds up, and remember until when it did."""
-    moved_at = pass_time(moment.pattern, folded.runs[moment.name], until)
+    moved_at = pass_time(moment.pattern, folded.runs[moment.name], until, telling)
     if moved_at is not None:
         folded.settled_at = max(moved_at, folded.settled_at or moved_at)
 
 
-def _take(program: Program, folded: Folded, fact: Fact, until: int, caught: list[Occurrence]) -> None:
+def _take(
+    program: Program,
+    folded: Folded,
+    fact: Fact,
+    until: int,
+    caught: list[Occurrence],
+    telling: Telling | None,
+) -> None:
     event = fact.event
     group = fact.leaf.hex()
     group = folded.groups.get(group, group)
@@ -199,7 +213,7 @@ def _take(program: Program, folded: Folded, fact: Fact, until: int, caught: list
         if said:
             before = mask(program.purposes, standing, event.occurred_at)
             folded.statements[group] = {**standing, **said}
-            _drop_closed(program, folded, group, before, event.occurred_at)
+            _drop_closed(program, folded, group, before, event.occurred_at, telling)
     if event.name == IDENTIFIED:
         _learn(program, folded, event)
     listening = program.listening.get(event.name)
@@ -223,13 +237,15 @@ def _take(program: Program, folded: Folded, fact: Fact, until: int, caught: list
             if run is None:
                 run = folded.runs[moment.name] = Run()
             elif run.partials:  # what has happened is not looked at again by every later event
-                _settle(moment, folded, min(until, event.occurred_at - 1), caught)
-                _pass_time(moment, folded, event.occurred_at - 1)
-            matches = observe(moment.pattern, run, seen, folded.traits)
+                _settle(moment, folded, min(until, event.occurred_at - 1), caught, telling)
+                _pass_time(moment, folded, event.occurred_at - 1, telling)
+            matches = observe(moment.pattern, run, seen, folded.traits, telling)
             caught.extend(_occurrence(moment, match) for match in matches)
+        elif telling is not None:
+            telling.tell("closed", NO_EVENT, event.occurred_at, seen=seen)
 
 
-def _join(program: Program, folded: Folded, joined: Joined) -> None:
+def _join(program: Program, folded: Folded, joined: Joined, telling: Telling | None) -> None:
     a = folded.groups.get(joined.node_a, joined.node_a)
     b = folded.groups.get(joined.node_b, joined.node_b)
     if a == b:
@@ -245,10 +261,10 @@ def _join(program: Program, folded: Folded, joined: Joined) -> None:
         before = mask(program.purposes, said_a, joined.joined_at)
         before |= mask(program.purposes, said_b, joined.joined_at)
         folded.statements[root] = strictest(said_a, said_b)
-        _drop_closed(program, folded, root, before, joined.joined_at)
+        _drop_closed(program, folded, root, before, joined.joined_at, telling)
 
 
-def _lapse(program: Program, folded: Folded, at: int) -> None:
+def _lapse(program: Program, folded: Folded, at: int, telling: Telling | None) -> None:
     """Take away grants that have ended by `at`, and what is half matched under them: unknown again."""
     for group, said in folded.statements.items():
         for name, each in list(said.items()):
@@ -256,20 +272,22 @@ def _lapse(program: Program, folded: Folded, at: int) -> None:
                 ended_at = max(each.until, each.stated_at)  # one that ended before it was given held never
                 before = mask(program.purposes, said, ended_at - 1) if ended_at == each.until else 0
                 del said[name]
-                _drop_closed(program, folded, group, before, ended_at)
+                _drop_closed(program, folded, group, before, ended_at, telling)
                 settled_at = ended_at - 1
                 folded.settled_at = max(settled_at, folded.settled_at or settled_at)
 
 
-def _drop_closed(program: Program, folded: Folded, group: str, before: int, at: int) -> None:
+def _drop_closed(
+    program: Program, folded: Folded, group: str, before: int, at: int, telling: Telling | None
+) -> None:
     """Drop what is half matched under purposes that were open before and are closed now."""
     now = mask(program.purposes, folded.statements[group], at)
     closed = before & ~now
     if closed:
         for moment in program.moments:
             if closed & program.bits[moment.name] and moment.name in folded.runs:
-                _pass_time(moment, folded, at - 1)
-                withdraw(folded.runs[moment.name], at)
+                _pass_time(moment, folded, at - 1, telling)
+                withdraw(folded.runs[moment.name], at, telling)
 
 
 def _learn(program: Program, folded: Folded, event: Event) -> None:

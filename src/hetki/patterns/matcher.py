@@ -17,9 +17,10 @@ from typing import Final, Iterable, Mapping
 import msgspec
 
 from hetki.patterns.moves import Ended, Move, advanced, start, stops, takes, wake
-from hetki.patterns.run import UNBOUND, Match, Partial, Run, Seen, Told, copied
+from hetki.patterns.run import UNBOUND, Match, Partial, Run, Seen, copied
 from hetki.patterns.sequence import Pattern
 from hetki.patterns.standing import end, is_complete
+from hetki.patterns.told import NO_EVENT, Telling, misses
 from hetki.settings import SECOND
 
 #: How many partials of one pattern may be open for one customer; the oldest gives way, and is counted.
@@ -29,27 +30,27 @@ _NO_TRAITS: Final[dict[str, object]] = {}
 
 
 def observe(
-    pattern: Pattern, run: Run, seen: Seen, traits: Mapping[str, object], told: list[Told] | None = None
+    pattern: Pattern, run: Run, seen: Seen, traits: Mapping[str, object], telling: Telling | None = None
 ) -> list[Match]:
     """Move a run by one event, and give the occurrences that end with it.
 
     The run is changed in place: the caller owns it. The event must be later in total order than any seen
     before, and its instant later than any `until` that was settled; older ones need a fold from the start.
-    `told` is for who asks why: everything that happens to a try is added to it.
+    `telling` is for who asks why: it is told everything that happens to a try.
     """
     if seen.name not in pattern.names:
         return []
-    move = Move(pattern, traits, told)
+    move = Move(pattern, traits, telling)
     at, matches = seen.occurred_at, list[Match]()
     if run.partials:
-        pass_time(pattern, run, at - 1, told)
+        pass_time(pattern, run, at - 1, telling)
         kept: list[Partial] = []
         for partial in run.partials:
             ended = advanced(move, partial, seen)
             if ended is None:
                 _sort(move, partial, at, kept, matches)
-            elif told is not None:
-                _tell_end(told, partial, at, ended)
+            elif telling is not None:
+                _tell_end(telling, partial, at, ended, seen)
             if move.branches:
                 for each in move.branches:
                     _sort(move, each, at, kept, matches)
@@ -57,28 +58,32 @@ def observe(
         run.partials = kept
     opening = pattern.opening.get(seen.name, ())
     if opening and pattern.one_open and (matches or _still_open(run, at)):
+        if telling is not None:
+            name = pattern.events[opening[0]].name
+            telling.tell("missed", NO_EVENT, at, name, "one_open", seen)
         opening = ()
+    move.start_id = NO_EVENT
     for index in opening:
         if _starts(move, index, run, seen):
             opened, ended = start(move, index, seen)
             for each in [opened, *move.branches] if ended is None else move.branches:
                 _sort(move, each, at, run.partials, matches)
-            if ended is not None and told is not None:
-                _tell_end(told, opened, at, ended)
+            if ended is not None and telling is not None:
+                _tell_end(telling, opened, at, ended, seen)
             break
     _push_out(move, run, at)
     if pattern.before:
         _remember(pattern, run, seen, traits)
-    return _emitted(pattern, run, matches)
+    return _emitted(pattern, run, telling, matches)
 
 
-def settle(pattern: Pattern, run: Run, until: int, told: list[Told] | None = None) -> list[Match]:
+def settle(pattern: Pattern, run: Run, until: int, telling: Telling | None = None) -> list[Match]:
     """Give the occurrences that end with an absence and lie at or before `until`, in order of emission.
 
     Nothing else is changed but what time alone does: a partial whose `within` has passed leaves with the
     next event, so that a run does not depend on how often it was looked at. The run is changed in place.
     """
-    pass_time(pattern, run, until, told)
+    pass_time(pattern, run, until, telling)
     due, kept = [], []
     for partial in run.partials:
         if partial.due_at is not None and partial.due_at <= until:
@@ -89,12 +94,13 @@ def settle(pattern: Pattern, run: Run, until: int, told: list[Told] | None = Non
         return []
     run.partials = kept
     due.sort(key=_due_at)
-    if told is not None:
-        told.extend(Told("caught", each.opened.event_id, _due_at(each)) for each in due)
-    return _emitted(pattern, run, [_match(pattern, partial, _due_at(partial)) for partial in due])
+    if telling is not None:
+        for each in due:
+            telling.tell("caught", each.opened.event_id, _due_at(each))
+    return _emitted(pattern, run, telling, [_match(pattern, partial, _due_at(partial)) for partial in due])
 
 
-def pass_time(pattern: Pattern, run: Run, until: int, told: list[Told] | None = None) -> int | None:
+def pass_time(pattern: Pattern, run: Run, until: int, telling: Telling | None = None) -> int | None:
     """Let the silences that are over by `until` pass their stages, in the order of their instants.
 
     Gives the last of these instants. `observe` and `settle` do it by themselves; who must know when time
@@ -102,7 +108,7 @@ def pass_time(pattern: Pattern, run: Run, until: int, told: list[Told] | None = 
     """
     if not pattern.wakes:
         return None
-    move, last = Move(pattern, _NO_TRAITS, told), None
+    move, last = Move(pattern, _NO_TRAITS, telling), None
     while True:
         waking = [each for each in run.partials if each.wakes_at is not None and each.wakes_at <= until]
         if not waking:
@@ -116,13 +122,18 @@ def pass_time(pattern: Pattern, run: Run, until: int, told: list[Told] | None = 
         _push_out(move, run, last)
 
 
-def withdraw(run: Run, since: int) -> None:
+def withdraw(run: Run, since: int, telling: Telling | None = None) -> None:
     """Drop what is still open at `since`, when consent for the moment's purpose ends.
 
     Time must have passed to just before `since`. An occurrence that lies before it and only waits for late
     events stays. What broke a silence before the start is forgotten too.
     """
-    run.partials = [each for each in run.partials if each.due_at is not None and each.due_at < since]
+    kept = [each for each in run.partials if each.due_at is not None and each.due_at < since]
+    if telling is not None:
+        for each in run.partials:
+            if each not in kept:
+                _tell_end(telling, each, since, ("withdrawn", ""))
+    run.partials = kept
     run.before = []
 
 
@@ -163,30 +174,37 @@ def _sort(move: Move, partial: Partial, at: int, kept: list[Partial], matches: l
     """What lives on is kept, what an event has completed is a match."""
     if is_complete(move.pattern, partial):
         matches.append(_match(move.pattern, partial, at))
-        if move.told is not None:
-            move.told.append(Told("caught", partial.opened.event_id, at))
+        if move.telling is not None:
+            move.telling.tell("caught", partial.opened.event_id, at)
     else:
         kept.append(partial)
 
 
-def _tell_end(told: list[Told], partial: Partial, at: int, ended: Ended) -> None:
+def _tell_end(telling: Telling, partial: Partial, at: int, ended: Ended, seen: Seen | None = None) -> None:
     why, step = ended
     if why:
-        told.append(Told("ended", partial.opened.event_id, at, step, why))
+        telling.tell("ended", partial.opened.event_id, at, step, why, seen)
 
 
 def _starts(move: Move, index: int, run: Run, seen: Seen) -> bool:
     """Whether an event opens a partial at a first step: it fits, the customer is one of `who`, and no
     silence before the start is broken."""
     pattern, step, nothing = move.pattern, move.pattern.events[index], (UNBOUND,) * len(move.pattern.events)
-    if not takes(move, step, nothing, seen) or stops(move, step, nothing, seen):
+    if not takes(move, step, nothing, seen):
         return False
-    if pattern.who is not None and pattern.who.test(seen.fields, (), move.traits) is not True:
-        return False
-    for absence, broken_at in zip(pattern.before, run.before, strict=False):
-        if broken_at is not None and broken_at >= seen.occurred_at - (absence.before_s or 0) * SECOND:
-            return False
-    return True
+    why, about = "", step.name
+    if stops(move, step, nothing, seen):
+        why = "until"
+    elif pattern.who is not None and pattern.who.test(seen.fields, (), move.traits) is not True:
+        why = "who"
+    else:
+        for absence, broken_at in zip(pattern.before, run.before, strict=False):
+            if broken_at is not None and broken_at >= seen.occurred_at - (absence.before_s or 0) * SECOND:
+                why, about = "before", absence.name
+    if why and move.telling is not None:
+        found = misses(pattern.who, seen, (), move.traits) if why == "who" and pattern.who else ()
+        move.telling.tell("missed", NO_EVENT, seen.occurred_at, about, why, seen, found)
+    return not why
 
 
 def _remember(pattern: Pattern, run: Run, seen: Seen, traits: Mapping[str, object]) -> None:
@@ -214,8 +232,8 @@ def _push_out(move: Move, run: Run, at: int) -> None:
         return
     still_open = _still_open(run, at)
     for n in reversed(still_open[: max(len(still_open) - OPEN_MAX, 0)]):
-        if move.told is not None:
-            _tell_end(move.told, run.partials[n], at, ("pushed_out", ""))
+        if move.telling is not None:
+            _tell_end(move.telling, run.partials[n], at, ("pushed_out", ""))
         del run.partials[n]
         run.n_dropped += 1
 
@@ -231,11 +249,14 @@ def _match(pattern: Pattern, partial: Partial, at: int) -> Match:
 
 def _way(partial: Partial) -> bytes:
     """Eight bytes that tell apart the occurrences of one start."""
-    ids = b"".join(b"\0" + each.event_id for bound in partial.bound for each in bound.all)
+    ids = b"".join(
+        len(bound.all).to_bytes(1, "big") + b"".join(each.event_id for each in bound.all)
+        for bound in partial.bound
+    )
     return blake2b(partial.n_rounds.to_bytes(2, "big") + ids, digest_size=8).digest()
 
 
-def _emitted(pattern: Pattern, run: Run, matches: list[Match]) -> list[Match]:
+def _emitted(pattern: Pattern, run: Run, telling: Telling | None, matches: list[Match]) -> list[Match]:
     """Those that are no repetition. A missing key equals no other, so it never suppresses."""
     if pattern.repeat.once == "always" or not matches:
         return matches
@@ -244,15 +265,22 @@ def _emitted(pattern: Pattern, run: Run, matches: list[Match]) -> list[Match]:
         if pattern.repeat.once == "period":
             last = run.emitted_at
             if last is not None and match.occurred_at - last < pattern.repeat.period_s * SECOND:
+                _tell_repeated(telling, match)
                 continue
             run.emitted_at = match.occurred_at
         elif match.repeat_key is not None:
             digest = _digest(match.repeat_key)
             if digest in run.emitted:
+                _tell_repeated(telling, match)
                 continue
             run.emitted.append(digest)
         emitted.append(match)
     return emitted
+
+
+def _tell_repeated(telling: Telling | None, match: Match) -> None:
+    if telling is not None:
+        telling.tell("repeated", match.start_id, match.occurred_at)
 
 
 def _digest(key: object) -> bytes:

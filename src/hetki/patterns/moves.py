@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, Mapping, Sequence
 
-from hetki.patterns.run import UNBOUND, Bound, Partial, Seen, Told, branch
+from hetki.patterns.run import UNBOUND, Bound, Partial, Seen, branch
 from hetki.patterns.sequence import EventStep, Pattern, Stage
 from hetki.patterns.standing import (
     are_over,
@@ -25,6 +25,7 @@ from hetki.patterns.standing import (
     skips,
     waking,
 )
+from hetki.patterns.told import NO_EVENT, Telling, misses
 from hetki.settings import SECOND
 
 #: How often a group may start again within one try; what would be one more is counted as dropped.
@@ -37,37 +38,43 @@ HAD_MORE: Final[Ended] = ("", "")
 
 
 class Move:
-    """What moves tries of a pattern, and what comes of it: the branches, and what could not be followed."""
+    """What moves tries of a pattern, and what comes of it: the branches, and what could not be followed.
 
-    __slots__ = ("branches", "n_dropped", "pattern", "told", "traits")
+    `telling` is for who asks why, and `start_id` is then the try that is moved.
+    """
+
+    __slots__ = ("branches", "n_dropped", "pattern", "start_id", "telling", "traits")
 
     def __init__(
-        self, pattern: Pattern, traits: Mapping[str, object], told: list[Told] | None = None
+        self, pattern: Pattern, traits: Mapping[str, object], telling: Telling | None = None
     ) -> None:
         self.pattern = pattern
         self.traits = traits
-        self.told = told
+        self.telling = telling
         self.branches: list[Partial] = []
         self.n_dropped = 0
+        self.start_id = NO_EVENT
 
 
 def start(move: Move, index: int, seen: Seen) -> tuple[Partial, Ended | None]:
     """A try that an event opens at a first step."""
     opened = Partial([], [None] * len(move.pattern.timed), start=index)
-    if move.told is not None:
+    if move.telling is not None:
         step = move.pattern.events[index].name
-        move.told.append(Told("started", seen.event_id, seen.occurred_at, step, "", seen.event_id))
+        move.telling.tell("started", seen.event_id, seen.occurred_at, step, seen=seen)
     return opened, _bind(move, opened, move.pattern.events[index], seen)
 
 
 def advanced(move: Move, partial: Partial, seen: Seen) -> Ended | None:
     """Move one try by an event: `None` if it lives on, else why it ended. Branches are left in `move`."""
     pattern, at = move.pattern, seen.occurred_at
+    if move.telling is not None:
+        move.start_id = partial.opened.event_id
     if partial.due_at is not None:
         if at > partial.due_at:
             return None  # it has happened, and waits only for late events
     elif at > partial.opened.occurred_at + pattern.within_us:
-        return ("within", "")
+        return ("within", _awaited(pattern, partial))
     if seen.name in pattern.forbids:
         ended = _broken(move, partial, seen)
         if ended is not None:
@@ -77,13 +84,17 @@ def advanced(move: Move, partial: Partial, seen: Seen) -> Ended | None:
     if partial.stage < len(pattern.stages) and pattern.stages[partial.stage].is_plain:
         stage = pattern.stages[partial.stage]
         step = pattern.events[stage.steps[0]]
-        tests = step.tests.get(seen.name)
-        if tests is None or not are_over(partial, stage.waits, at):
+        if seen.name not in step.tests or not are_over(partial, stage.waits, at):
             return None
-        return _bind(move, partial, step, seen) if fits(tests, seen, partial.bound, move.traits) else None
+        return _bind(move, partial, step, seen) if takes(move, step, partial.bound, seen) else None
     while len(partial.bound) < len(pattern.events):
         partial.bound.append(UNBOUND)  # so that conditions may ask for a step that is missing
     return _branched(move, partial, seen) if pattern.branches else _moved(move, partial, seen)
+
+
+def _awaited(pattern: Pattern, partial: Partial) -> str:
+    steps = pattern.stages[min(partial.stage, len(pattern.stages) - 1)].steps
+    return pattern.events[steps[0]].name if steps else ""
 
 
 def wake(move: Move, partial: Partial) -> None:
@@ -95,13 +106,10 @@ def wake(move: Move, partial: Partial) -> None:
     in_time = at <= partial.opened.occurred_at + pattern.within_us
     if not in_time and stage.index < len(pattern.stages) - 1:
         return  # no later step can be bound any more; it leaves with the next event
-    if move.told is not None:
+    if move.telling is not None:
         names = [pattern.timed[n].name for n in stage.silences if partial.deadlines[n] == at]
-        move.told.append(Told("silent", partial.opened.event_id, at, names[0] if names else ""))
+        move.telling.tell("silent", partial.opened.event_id, at, names[0] if names else "")
     _pass(move, partial, at, by_time=True)
-
-
-# -- by an event ----------------------------------------------------------------------------------------
 
 
 def _moved(move: Move, partial: Partial, seen: Seen) -> Ended | None:
@@ -125,6 +133,8 @@ def _moved(move: Move, partial: Partial, seen: Seen) -> Ended | None:
             if takes(move, step, partial.bound, seen):
                 _put(move, partial, step, seen)
                 partial.open_from = place
+                if pattern.stages[place].is_optional and n + 1 == step.least:
+                    _watch(pattern, partial, at)  # it did come, so what follows begins with it
                 return None
             if (step.between if n else step.link) == "next":
                 closed_to = max(closed_to, place + 1)
@@ -263,8 +273,8 @@ def _enter(move: Move, partial: Partial, at: int, by_time: bool) -> None:
         _watch(pattern, partial, at)
     elif pattern.ending:
         partial.due_at = max(at, *(end(partial, n) for n in pattern.ending))
-    elif by_time:
-        partial.due_at = at
+    elif by_time or pattern.ends_by_time:
+        partial.due_at = at  # as where time may end it: all its occurrences come in one order
 
 
 def _begin_again(move: Move, partial: Partial, back: int, at: int) -> None:
@@ -288,9 +298,6 @@ def _begin_again(move: Move, partial: Partial, back: int, at: int) -> None:
     anew.stage = anew.open_from = back
     _watch(pattern, anew, at)
     move.branches.append(anew)
-
-
-# -- absences -------------------------------------------------------------------------------------------
 
 
 def _broken(move: Move, partial: Partial, seen: Seen) -> Ended | None:
@@ -334,13 +341,17 @@ def _watch(pattern: Pattern, partial: Partial, at: int) -> None:
         partial.wakes_at = waking(pattern, partial)
 
 
-# -- steps ----------------------------------------------------------------------------------------------
-
-
 def takes(move: Move, step: EventStep, bound: Sequence[Bound], seen: Seen) -> bool:
     """Whether a step takes an event, as far as the event and what is bound say it."""
     tests = step.tests.get(seen.name)
-    return tests is not None and fits(tests, seen, bound, move.traits)
+    if tests is None:
+        return False
+    is_fitting = fits(tests, seen, bound, move.traits)
+    if not is_fitting and move.telling is not None:
+        wheres = [each.where for each in step.choices if each.event == seen.name and each.where]
+        found = tuple(miss for where in wheres for miss in misses(where, seen, bound, move.traits))
+        move.telling.tell("missed", move.start_id, seen.occurred_at, step.name, "where", seen, found)
+    return is_fitting
 
 
 def stops(move: Move, step: EventStep, bound: Sequence[Bound], seen: Seen) -> bool:
@@ -379,6 +390,5 @@ def _put(move: Move, partial: Partial, step: EventStep, seen: Seen) -> None:
             for name, test in move.pattern.context
             if (value := test(seen.fields, bound, move.traits)) is not None
         }
-    if move.told is not None:
-        opened = partial.opened.event_id
-        move.told.append(Told("bound", opened, seen.occurred_at, step.name, "", seen.event_id))
+    if move.telling is not None:
+        move.telling.tell("bound", partial.opened.event_id, seen.occurred_at, step.name, seen=seen)

@@ -158,9 +158,9 @@ def _impossible_absence(
 
 
 def _only_with_all(reading: Reading, match: str) -> list[Fault]:
-    """What means something only where every way is followed."""
+    """What means something only where every way is followed, and what means nothing there."""
     if match == ALL:
-        return []
+        return _not_with_all(reading)
     faults = []
     for step, key in zip(reading.steps, reading.keys, strict=True):
         if isinstance(step, EventStep) and "any" in (step.link, step.between):
@@ -172,6 +172,23 @@ def _only_with_all(reading: Reading, match: str) -> list[Fault]:
                     f"followed by a step, or match: {ALL}: nothing waits for a last step that may be missing"
                 )
                 faults.append(Fault(reading.where(*key), "maybe in the last step", must))
+    return faults
+
+
+def _not_with_all(reading: Reading) -> list[Fault]:
+    """A silence that is a part of a step starts when the step before is fulfilled; where every number of
+    events is a way of its own, that would be another time for each."""
+    collecting, faults = False, []
+    for stage in reading.stages:
+        parts = [each for each in reading.steps if isinstance(each, Absence) and each.part]
+        mine = [each for each in parts if each.follows == stage.index]
+        if mine and collecting:
+            must = "after a step with a fixed number of events, as match is all"
+            place = reading.where(*reading.keys[reading.steps.index(mine[0])])
+            faults.append(Fault(place, "a silence after a step with a varying number of events", must))
+        steps = [reading.events[index] for index in stage.steps]
+        varies = any(step.most > step.least for step in steps)
+        collecting = varies or (collecting and stage.is_optional)
     return faults
 
 
@@ -216,6 +233,7 @@ def _assembled(
         keys=tuple(key[1:] for key in reading.keys),
         has_many=match == ALL or any(stage.back is not None for stage in stages),
         wakes=any(stage.silences for stage in stages),
+        ends_by_time=bool(next(stage for stage in reversed(stages) if not stage.is_optional).silences),
     )
 
 

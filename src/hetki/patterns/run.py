@@ -5,7 +5,7 @@ All of them encode to MessagePack as arrays, and equal states give equal bytes.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
@@ -117,19 +117,6 @@ class Match(msgspec.Struct, frozen=True, array_like=True):
     repeat_key: object = None
     way: bytes = b""
     context: dict[str, object] = {}
-
-
-class Told(msgspec.Struct, frozen=True):
-    """One thing that happened to a try, for who asks why: `started`, `bound`, `silent` (a silence passed the
-    stage), `caught`, or `ended` with its reason `why` and the `step` it is about. `start_id` is its opener.
-    """
-
-    what: Literal["started", "bound", "silent", "caught", "ended"]
-    start_id: EventId
-    occurred_at: int
-    step: str = ""
-    why: str = ""
-    event_id: EventId = EventId(b"")
 
 
 def seen(event: Event, event_id: EventId, leaf: LeafId, purposes: int = -1) -> Seen:

@@ -121,14 +121,15 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A compiled pattern. `steps` has all steps as declared, `events` the event steps, `stages` both as they
-    are passed, `opening` for each event name the first steps that it may fulfil, `timed` the absences with a
-    deadline, `before` the silences before the start, `forbids` for each event name the absences it may break
-    (with the index in `timed`, or -1) and `ending` the timed absences after the last stage. `within_us` is in
-    microseconds. `one_open`: a start counts only while no try is open; `branches`: every way in which the
-    events fit is followed (`match: all`). `has_many`: one start may have several occurrences; `wakes`: time
-    alone may pass a stage. `context` is what to keep as of the last event that was bound. `keys` says of each
-    step where it stands in the declaration.
+    """A compiled pattern. `steps` has all steps as declared, `events` the event steps, `stages` both as
+    they are passed, `opening` for each event name the first steps that it may fulfil, `timed` the absences
+    with a deadline, `before` the silences before the start, `forbids` for each event name the absences it
+    may break (with the index in `timed`, or -1) and `ending` the timed absences after the last stage.
+    `within_us` is in microseconds. `one_open`: a start counts only while no try is open; `branches`: every
+    way in which the events fit is followed (`match: all`). `has_many`: one start may have several
+    occurrences; `wakes`: time alone may pass a stage, and `ends_by_time` the last one that must be passed.
+    `context` is what to keep as of the last event that was bound. `keys` says of each step where it stands
+    in the declaration.
     """
 
     steps: tuple[EventStep | Absence, ...]
@@ -149,6 +150,7 @@ class Pattern:
     keys: tuple[tuple[int | str, ...], ...]
     has_many: bool = False
     wakes: bool = False
+    ends_by_time: bool = False
     context: tuple[tuple[str, Test], ...] = ()
 
     def scope(self, catalogue: Catalogue) -> Scope:

@@ -86,7 +86,10 @@ def fits(
     tests: Sequence[Test | None], seen: Seen, bound: Sequence[Bound], traits: Mapping[str, object]
 ) -> bool:
     """Whether one of the conditions is true of an event."""
-    return any(test is None or test(seen.fields, bound, traits) is True for test in tests)
+    for test in tests:
+        if test is None or test(seen.fields, bound, traits) is True:
+            return True
+    return False
 
 
 def bound_by(step: EventStep, seen: Seen, last: Bound) -> Bound:
