@@ -62,9 +62,7 @@ def values_of(project: Project) -> tuple[list[str], Values]:
     return sorted(names), values
 
 
-def _collect(
-    where: Condition | None, events: list[str], bound: dict[int, list[str]], values: Values
-) -> None:
+def _collect(where: Condition | None, events: list[str], bound: dict[int, list[str]], values: Values) -> None:
     for node in t.walk(where.tree) if where is not None else ():
         parts = t.children(node)
         constants = [each.value for each in parts if isinstance(each, t.Constant)]
@@ -102,7 +100,7 @@ class Maker:
             done += n
 
     def batch(self, n: int, done: int, is_last: bool) -> pa.Table:
-        """Events in order of arrival. A customer is in one batch only: what is shared is not for the bench."""
+        """Events in order of arrival. A customer is in one batch only."""
         rng = self.rng
         low = done * self.n_customers // self.n_events
         high = self.n_customers if is_last else (done + n) * self.n_customers // self.n_events
@@ -140,9 +138,7 @@ class Maker:
         }
         return pa.table([pa.array(columns[each.name]).cast(each.type) for each in EVENTS], schema=EVENTS)
 
-    def consented(
-        self, customer: np.ndarray, names: np.ndarray, properties: np.ndarray
-    ) -> None:
+    def consented(self, customer: np.ndarray, names: np.ndarray, properties: np.ndarray) -> None:
         """The first event of half of the customers grants, a later one of a tenth of those withdraws."""
         if not self.consents:
             return
@@ -161,7 +157,14 @@ class Maker:
         n, rng = len(at), self.rng
         parts: list[object] = ['{"n_of_nobody":', pa.array(rng.integers(0, 1000, n)).cast(pa.string())]
         for (event, field), (kind, constants) in sorted(self.values.items()):
-            if event == name and field not in ("channel", "source", "device", "locale", "page_path", "occurred_at"):
+            if event == name and field not in (
+                "channel",
+                "source",
+                "device",
+                "locale",
+                "page_path",
+                "occurred_at",
+            ):
                 parts += [f',"{field}":', self.column(kind, constants, at)]
         parts += [',"title":"', pa.array(hex_of(rng, n)), '","currency":"EUR","n_pages":3}']
         texts = [each if isinstance(each, pa.Array) else pa.scalar(each) for each in parts]
@@ -220,7 +223,9 @@ def _customers(lake: Path, maker: Maker) -> None:
     for name, columns in (("customers", customers), ("links", links)):
         schema = TABLES[name][0]
         arrays = [pa.array(column).cast(field.type) for column, field in zip(columns, schema, strict=True)]
-        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), lake / f"{name}.parquet", compression="zstd")
+        pq.write_table(
+            pa.Table.from_arrays(arrays, schema=schema), lake / f"{name}.parquet", compression="zstd"
+        )
 
 
 def main() -> None:

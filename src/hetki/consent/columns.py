@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from hetki.patterns.machine import entry, inner
 
 Numbers = NDArray[np.int64]
 
@@ -42,12 +43,12 @@ def purposes_of(spoken: Spoken, allows: Allows) -> tuple[Numbers, Numbers]:
     return purposes, closed
 
 
-@njit(cache=True, _nrt=False)  # type: ignore[untyped-decorator]
+@entry
 def _fold(spoken: Spoken, allows: Allows, purposes: Numbers, closed: Numbers) -> None:
-    granted = refused = under_gpc = np.int64(0)
+    granted = refused = under_gpc = 0
     for place in range(len(purposes)):
         if place == 0 or spoken.customer[place] != spoken.customer[place - 1]:
-            granted = refused = under_gpc = np.int64(0)
+            granted = refused = under_gpc = 0
         purpose, gpc = spoken.purpose[place], spoken.gpc[place]
         if purpose or gpc:
             before = _open(allows, granted, refused)
@@ -63,7 +64,7 @@ def _fold(spoken: Spoken, allows: Allows, purposes: Numbers, closed: Numbers) ->
         purposes[place] = _open(allows, granted, refused) & spoken.contract[place]
 
 
-@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)  # type: ignore[untyped-decorator]
+@inner
 def _open(allows: Allows, granted: int, refused: int) -> int:
     silent = allows.unknown & ~granted & ~refused
     return silent | (allows.granted & granted) | (allows.refused & refused)

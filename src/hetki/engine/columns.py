@@ -1,4 +1,4 @@
-"""Columns: a part of the lake as arrays, customer by customer and in total order, and its events as frames."""
+"""Columns: a part of the lake as arrays, by customer and in total order, and its events as frames."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 from numpy.typing import NDArray
 
 from hetki.engine.reading import Values, read_fields
 from hetki.events.event import IDENTIFIED
 from hetki.events.fields import json_object
 from hetki.patterns.columnar import NULL, Column, Taken, Texts, taken_from
+from hetki.patterns.machine import entry, inner
 
 Numbers = NDArray[np.int64]
 
@@ -134,7 +134,10 @@ class EventsFrame:
 
 def _told(name: str, properties: list[str], context: list[str]) -> Values:
     """What may stand in the context, too, where the properties do not have it (a null is had)."""
-    read = [(json_object(each.encode()), json_object(other.encode())) for each, other in zip(properties, context, strict=True)]
+    read = [
+        (json_object(each.encode()), json_object(other.encode()))
+        for each, other in zip(properties, context, strict=True)
+    ]
     return [each.get(name, other.get(name)) for each, other in read]
 
 
@@ -159,7 +162,12 @@ def _encoded(column: pa.ChunkedArray) -> tuple[list[str], Numbers]:
 
 
 def _order_ties(
-    rows: Numbers, customer: Numbers, at: Numbers, source: Numbers, sequence: Numbers, message: pa.ChunkedArray
+    rows: Numbers,
+    customer: Numbers,
+    at: Numbers,
+    source: Numbers,
+    sequence: Numbers,
+    message: pa.ChunkedArray,
 ) -> None:
     """Order what differs only in its message id."""
     equal = np.ones(max(len(rows) - 1, 0), np.bool_)
@@ -176,9 +184,7 @@ def _order_ties(
         rows[first : last + 1] = sorted(some, key=lambda row: message[row].as_py())
 
 
-def _ordered(
-    customer: Numbers, n_customers: int, at: Numbers, source: Numbers, sequence: Numbers
-) -> Numbers:
+def _ordered(customer: Numbers, n_customers: int, at: Numbers, source: Numbers, sequence: Numbers) -> Numbers:
     """Rows by customer, time, source and sequence. Files are written in order of arrival, so that little is
     left to sort within a customer; what is much is sorted, not inserted."""
     starts = np.concatenate([[0], np.cumsum(np.bincount(customer, minlength=n_customers))]).astype(np.int64)
@@ -191,7 +197,7 @@ def _ordered(
     return rows
 
 
-@njit(cache=True, _nrt=False)  # type: ignore[untyped-decorator]
+@entry
 def _gather(customer: Numbers, free: Numbers, rows: Numbers) -> None:
     """Put each row behind those of its customer."""
     for row in range(len(customer)):
@@ -199,7 +205,7 @@ def _gather(customer: Numbers, free: Numbers, rows: Numbers) -> None:
         free[customer[row]] += 1
 
 
-@njit(cache=True, _nrt=False)  # type: ignore[untyped-decorator]
+@entry
 def _insert(starts: Numbers, rows: Numbers, at: Numbers, source: Numbers, sequence: Numbers) -> None:
     """Sort the rows of each customer, which are nearly in order, by inserting."""
     for each in range(len(starts) - 1):
@@ -211,7 +217,7 @@ def _insert(starts: Numbers, rows: Numbers, at: Numbers, source: Numbers, sequen
             rows[before + 1] = row
 
 
-@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)  # type: ignore[untyped-decorator]
+@inner
 def _later(a: int, b: int, at: Numbers, source: Numbers, sequence: Numbers) -> bool:
     if at[a] != at[b]:
         return at[a] > at[b]

@@ -16,10 +16,10 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 from numpy.typing import NDArray
 
 from hetki.events.fields import json_object
+from hetki.patterns.machine import entry, inner
 
 #: Objects in one text.
 OBJECTS_MAX: Final = 50_000
@@ -79,7 +79,7 @@ def large_numbers(text: NDArray[np.uint8]) -> NDArray[np.int64]:
     return places
 
 
-@njit(cache=True, _nrt=False)  # type: ignore[untyped-decorator]
+@entry
 def _large(text: NDArray[np.uint8], places: NDArray[np.int64]) -> int:
     """How many there are; as many as there is room for are written down."""
     n = 0
@@ -101,6 +101,6 @@ def _large(text: NDArray[np.uint8], places: NDArray[np.int64]) -> int:
     return n
 
 
-@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)  # type: ignore[untyped-decorator]
+@inner
 def _is_digit(byte: int) -> bool:
     return 48 <= byte <= 57

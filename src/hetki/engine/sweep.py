@@ -8,7 +8,7 @@ automaton refuses, for whoever has an event that could begin one. What comes out
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Final, NamedTuple
@@ -125,13 +125,16 @@ def _consent(
     speaks[events.customer[events.gpc]] = True
     many = _has_many_leaves(events, speaks) & ~slow
     contracts = np.array([program.contracts.get(each, 0) for each in events.sources] or [0], np.int64)
+    given = [each for _, each in program.purposes]
     allows = Allows(
-        *(_bits(each.allows(said) for _, each in program.purposes) for said in (None, "granted", "refused")),
-        _bits(each.gpc for _, each in program.purposes),
+        _bits(each.allows(None) for each in given),
+        _bits(each.allows("granted") for each in given),
+        _bits(each.allows("refused") for each in given),
+        _bits(each.gpc for each in given),
     )
     contract = contracts[events.source]
-    said = Spoken(events.customer, purpose, granted, events.gpc, contract)
-    opened, closed = purposes_of(said, allows)
+    told_of = Spoken(events.customer, purpose, granted, events.gpc, contract)
+    opened, closed = purposes_of(told_of, allows)
     closed_at = events.at.copy()
     for customer, history in _histories(events, part, many):
         consent = _Consent(program, int(events.starts[customer]), contract)
@@ -148,9 +151,7 @@ class _Consent:
         self.start, self.contract = start, contract
         self.folded = Folded()
 
-    def told(
-        self, history: History, opened: Numbers, closed: Numbers, closed_at: Numbers
-    ) -> bool:
+    def told(self, history: History, opened: Numbers, closed: Numbers, closed_at: Numbers) -> bool:
         """Write down what is open to each event and what has closed by it; false if the fold must judge, as
         purposes close between two events at different times, or behind the last."""
         place, waiting, open_to = self.start, 0, dict[str, int]()
@@ -197,7 +198,7 @@ class _Consent:
         return before & ~self._mask(self._group(nodes[0]), at)
 
 
-def _bits(truths: Iterator[bool]) -> int:
+def _bits(truths: Iterable[bool]) -> int:
     return sum(1 << number for number, truth in enumerate(truths) if truth)
 
 
@@ -238,7 +239,16 @@ def _looked(
         open_to |= ((purposes & bit) != 0).astype(np.int64) << number
         closes |= ((closed & bit) != 0).astype(np.int64) << number
     batch = Batch(
-        np.arange(n), events.customer, events.at, names, bits, concerns & open_to, opens & open_to, closes, events.at, columns
+        np.arange(n),
+        events.customer,
+        events.at,
+        names,
+        bits,
+        concerns & open_to,
+        opens & open_to,
+        closes,
+        events.at,
+        columns,
     )
     return batch, np.concatenate(odd)
 
@@ -251,7 +261,9 @@ def fields_of(automaton: Automaton, name: str) -> list[str]:
 
 
 def _traits_of(automaton: Automaton) -> set[str]:
-    nodes = [node for reads in automaton.reads for node in (*reads.bits, *(each for each, _ in reads.columns))]
+    nodes = [
+        node for reads in automaton.reads for node in (*reads.bits, *(each for each, _ in reads.columns))
+    ]
     return {each.name for node in nodes for each in t.walk(node) if isinstance(each, t.Trait)}
 
 
@@ -316,8 +328,6 @@ def _histories(events: Events, part: Part, chosen: NDArray[np.bool_]) -> Iterato
     links = part.links(np.flatnonzero(chosen).tolist())
     numbered = zip(events.customer[places].tolist(), rows, strict=True)
     for customer, mine in groupby(numbered, key=itemgetter(0)):
-        told: list[Row] = [
-            ("", *row[:8], row[8].encode(), row[9].encode(), row[10]) for _, row in mine
-        ]
+        told: list[Row] = [("", *row[:8], row[8].encode(), row[9].encode(), row[10]) for _, row in mine]
         linked = links.get(part.customers[customer])
         yield customer, entries(sorted(told + linked, key=itemgetter(1, 2, 3, 4)) if linked else told)

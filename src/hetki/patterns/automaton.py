@@ -25,11 +25,13 @@ NEVER: Final = -(2**63)
 PATTERNS_MAX: Final = 60
 BITS_MAX: Final = 62
 
+_Noun = Pattern | EventStep | Absence | Stage | Limit | Repeat | Condition
+
 #: What the tables know of a pattern; anything else in it is refused.
 _KNOWN: Final[Mapping[type, frozenset[str]]] = {
     Pattern: frozenset(
         "steps events stages opening timed before forbids ending within_s within_us repeat who one_open"
-        " branches names keys has_many wakes context".split()
+        " branches names keys has_many wakes ends_by_time context".split()
     ),
     EventStep: frozenset(
         "name index stage choices tests least most link between until stops limit captures firsts counts"
@@ -112,7 +114,7 @@ class Automaton:
 
 def refusal(pattern: Pattern) -> str:
     """Why the tables cannot say a pattern; empty if they can."""
-    nouns = [pattern, pattern.repeat, *pattern.steps, *pattern.stages]
+    nouns: list[_Noun] = [pattern, pattern.repeat, *pattern.steps, *pattern.stages]
     nouns += [step.limit for step in pattern.events if step.limit is not None]
     nouns += [choice.where for step in pattern.steps for choice in step.choices if choice.where is not None]
     nouns += [pattern.who] if pattern.who is not None else []
@@ -127,7 +129,7 @@ def refusal(pattern: Pattern) -> str:
 
 def _unlike_tables(pattern: Pattern) -> str:
     """What of a pattern's form the tables do not say."""
-    if pattern.branches or pattern.has_many or pattern.wakes or pattern.context:
+    if pattern.branches or pattern.has_many or pattern.wakes or pattern.ends_by_time or pattern.context:
         return "several occurrences of one start, stages that time passes, or context"
     for stage in pattern.stages:
         in_order = stage.steps == tuple(range(stage.steps[0], stage.steps[-1] + 1)) if stage.steps else False

@@ -20,7 +20,7 @@ from hetki.settings import SECOND
 
 Column = NDArray[np.float64]
 
-#: Beyond this not every whole number is a float64.
+#: From here on a whole number that was rounded may look exact.
 EXACT_MAX: Final = 2.0**53
 NULL: Final = float("nan")
 
@@ -119,7 +119,7 @@ def _numbers(values: list[object]) -> Column:
 
 def _exact(values: list[object]) -> Column:
     column = np.array(values, np.float64)
-    column[np.abs(column) > EXACT_MAX] = np.inf
+    column[np.abs(column) >= EXACT_MAX] = np.inf
     return column
 
 
@@ -284,7 +284,7 @@ def _computed(node: t.Arithmetic, frame: Frame) -> Column:
 
 def _finite(column: Column, frame: Frame) -> Column:
     """A result; one that float64 may have rounded where the reference has not is odd."""
-    inexact = np.abs(column) > EXACT_MAX
+    inexact = np.abs(column) >= EXACT_MAX
     if inexact.any():
         frame.odd |= inexact
     return column

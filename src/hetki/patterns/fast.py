@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Mapping, NamedTuple, Sequence
+from typing import Final, Mapping, NamedTuple, Sequence, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 from hetki.events.fields import Fields
 from hetki.patterns import kernel
 from hetki.patterns import pools as k
-from hetki.patterns.automaton import Automaton, Numbers, Wanted
+from hetki.patterns.automaton import NEVER, Automaton, Numbers, Wanted
 from hetki.patterns.columnar import KEY, Column, Frame, Taken, Texts, is_true, taken_from, values
 from hetki.patterns.matcher import OPEN_MAX
 from hetki.patterns.tree import Field
 
 #: What a pool of a new state holds, in entries.
 POOL_MIN: Final = 1024
+
+
+Kept = TypeVar("Kept", np.int64, np.float64)
 
 
 class Looked(NamedTuple):
@@ -173,7 +176,7 @@ class Runs:
         return [_found(self.automaton, match, bound) for match in matches]
 
 
-def _grown(pool: NDArray[np.generic], need: int) -> NDArray[np.generic]:
+def _grown(pool: NDArray[Kept], need: int) -> NDArray[Kept]:
     if need <= len(pool):
         return pool
     larger = np.zeros((max(2 * len(pool), int(need)), *pool.shape[1:]), pool.dtype)
@@ -186,7 +189,7 @@ def _found(automaton: Automaton, match: list[int], bound: list[list[int]]) -> Fo
     rows: list[tuple[int, ...]] = [()] * len(automaton.patterns[pattern].events)
     for step, row in bound[first:last]:
         rows[step] += (row,)
-    found_deadline = None if deadline == k.NEVER else deadline
+    found_deadline = None if deadline == NEVER else deadline
     return Found(pattern, customer, at, found_deadline, start_row, tuple(rows))
 
 

@@ -12,9 +12,9 @@ saves this file, too.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from hetki.patterns.automaton import NEVER, Tables
+from hetki.patterns.machine import entry, inner
 from hetki.patterns.pools import (
     G_AFTER,
     G_AFTER_STOP,
@@ -61,7 +61,6 @@ from hetki.patterns.pools import (
     emit,
     enter,
     hold,
-    inner,
     is_full,
     n_open,
     new_partial,
@@ -75,7 +74,7 @@ from hetki.patterns.pools import (
 from hetki.patterns.programs import evaluated
 
 
-@njit(cache=True, _nrt=False)  # type: ignore[untyped-decorator]
+@entry
 def advance(t: Tables, b: Batch, s: State, start: int, until: int, open_max: int) -> int:
     """Fold a batch from its event `start` on; the event that was not folded as a pool is full, else its
     length. Silences that lie at or before `until` and before an event are told before it is looked at."""
@@ -368,7 +367,7 @@ def settle_run(t: Tables, s: State, customer: int, p: int, until: int) -> None:
         remove(t, s, customer, p, run, before_best, best)
 
 
-@njit(cache=True, _nrt=False)  # type: ignore[untyped-decorator]
+@entry
 def settle_due(t: Tables, s: State, until: int) -> bool:
     """Tell what lies at or before `until`, by the heap; false if a pool is full, and there is more."""
     while s.tops[TOP_HEAP] > 0 and s.heap[0, 0] <= until:
@@ -380,7 +379,7 @@ def settle_due(t: Tables, s: State, until: int) -> bool:
     return True
 
 
-@njit(cache=True, _nrt=False)  # type: ignore[untyped-decorator]
+@entry
 def settle_all(t: Tables, s: State, first: int, until: int) -> int:
     """Tell what lies at or before `until` of every customer from `first` on; the customer at whom a pool
     was full, else their number."""

@@ -7,13 +7,13 @@ are a few arrays.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from hetki.patterns.automaton import NEVER, Numbers, Tables
+from hetki.patterns.machine import inner
 
 Floats = NDArray[np.float64]
 
@@ -34,10 +34,7 @@ TOP_MATCHES, TOP_BOUND, LONGEST, MOST, N_TOPS = 7, 8, 9, 10, 11
 # Columns of a match, and of an event bound in it.
 M_PATTERN, M_CUSTOMER, M_AT, M_DEADLINE, M_START, M_BOUND, M_BOUND_STOP = range(7)
 #: Of a type of its own, so that nothing is compiled twice: once for a literal, once for a number.
-NOBODY: Final = np.int64(-1)
-
-#: Functions that only the kernel calls need no door from Python, which would take longest to compile.
-inner = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)
+NOBODY: Final = cast(int, np.int64(-1))
 
 
 class Batch(NamedTuple):

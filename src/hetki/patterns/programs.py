@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from hetki.patterns.automaton import OPERATION, Tables
-from hetki.patterns.pools import Batch, Floats, State, count, inner, register
+from hetki.patterns.machine import inner
+from hetki.patterns.pools import Batch, Floats, State, count, register
 
 _CONSTANT, _COLUMN = OPERATION["constant"], OPERATION["column"]
 _REGISTER, _FIRST_REGISTER, _COUNT = OPERATION["register"], OPERATION["first_register"], OPERATION["count"]
@@ -100,7 +101,7 @@ def computed(s: State, word: int, one: float, other: float, customer: int) -> fl
     """Arithmetic; a result that float64 may have rounded marks the customer."""
     if word == _LATER or word == _EARLIER:
         other = np.rint(other * _SECOND)
-        if abs(other) > _EXACT_MAX:
+        if abs(other) >= _EXACT_MAX:
             s.odd[customer] = True
     if word == _ADD or word == _LATER:
         result = one + other
@@ -114,6 +115,6 @@ def computed(s: State, word: int, one: float, other: float, customer: int) -> fl
         return np.nan
     else:
         result = one / other
-    if abs(result) > _EXACT_MAX:
+    if abs(result) >= _EXACT_MAX:
         s.odd[customer] = True
     return result

@@ -284,15 +284,15 @@ class _Builder:
         for number, length in self.rows["before_us"]:
             before[number, places.get(number, 0)] = length
             places[number] = places.get(number, 0) + 1
+        constants = np.array(self.constants or [0.0], np.float64)
         given = {
             **{name: _table(rows) for name, rows in self.rows.items()},
             "pairs": self.pairs,
-            "constants": np.array(self.constants or [0.0], np.float64),
             "register_span": spans,
             "registers": registers,
             "before_us": before,
         }
-        return Tables(**given)
+        return Tables(**given, constants=constants)
 
     def _registers(self) -> tuple[Numbers, Numbers]:
         """For each entry of `step_span`: where its event's columns for the step's registers stand."""
