@@ -6,7 +6,9 @@ Conditions as columns and as programs are compared with `evaluate`, the automato
 from __future__ import annotations
 
 import random
+from hashlib import blake2b
 from itertools import pairwise
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -20,7 +22,7 @@ from test_matcher_random import random_line, random_pattern
 from hetki.engine.reading import read_fields
 from hetki.events.event import Event, EventId
 from hetki.events.fields import Fields, json_object
-from hetki.patterns import matcher
+from hetki.patterns import kernel, matcher
 from hetki.patterns import tree as t
 from hetki.patterns.automaton import refusal
 from hetki.patterns.columnar import Texts, is_columnar, values
@@ -128,6 +130,16 @@ def test_any_split_gives_what_the_reference_gives(
                 ]
                 kept = runs.state.run_of[customer, place]
                 assert run.n_dropped == (runs.state.runs[kept, R_DROPPED] if kept >= 0 else 0)
+
+
+def test_what_is_kept_of_the_kernel_is_of_its_present_sources() -> None:
+    """Machine code on disk is known by the text of kernel.py alone: so that text follows the other files."""
+    files = [
+        Path(kernel.__file__).with_name(f"{name}.py")
+        for name in ("pools", "programs", "machine", "automaton")
+    ]
+    digest = blake2b(b"".join(each.read_bytes() for each in files), digest_size=8).hexdigest()
+    assert digest == kernel.SOURCES, "write this digest into kernel.py"
 
 
 def test_most_of_the_plain_language_is_taken_and_what_is_not_known_is_refused() -> None:

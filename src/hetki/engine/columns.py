@@ -42,7 +42,7 @@ class Events:
         ranks[order] = np.arange(len(order))
         at, sequence = _numbers(table["told_at"]), _numbers(table["sequence"])
         source_rank = ranks[source] if len(order) else source
-        self.rows = _ordered(customer, n_customers, at, source_rank, sequence)
+        self.rows = in_order(customer, n_customers, at, source_rank, sequence)
         _order_ties(self.rows, customer, at, source_rank, sequence, table["message_id"])
         self.customer, self.at, self.source = customer[self.rows], at[self.rows], source[self.rows]
         self.names, name = _encoded(table["name"])
@@ -184,7 +184,7 @@ def _order_ties(
         rows[first : last + 1] = sorted(some, key=lambda row: message[row].as_py())
 
 
-def _ordered(customer: Numbers, n_customers: int, at: Numbers, source: Numbers, sequence: Numbers) -> Numbers:
+def in_order(customer: Numbers, n_customers: int, at: Numbers, source: Numbers, sequence: Numbers) -> Numbers:
     """Rows by customer, time, source and sequence. Files are written in order of arrival, so that little is
     left to sort within a customer; what is much is sorted, not inserted."""
     starts = np.concatenate([[0], np.cumsum(np.bincount(customer, minlength=n_customers))]).astype(np.int64)

@@ -171,9 +171,9 @@ class Runs:
         """What was found since it was last asked."""
         s = self.state
         matches = s.matches[: s.tops[k.TOP_MATCHES]].tolist()
-        bound = s.bound[: s.tops[k.TOP_BOUND]].tolist()
+        steps, rows = (s.bound[: s.tops[k.TOP_BOUND], column].tolist() for column in range(2))
         s.tops[k.TOP_MATCHES] = s.tops[k.TOP_BOUND] = 0
-        return [_found(self.automaton, match, bound) for match in matches]
+        return [_found(self.automaton, match, steps, rows) for match in matches]
 
 
 def _grown(pool: NDArray[Kept], need: int) -> NDArray[Kept]:
@@ -184,13 +184,17 @@ def _grown(pool: NDArray[Kept], need: int) -> NDArray[Kept]:
     return larger
 
 
-def _found(automaton: Automaton, match: list[int], bound: list[list[int]]) -> Found:
+def _found(automaton: Automaton, match: list[int], steps: list[int], rows: list[int]) -> Found:
     pattern, customer, at, deadline, start_row, first, last = match
-    rows: list[tuple[int, ...]] = [()] * len(automaton.patterns[pattern].events)
-    for step, row in bound[first:last]:
-        rows[step] += (row,)
-    found_deadline = None if deadline == NEVER else deadline
-    return Found(pattern, customer, at, found_deadline, start_row, tuple(rows))
+    n_steps = len(automaton.patterns[pattern].events)
+    if last - first == n_steps:
+        bound = tuple((row,) for row in rows[first:last])
+    else:
+        of_step: list[list[int]] = [[] for _ in range(n_steps)]
+        for place in range(first, last):
+            of_step[steps[place]].append(rows[place])
+        bound = tuple(map(tuple, of_step))
+    return Found(pattern, customer, at, None if deadline == NEVER else deadline, start_row, bound)
 
 
 def fold(automaton: Automaton, runs: Runs, batch: k.Batch, until: int, open_max: int = OPEN_MAX) -> None:

@@ -5,11 +5,12 @@ they stopped when a pool of the state was full: the caller makes it larger (`sta
 is held of an event is a node with the registers of its step, so a batch may be forgotten once it is folded.
 
 `advance`, `settle_due` and `settle_all` are compiled when they are first called, which takes some seconds,
-and kept beside this file. That copy is known by this file's time alone: whoever changes `pools` or `programs`
-saves this file, too.
+and kept on disk. What is kept is known by the text of this file: `SOURCES` stands for the text of the others.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 import numpy as np
 
@@ -72,6 +73,9 @@ from hetki.patterns.pools import (
     run_for,
 )
 from hetki.patterns.programs import evaluated
+
+#: A hash of the other files that are compiled into this one; a test says what it must be.
+SOURCES: Final = "644e8133aede37b4"
 
 
 @entry

@@ -19,6 +19,8 @@ def entry(function: F) -> F:
 
 
 def inner(function: F) -> F:
-    """A function that only such functions call: it needs no door from Python, which takes longest to make."""
-    made: F = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)(function)  # type: ignore[call-overload]
+    """A function that only such functions call. It needs no door from Python, which takes longest to make;
+    and it is put where it is called, as otherwise every call would copy all that stands in the tables."""
+    doorless = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
+    made: F = njit(forceinline=True, **doorless)(function)
     return made
