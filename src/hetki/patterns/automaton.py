@@ -91,10 +91,10 @@ class Reads:
 
     bits: dict[t.Node, int] = field(default_factory=dict)
     columns: dict[Wanted, int] = field(default_factory=dict)
-    #: For each pattern: bits that concern it (-1: it looks at every event of this name), and the bits of
-    #: which one must be true for an event to open a try or to break a silence before the start.
-    concerns: list[tuple[int, ...]] = field(default_factory=list)
-    opens: list[tuple[int, ...]] = field(default_factory=list)
+    #: Bit -> the patterns that look at an event where it is true, as bits; under -1 those that always do.
+    concerns: dict[int, int] = field(default_factory=lambda: {-1: 0})
+    #: The same, of events that may open a try or break a silence before the start.
+    opens: dict[int, int] = field(default_factory=lambda: {-1: 0})
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,14 +78,18 @@ def look(automaton: Automaton, name: str, frame: Frame) -> Looked:
     """What the conditions of all patterns say of events of one name, and the values that others will ask."""
     reads = automaton.reads[automaton.names[name]]
     n = len(frame.odd)
-    truths = [is_true(node, frame) for node in reads.bits]
     bits = np.zeros(n, np.int64)
-    for number, truth in enumerate(truths):
-        bits |= truth.astype(np.int64) << number
+    concerns, opens = np.full(n, reads.concerns[-1]), np.full(n, reads.opens[-1])
+    for node, number in reads.bits.items():
+        truth = is_true(node, frame)
+        bits |= truth * np.int64(1 << number)
+        if number in reads.concerns:
+            concerns |= truth * np.int64(reads.concerns[number])
+        if number in reads.opens:
+            opens |= truth * np.int64(reads.opens[number])
     columns = np.full((n, automaton.n_columns), np.nan)
     for wanted, number in reads.columns.items():
         columns[:, number] = read(wanted, frame)
-    concerns, opens = _any_of(reads.concerns, truths, n), _any_of(reads.opens, truths, n)
     return Looked(bits, concerns, opens, columns)
 
 
@@ -97,17 +101,6 @@ def read(wanted: Wanted, frame: Frame) -> Column:
         frame.odd |= np.isinf(column)
         return column
     return values(node, frame, taken)
-
-
-def _any_of(wanted: Sequence[tuple[int, ...]], truths: Sequence[NDArray[np.bool_]], n: int) -> Numbers:
-    found = np.zeros(n, np.int64)
-    for pattern, bits in enumerate(wanted):
-        if -1 in bits:
-            found |= 1 << pattern
-            continue
-        for bit in bits:
-            found |= truths[bit].astype(np.int64) << pattern
-    return found
 
 
 class Runs:
@@ -187,14 +180,14 @@ def _grown(pool: NDArray[Kept], need: int) -> NDArray[Kept]:
 def _found(automaton: Automaton, match: list[int], steps: list[int], rows: list[int]) -> Found:
     pattern, customer, at, deadline, start_row, first, last = match
     n_steps = len(automaton.patterns[pattern].events)
+    bound: list[tuple[int, ...]]
     if last - first == n_steps:
-        bound = tuple((row,) for row in rows[first:last])
+        bound = [(row,) for row in rows[first:last]]
     else:
-        of_step: list[list[int]] = [[] for _ in range(n_steps)]
+        bound = [()] * n_steps
         for place in range(first, last):
-            of_step[steps[place]].append(rows[place])
-        bound = tuple(map(tuple, of_step))
-    return Found(pattern, customer, at, None if deadline == NEVER else deadline, start_row, bound)
+            bound[steps[place]] += (rows[place],)
+    return Found(pattern, customer, at, None if deadline == NEVER else deadline, start_row, tuple(bound))
 
 
 def fold(automaton: Automaton, runs: Runs, batch: k.Batch, until: int, open_max: int = OPEN_MAX) -> None:

@@ -5,7 +5,7 @@ They take whole numbers and arrays, and make no arrays: so nothing is counted, a
 
 from __future__ import annotations
 
-from typing import Callable, TypeVar
+from typing import Any, Callable, TypeVar
 
 from numba import njit
 
@@ -21,6 +21,6 @@ def entry(function: F) -> F:
 def inner(function: F) -> F:
     """A function that only such functions call. It needs no door from Python, which takes longest to make;
     and it is put where it is called, as otherwise every call would copy all that stands in the tables."""
-    doorless = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
+    doorless: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
     made: F = njit(forceinline=True, **doorless)(function)
     return made

@@ -167,8 +167,8 @@ class _Builder:
         if any("next" in (step.link, step.between) for step in pattern.events):
             concerns.append(-1)
         self._opens(number, pattern, name, reads)
-        reads.concerns += [()] * (number + 1 - len(reads.concerns))
-        reads.concerns[number] = tuple(sorted(set(concerns)))
+        for bit in concerns:
+            reads.concerns[bit] = reads.concerns.get(bit, 0) | 1 << number
 
     def _opens(self, number: int, pattern: Pattern, name: str, reads: Reads) -> None:
         """The bits of which one is true wherever an event of this name opens a try or is remembered."""
@@ -180,8 +180,8 @@ class _Builder:
         for absence in pattern.before:
             choices = [choice for choice in absence.choices if choice.event == name]
             found += [self._test(number, reads, choice.where)[0] for choice in choices]
-        reads.opens += [()] * (number + 1 - len(reads.opens))
-        reads.opens[number] = tuple(sorted(set(found)))
+        for bit in found:
+            reads.opens[bit] = reads.opens.get(bit, 0) | 1 << number
 
     def _silences(self, number: int, pattern: Pattern, name: str, concerns: list[int]) -> None:
         reads = self.reads[self.names[name]]
