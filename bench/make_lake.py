@@ -3,9 +3,9 @@
     python bench/make_lake.py FOLDER --events 1000000 [--project examples/twelve_moments] [--seed 1]
 
 Customers come in sessions. Fields take the values that conditions ask for, or others. About 30 % of the
-events have names that no moment listens to, 10 % of the customers have two leaves that were joined, half of
-them grant the purposes that need consent, and a tenth of those withdraw. It is not what a shop sees, only
-what a fold has to read.
+events have names that no moment listens to, and those that could begin a moment are rarer than others. 10 % of
+the customers have two leaves that were joined, half of them grant the purposes that need consent, and a tenth
+of those withdraw. It is not what a shop sees, only what a fold has to read.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ STARTED_AT = instant(datetime(2026, 3, 1, tzinfo=UTC))
 DAYS = 30
 EVENTS_EACH = 20
 ROWS_A_FILE = 1_000_000
+#: How often an event with which a moment could begin comes, against one that only goes on or ends it.
+BEGINS = 0.25
 OTHER_NAMES = ["Product List Viewed", "Product Clicked", "Screen Viewed", "Application Opened"]
 
 Values = dict[tuple[str, str], tuple[t.Kind, list[object]]]
@@ -81,9 +83,10 @@ class Maker:
         self.rng = default_rng(seed)
         self.names, self.values = values_of(project)
         self.all_names = [*self.names, *OTHER_NAMES]
-        listened = len(self.names)
-        shares = [0.7 / listened] * listened + [0.3 / len(OTHER_NAMES)] * len(OTHER_NAMES)
-        self.shares = np.array(shares) / sum(shares)
+        begins = {name for each in project.moments.values() for name in each.pattern.opening}
+        weights = np.array([BEGINS if name in begins else 1.0 for name in self.names])
+        others = [0.3 / len(OTHER_NAMES)] * len(OTHER_NAMES)
+        self.shares = np.concatenate([0.7 * weights / weights.sum(), others])
         self.sources = sorted(project.sources)
         self.channels = [project.sources[name].channel for name in self.sources]
         self.consents = [name for name, each in sorted(project.purposes.items()) if each.basis == "consent"]

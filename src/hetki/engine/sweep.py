@@ -113,14 +113,17 @@ def _consent(
     slow, speaks = np.zeros(events.n_customers, np.bool_), np.zeros(events.n_customers, np.bool_)
     for name in sorted(SPOKEN):
         places = events.of_name(name)
-        told = events.table["properties"].take(pa.array(events.rows[places])).to_pylist()
-        for place, properties in zip(places.tolist(), told, strict=True):
-            event = Event("", "", "", name, int(events.at[place]), 0, {}, properties.encode())
+        told: dict[str, list[int]] = {}  # few texts, as most say the same
+        texts = events.table["properties"].take(pa.array(events.rows[places])).to_pylist()
+        for place, properties in zip(places.tolist(), texts, strict=True):
+            told.setdefault(properties, []).append(place)
+        for properties, mine in told.items():
+            event = Event("", "", "", name, 0, 0, {}, properties.encode())
             said = spoken(event, dict(program.purposes), {})
             if len(said) > 1 or any(each.until is not None for each in said.values()):
-                slow[events.customer[place]] = True
+                slow[events.customer[mine]] = True
             for each, statement in said.items():
-                purpose[place], granted[place] = 1 << names.index(each), statement.granted
+                purpose[mine], granted[mine] = 1 << names.index(each), statement.granted
         speaks[events.customer[places]] = True
     speaks[events.customer[events.gpc]] = True
     many = _has_many_leaves(events, speaks) & ~slow

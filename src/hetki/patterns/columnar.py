@@ -175,40 +175,40 @@ def _kind_of(left: t.Node, right: t.Node) -> t.Kind:
     return right.kind if left.kind == "unknown" else left.kind
 
 
-def values(node: t.Node, frame: Frame, taken: Taken = "boolean") -> Column:
-    """What a columnar node is in each row; its shape may be that of one value for all of them."""
-    with np.errstate(all="ignore"):
-        return _values(node, frame, taken)
-
-
 def is_true(node: t.Node, frame: Frame) -> NDArray[np.bool_]:
     """In which rows a condition is true."""
-    return np.broadcast_to(values(node, frame) == 1.0, frame.odd.shape)
+    truth = values(node, frame) == 1.0
+    return truth if truth.shape == frame.odd.shape else np.broadcast_to(truth, frame.odd.shape)
 
 
-def _values(node: t.Node, frame: Frame, taken: Taken) -> Column:
+def values(node: t.Node, frame: Frame, taken: Taken = "boolean") -> Column:
+    """What a columnar node is in each row; its shape may be that of one value for all of them.
+
+    The caller silences numpy (`np.errstate`): what is not finite is null, as in the reference.
+    """
     match node:
         case t.Constant(value=value):
             known = NULL if value is None else value
             return np.array(frame.texts.code(known) if isinstance(known, str) else known, np.float64)
         case t.Field(name=name, kind=kind):
-            return _marked(frame.field(name, kind), frame)
+            column = frame.field(name, kind)
+            return _marked(column, frame) if kind in ("number", "time") else column
         case t.Trait(name=name):
             return _marked(frame.trait(name, taken), frame)
         case t.Compare(comparison=word, left=left, right=right):
             return _compared(word, left, right, frame)
         case t.Logic(word=word, parts=parts):
-            columns = [_values(part, frame, "boolean") for part in parts]
+            columns = [values(part, frame, "boolean") for part in parts]
             return _all(columns) if word == "and" else _negated(_all([_negated(each) for each in columns]))
         case t.Not(part=part):
-            return _negated(_values(part, frame, "boolean"))
+            return _negated(values(part, frame, "boolean"))
         case t.IsNull(part=part):
-            return np.isnan(_values(part, frame, "unknown")).astype(np.float64)
+            return np.isnan(values(part, frame, "unknown")).astype(np.float64)
         case t.OneOf(part=part, choices=choices):
             equal = [_negated(_compared("=", part, each, frame)) for each in choices]
             return _negated(_all(equal))
         case t.Like(part=part, pattern=pattern):
-            return frame.texts.mapped(_values(part, frame, "text"), like(pattern))
+            return frame.texts.mapped(values(part, frame, "text"), like(pattern))
         case t.Arithmetic():
             return _computed(node, frame)
         case t.Call():
@@ -249,7 +249,7 @@ _COMPARE: Final[dict[t.Comparison, Callable[[Column, Column], NDArray[np.bool_]]
 
 def _compared(word: t.Comparison, left: t.Node, right: t.Node, frame: Frame) -> Column:
     kind = _kind_of(left, right)
-    one, other = _values(left, frame, kind), _values(right, frame, kind)
+    one, other = values(left, frame, kind), values(right, frame, kind)
     if kind == "text" and word not in ("=", "<>"):
         one, other = _ranks(one, other, frame.texts)
     return np.where(np.isnan(one) | np.isnan(other), NULL, _COMPARE[word](one, other))
@@ -265,7 +265,7 @@ def _ranks(one: Column, other: Column, texts: Texts) -> tuple[Column, Column]:
 
 
 def _computed(node: t.Arithmetic, frame: Frame) -> Column:
-    one, other = _values(node.left, frame, "number"), _values(node.right, frame, "number")
+    one, other = values(node.left, frame, "number"), values(node.right, frame, "number")
     if node.kind == "time":
         other = _finite(np.rint(other * SECOND), frame)
     match node.sign:
@@ -292,15 +292,15 @@ def _finite(column: Column, frame: Frame) -> Column:
 
 def _called(node: t.Call, frame: Frame) -> Column:
     if node.function == "coalesce":
-        parts = [_values(part, frame, node.kind) for part in node.parts]
+        parts = [values(part, frame, node.kind) for part in node.parts]
         result = parts[-1]
         for each in reversed(parts[:-1]):
             result = np.where(np.isnan(each), result, each)
         return result
     texts, part = frame.texts, node.parts[0]
     if node.function == "lower":
-        return texts.mapped(_values(part, frame, "text"), lambda text: texts.code(text.lower()))
+        return texts.mapped(values(part, frame, "text"), lambda text: texts.code(text.lower()))
     if node.function == "length":
-        return texts.mapped(_values(part, frame, "text"), len)
-    column = _values(part, frame, "number")
+        return texts.mapped(values(part, frame, "text"), len)
+    column = values(part, frame, "number")
     return np.abs(column) if node.function == "abs" else -column

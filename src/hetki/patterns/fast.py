@@ -76,6 +76,11 @@ class FieldsFrame:
 
 def look(automaton: Automaton, name: str, frame: Frame) -> Looked:
     """What the conditions of all patterns say of events of one name, and the values that others will ask."""
+    with np.errstate(all="ignore"):
+        return _looked(automaton, name, frame)
+
+
+def _looked(automaton: Automaton, name: str, frame: Frame) -> Looked:
     reads = automaton.reads[automaton.names[name]]
     n = len(frame.odd)
     bits = np.zeros(n, np.int64)
