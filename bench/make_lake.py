@@ -3,9 +3,9 @@
     python bench/make_lake.py FOLDER --events 1000000 [--project examples/twelve_moments] [--seed 1]
 
 Customers come in sessions. Fields take the values that conditions ask for, or others. About 30 % of the
-events have names that no moment listens to, and those that could begin a moment are rarer than others. 10 % of
-the customers have two leaves that were joined, half of them grant the purposes that need consent, and a tenth
-of those withdraw. It is not what a shop sees, only what a fold has to read.
+events have names that no moment listens to, and what could begin a moment is rarer than other events. Of the
+customers a tenth have two leaves that were joined, and half grant the purposes that need consent, of whom a
+tenth withdraw. It is not what a shop sees, only what a fold has to read.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from numpy.random import default_rng
 from hetki.engine import sweep as sweeping
 from hetki.engine.backtest import histories
 from hetki.engine.columns import Events, EventsFrame, Traits
+from hetki.engine.consenting import open_events
 from hetki.engine.engine import compile_program
 from hetki.engine.history import names_of
 from hetki.engine.parts import parts
@@ -101,11 +102,11 @@ def alone(bench: Bench, runs: sweeping.Swept) -> None:
     one = compiled([runs.moments[0].pattern])
     for part in parts(bench.lake, names_of(bench.program), bench.advance_to):
         events, texts = Events(part.table, part.customer, len(part.customers)), Texts()
-        purposes, closed, closed_at, _ = sweeping._consent(events, part, bench.program)
-        args = (events, bench.program, runs, purposes, closed, texts)
+        purposes, closed, closed_at, _ = open_events(events, part, bench.program)
+        traits = Traits(events, sweeping._traits_of(bench.program.moments), REACH)
+        args = (events, bench.program, runs, purposes, closed, traits, texts)
         batch = sweeping._looked(*args)[0]._replace(closed_at=closed_at)
         n_listened += len(batch.at)
-        traits = Traits(events, sweeping._traits_of(runs.automaton), REACH)
         for name in runs.automaton.names:
             frame = EventsFrame(
                 events, events.of_name(name), sweeping.fields_of(runs.automaton, name), traits, texts
@@ -115,7 +116,7 @@ def alone(bench: Bench, runs: sweeping.Swept) -> None:
         n = events.n_customers
         fold_s += timed(lambda n=n, batch=batch: run(runs.automaton, n, batch, bench.advance_to))[0]
         only = sweeping.Swept(runs.moments[:1], one, ())
-        single = sweeping._looked(events, bench.program, only, purposes, closed, texts)[0]
+        single = sweeping._looked(events, bench.program, only, purposes, closed, traits, texts)[0]
         single = single._replace(closed_at=closed_at)
         one_s += timed(lambda n=n, batch=single: run(one, n, batch, bench.advance_to))[0]
         if not n_seen:

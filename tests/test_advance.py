@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from world import World, action, at, lines, moment, project
+from world import World, action, lines, moment, project
 
-from hetki.engine.advance import UNDER_WAY, advance_once
+from hetki.engine.advance import advance_once
 from hetki.errors import Conflict
 from hetki.store.ports import Sent
-from hetki.store.state import Progress
 
 
 def test_a_silence_is_caught_although_no_further_event_comes() -> None:
@@ -251,25 +250,4 @@ def test_a_process_with_older_declarations_folds_no_further_once_others_are_in_f
         advance_once(older)
     world.until("11:00")
     assert world.occurrences() == []
-    world.assert_rebuilds()
-
-
-def test_a_change_of_declarations_that_was_interrupted_is_finished() -> None:
-    world = World()
-    world.live(
-        """
-        10:00 web u=anna Help Searched n_results=3
-        10:01 web u=bertta Help Searched n_results=3
-        """
-    )
-    wider = moment(
-        "help", "searched: Help Searched where n_results < 5 | no chat: Chat Started, for 10 minutes"
-    )
-    world.reopen(project(wider))
-    under_way = Progress(2, at("10:01"), world.engine.program.version + UNDER_WAY)
-    world.engine.state.save_progress(under_way)
-    with pytest.raises(Conflict):
-        advance_once(world.engine)
-    world.until("10:20")
-    assert world.occurrences() == ["10:10 help anna: 10:00", "10:11 help bertta: 10:01"]
     world.assert_rebuilds()

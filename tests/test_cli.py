@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -83,6 +84,35 @@ def hetki(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return Hetki(tmp_path, monkeypatch, capsys)
 
 
+def test_segments_are_counted_and_said_who(hetki: Hetki) -> None:
+    hetki("init", hetki.project)
+    hetki.project_file("segments/help_fails.yaml", SEGMENT)
+    rows, mapped = hetki.put("rows.csv", IN_VAIN), hetki.put("map.yaml", MAP)
+    hetki.on("import", rows, "--map", mapped)
+    counted = "help_fails: 2 of 2 customers  (Help has failed them lately)"
+    assert hetki.on("segments") == f"{counted}\n"
+    (first, second, more) = hetki.on("segments", "help_fails", "--for", "1").splitlines()
+    assert first == counted and second.split()[1] in ("anna", "bert")
+    assert more == "  and 1 more"
+    assert "  segment  help_fails  Help has failed them lately\n" in hetki.on("customer", "anna")
+    assert "did you mean 'help_fails'" in hetki.refused("not_found", "segments", "help_fail")[0]
+    (Path(hetki.project) / "segments/help_fails.yaml").unlink()
+    hetki.on("advance")
+    assert hetki.on("segments") == "no segment is declared\n"
+
+
+IN_VAIN = "number,what,at,customer,browser,hits,words\n" + "".join(
+    f"{number},search,2026-03-02T10:{number:02}:00Z,{'anna' if number % 2 else 'bert'},,0,gift card\n"
+    for number in range(1, 9)
+)
+SEGMENT = """
+segment: help_fails
+title: Help has failed them lately
+purpose: service
+who: aggregate.n_in_vain >= 3
+aggregates:
+  n_in_vain: count of Help Searched where n_results = 0, over 90 years
+"""
 MAP = """
 import: help_desk
 source: web
@@ -111,7 +141,7 @@ def test_a_day_with_the_command_line(hetki: Hetki) -> None:
     assert (made.code, made.err) == (0, "") and f"Next: hetki check -C {hetki.project}" in made.out
     checked = hetki.on("check")
     assert "searched_in_vain: For any customer: after 'searched'" in checked
-    assert checked.endswith("1 moment, 3 examples, no fault\n")
+    assert checked.endswith("1 segment, 1 moment, 3 examples, no fault\n")
 
     rows, mapped = hetki.put("rows.csv", CSV), hetki.put("map.yaml", MAP)
     dry = hetki("import", rows, "--map", mapped, "--dry-run", "-C", hetki.project)
@@ -129,6 +159,8 @@ def test_a_day_with_the_command_line(hetki: Hetki) -> None:
         "lake: 6 events" in fired and "searched_in_vain: once for 1 customer, first 2026-03-02 10:15" in fired
     )
     assert "never" in hetki.on("backtest", "--since", "2026-04-01", "--until", "2026-04-30")
+
+    versions(hetki)
 
     report = hetki.on("report")
     assert "searched_in_vain" in report and "not enough data" in report
@@ -252,8 +284,29 @@ def test_errors_end_with_the_status_of_their_code_and_say_what_where_and_why(het
         assert "not UTF-8" in hetki.refused("invalid", *words)[0]
     hetki.refused("conflict", "serve", "--host", "no.such.host.invalid")
     hetki.put("project/data/state.db", b"no database at all, whatever its name says " * 100)
-    for words in (("advance",), ("report",), ("serve", "--port", "0")):
+    for words in (("advance",), ("status",), ("report",), ("serve", "--port", "0")):
         assert "state.db: got file is not a database" in hetki.refused("unavailable", *words)[0]
+
+
+def versions(hetki: Hetki) -> None:
+    """Another version beside it, compared; a fault in it, told by status."""
+    other = hetki.folder / "other"
+    shutil.copytree(hetki.project, other, ignore=shutil.ignore_patterns("data"))
+    moment = other / "moments/searched_in_vain.yaml"
+    moment.write_text(moment.read_text().replace("for 10 minutes after again", "for 5 minutes after again"))
+    compared = hetki.on("backtest", "--against", other, "--for", "1")
+    assert "searched_in_vain: 0 in both, 0 new, 0 gone, 1 moved\n" in compared
+    assert "from 2026-03-02 10:10 to 2026-03-02 10:15" in compared
+    assert hetki.refused("not_found", "backtest", "--against", hetki.folder)[0].startswith(str(hetki.folder))
+    assert hetki.on("status").splitlines()[-1] == "folder: what is in force"
+    told = msgspec.json.decode(hetki.on("status", "--json"))
+    assert told["folder"] == told["progress"]["program"] and told["n_customers"] > 0
+    moment = hetki.project / "moments/searched_in_vain.yaml"
+    sound = moment.read_text()
+    moment.write_text(sound.replace("Help Searched", "Help Serched"))
+    ended = hetki("status", "-C", hetki.project)
+    assert ended.code == 1 and "moments/searched_in_vain.yaml:" in ended.out and "did you mean" in ended.out
+    moment.write_text(sound)
 
 
 def test_every_code_has_a_status_of_its_own() -> None:

@@ -12,27 +12,35 @@ import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
+import msgspec
 import pytest
 import uvicorn
 from starlette.types import ASGIApp, Message
 
 from hetki.engine.advance import advance
+from hetki.engine.changing import Target
 from hetki.engine.commands import Merge, Unmerge
 from hetki.engine.deliver import deliver
 from hetki.engine.engine import Engine
+from hetki.engine.files import Kept
+from hetki.engine.project import load
+from hetki.engine.warming import begin, refuse
 from hetki.errors import Fault, Forbidden, Unavailable
 from hetki.events import segment
 from hetki.identity.identifier import Namespace, identifier
+from hetki.patterns.condition import Condition
+from hetki.patterns.segments import Segment
 from hetki.server import drawing
 from hetki.server.access import SESSION_S, TOKEN_S, Access
-from hetki.server.app import COOKIE, HEADERS, PAGES, app, console_app
+from hetki.server.app import COOKIE, HEADERS, PAGES, Served, console_app
 from hetki.server.committer import Committer
 from hetki.server.desk import days
 from hetki.server.effects import Effects
 from hetki.server.feed import LISTENERS_MAX
+from hetki.server.following import Follower
 from hetki.settings import SECOND, Limits
 from hetki.simulation import demo
 from hetki.simulation.world import LocalNet, MemoryDisk, SeededChance, SimulatedClock
@@ -121,6 +129,38 @@ def words(page: httpx.Response) -> str:
     parser.handle_data = told.append  # type: ignore[method-assign]
     parser.feed(page.text)
     return " ".join(" ".join(told).split())
+
+
+def test_what_is_warmed_and_what_is_refused_is_shown(house: House) -> None:
+    assert "version" in words(house.get("/moments"))
+    assert "being warmed" not in words(house.get("/moments"))
+    version = house.engine.program.version
+    other = msgspec.structs.replace(house.engine.program, version="x")
+    begin(house.engine, Target(house.engine.project, other, version))
+    assert "being warmed: 0 of" in words(house.get("/moments"))
+    refuse(house.engine, [Fault("moments/late.yaml:3:1", EVIL, "a known event")])
+    page = house.get("/moments")
+    assert "was refused" in words(page) and "moments/late.yaml:3:1" in words(page)
+    assert EVIL not in page.text and "being warmed" not in words(page)
+    refuse(house.engine, [])
+    assert "refused" not in words(house.get("/moments"))
+
+
+def test_other_declarations_are_served_from_the_next_request_on(house: House) -> None:
+    served = Served(house.engine, Committer(house.engine.acceptor.accept), house.access)
+    follower = Follower(served)
+    follower.look()
+    assert served.engine is house.engine, "they are in force already"
+    texts = dict(house.engine.project.texts)
+    title = house.engine.project.moments["where_is_my_order"].title.encode()
+    assert title in texts["moments/where_is_my_order.yaml"]
+    name = "moments/where_is_my_order.yaml"
+    texts[name] = texts[name].replace(title, b"Another title")
+    served.take_up(load(Kept(texts)))
+    assert "Another title" in words(ask(served, "/moments", house.session))
+    follower.look()
+    assert "Another title" not in words(ask(served, "/moments", house.session))
+    assert served.engine.program.version == house.engine.program.version
 
 
 # Who may open it
@@ -301,6 +341,16 @@ def test_a_customers_story(house: House) -> None:
     assert "n_minutes 20" in story and "The phone app" in story
     assert "user id anna" in page and "email anna@example.com" in page
     assert "the address came with this id" in page
+
+
+def test_the_segments_of_a_customer_and_what_gave_way(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    anna = f"/customers/{house.node('user_id', 'anna')}"
+    assert "Segments" not in words(house.get(anna))
+    club = Segment("club", "Club members", "service", cast(Condition, None), (), frozenset())
+    monkeypatch.setattr("hetki.server.people.in_segments", lambda *given: [club])
+    monkeypatch.setattr("hetki.server.people.dropped", lambda *given: {"late": (1, 3)})
+    page = words(house.get(anna))
+    assert "Segments Club members club" in page and "late: 1 try and 3 values gave way" in page
 
 
 def test_grants_with_their_history(house: House) -> None:
@@ -611,7 +661,7 @@ def served(house: House) -> Iterator[str]:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         stopping = threading.Event()
-        everything = app(house.engine, committer, house.access, stopping.is_set)
+        everything = Served(house.engine, committer, house.access, stopping.is_set)
         config = uvicorn.Config(everything, lifespan="off", log_level="warning", access_log=False)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([bound],), daemon=True)

@@ -150,6 +150,18 @@ def test_the_fields_a_template_reads_are_known_without_running_it() -> None:
     assert made(NEW_TIME).uses[("customer", "name")] == "templates/t.liquid:3:8"
 
 
+def test_a_step_with_several_events_has_a_first_and_a_last() -> None:
+    source = (
+        "{{ f.n }}: {{ f.first.topic }}, {{ f.last.topic }}{% if f.first.note %}!{% endif %}{{ f.topic }}"
+    )
+    template = made(source)
+    assert set(template.uses) == {
+        ("f", "n"), ("f", "first.topic"), ("f", "last.topic"), ("f", "first.note"), ("f", "topic")
+    }  # fmt: skip
+    values = {"f": {"n": 3, "first.topic": "refund", "topic": "parcel"}}
+    assert render(template, "", values).body == "3: refund, parcelparcel"
+
+
 @pytest.mark.parametrize(
     "locale, words",
     [

@@ -32,7 +32,7 @@ PAGES = [
 ]
 BIN = Path(sys.executable).parent
 COMMAND_S_MAX = 120
-KINDS = ("moment", "action", "initiative", "event", "source")
+KINDS = ("moment", "segment", "action", "initiative", "event", "source", "examples")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +167,7 @@ def check_yaml(block: Block, page: Page) -> None:
     """It parses, and a declaration passes the reader of its kind."""
     value = ruamel.yaml.YAML(typ="safe").load(block.text)
     kind = next(iter(value)) if isinstance(value, dict) else None
+    kind = "examples" if kind == "moment" and "cases" in value else kind
     if kind in KINDS:
         specs = importlib.import_module("hetki.engine.files").KINDS
         read = importlib.import_module("hetki.declarations.read").read
@@ -190,6 +191,18 @@ CHECKS = {
 def check(block: Block, page: Page) -> None:
     assert block.language in CHECKS, f"{block.where}: a block is one of {', '.join(CHECKS)}"
     CHECKS[block.language](block, page)
+    if block.words and block.language not in ("console", "bash"):
+        write(block, page)
+
+
+def write(block: Block, page: Page) -> None:
+    """A block with a path behind its language is that file, where the commands before ended up."""
+    folder = page.folder / folder_now(page.folder / ".folder")
+    (path,) = block.words
+    target = (folder / path).resolve()
+    assert target.is_relative_to(page.folder.resolve()), f"{block.where}: {path} is outside of the page"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(block.text, "utf-8")
 
 
 def new_page(folder: Path) -> Page:
@@ -246,6 +259,7 @@ BAD = {
     "broken SQL": "```sql\nselect from where\n```",
     "broken Liquid": "```liquid\n{% if %}\n```",
     "an unknown language": "```cobol\n```",
+    "a file outside": "```text ../a.txt\na\n```",
     "no language": "```\na\n```",
     "an indented block": "a\n\n    b\n",
 }
@@ -294,6 +308,13 @@ select a from b
 ```
 ```text
 anything
+```
+```text notes/it.txt
+It.
+```
+```console
+$ cat notes/it.txt
+It.
 ```
 ```python
 one = 1

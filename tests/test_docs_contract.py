@@ -41,6 +41,7 @@ from hetki.server.ingest import KINDS as WAYS_IN
 from hetki.server.status import status_of
 from hetki.simulation.world import MemoryDisk
 from hetki.store.lake import EVENTS, TABLES
+from hetki.store.system import SystemDisk
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -51,13 +52,14 @@ HEADINGS = {
     "event": "Events",
     "source": "Sources",
     "initiative": "Initiatives",
+    "segment": "Segments",
     "moment": "Moments",
     "action": "Actions",
     "examples": "Examples",
     "map": "Maps",
 }
 FOLDERS = {"event": "events", "source": "sources", "initiative": "initiatives", "moment": "moments"}
-FOLDERS["action"] = "actions"
+FOLDERS |= {"action": "actions", "segment": "segments"}
 
 
 def page(name: str) -> str:
@@ -253,7 +255,7 @@ def test_steps_in_the_page_are_read() -> None:
     """Each row of the table of steps, behind the steps that it speaks of."""
     text = page("declarations.md")
     steps = re.findall(r"^\| `((?:no )?\w+): ([^`]+)` \|", text, re.MULTILINE)
-    assert len(steps) == 17
+    assert len(steps) == 18
     for name, words in steps:
         before = [{"late": "Delivery Delayed"}, {"left": "Cart Viewed"}, {"promised": "Delivery Promised"}]
         given = [*[each for each in before if name not in each], {name: words}]
@@ -277,6 +279,36 @@ def test_steps_in_the_page_are_read() -> None:
         for path, content in files.items():
             disk.write(path, content.encode())
         assert check(disk).faults == [], f"{name}: {words}"
+
+
+def test_steps_in_the_page_of_moments_do_what_their_cases_say() -> None:
+    """Each block of `steps` as a moment of the example, tried on the block of `cases` behind it."""
+    example = SystemDisk(ROOT / "examples" / "twelve_moments")
+    folders = ("events", "sources", "segments")
+    names = ["hetki.toml", *(name for each in folders for name in example.names(f"{each}/*"))]
+    files = {name: example.read(name).decode() for name in names}
+    files |= {"templates/offer_guide.liquid": "Here.", "actions/offer_guide.yaml": GUIDE}
+    yaml = ruamel.yaml.YAML(typ="safe")
+    given = [yaml.load(block) for block in blocks(page("moments.md"), "yaml")]
+    given = [each for each in given if "steps" in each or list(each) == ["cases"]]
+    assert len(given) >= 20
+    for identify, cases in zip(given[::2], given[1::2], strict=True):
+        moment = {
+            "moment": "tried",
+            "title": "Tried",
+            "owner": "nobody",
+            "purpose": "service",
+            "identify": {"need": "?", "expires": "1 hour", **identify},
+            "design": {"answers": ["offer_guide"]},
+            "analyse": {"solved": "Help Viewed within 1 day"},
+        }
+        files["moments/tried.yaml"] = msgspec.json.encode(moment).decode()
+        files["tests/tried.yaml"] = msgspec.json.encode({"moment": "tried", **cases}).decode()
+        disk = MemoryDisk()
+        for path, content in files.items():
+            disk.write(path, content.encode())
+        checked = check(disk)
+        assert checked.faults == [] and checked.n_cases >= 1, identify["steps"]
 
 
 GUIDE = """

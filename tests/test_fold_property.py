@@ -17,12 +17,15 @@ from hypothesis import strategies as st
 from world import ORIGIN, World, moment, project
 
 from hetki.engine.commands import Merge, Unmerge
+from hetki.engine.folding import decode_occurrence
 from hetki.engine.rebuilding import rebuild
 from hetki.events.event import Event, LeafId, event_id
 from hetki.identity.identifier import Namespace, NodeId, as_leaf
 from hetki.identity.link import Link, evidence, make_link
 from hetki.identity.resolve import joins, resolve
 from hetki.moments.fold import Fact, Folded, Joined, encode, step
+from hetki.moments.moment import Occurrence
+from hetki.patterns.staffing import read_report, timeline
 from hetki.settings import SECOND
 
 MOMENTS = (
@@ -40,14 +43,40 @@ MOMENTS = (
         more="within: 10 minutes\nrepeat: once per a.order_id",
     )
     | moment(
+        "often",
+        "a: Order Tracked where aggregate.n >= 1 and not segment.busy | no b: Chat Started where"
+        " aggregate.last_order = order_id, for 2 minutes",
+        more="aggregates: {n: 'count of Order Tracked or Chat Started over 5 minutes',"
+        " last_order: last order_id of Order Completed}\n"
+        "context: [order_id, aggregate.last_order, consent.marketing, segment.busy, staffing('kitchen')]",
+    )
+    | moment(
+        "busy",
+        "a: Product Added where coalesce(staffing('kitchen'), 1) < 1",
+        more="who: segment.busy or consent.marketing or not segment.known",
+    )
+    | moment(
         "twice", "a: Chat Started | no b: Order Tracked, for 1 minute | no c: Chat Started, for 2 minutes"
     )
 )
+BUSY = """
+segment: busy
+title: Busy
+purpose: marketing
+who: aggregate.n_viewed >= 2 or aggregate.spent > 2 and segment.known
+aggregates:
+  n_viewed: distinct product_id of Product Viewed or Product Added over 4 minutes
+  spent: sum total of Order Completed over 6 minutes
+"""
+KNOWN = "segment: known\ntitle: Known\npurpose: service\nwho: customer.plan = 'club'\n"
 PROJECT = project(
-    {**MOMENTS, "moments/help.yaml": None, "moments/basket.yaml": None, "moments/again.yaml": None}
+    {**MOMENTS, "segments/busy.yaml": BUSY, "segments/known.yaml": KNOWN}
+    | {"moments/help.yaml": None, "moments/basket.yaml": None, "moments/again.yaml": None}
 )
 NAMES = ["Order Tracked", "Chat Started", "Product Added", "Order Completed", "Product Viewed"] * 2 + [
     "Delivery Delayed",
+    "Staffing Reported",
+    "Staffing Reported",
     "Customer Identified",
     "Page Viewed",
     "Consent Granted",
@@ -77,6 +106,11 @@ def random_event(draw: random.Random, number: int) -> Event:
         "purpose": draw.choice(["marketing", "marketing", "service"]),
         "product_id": draw.choice("pq"),
         "order_id": draw.choice(["o1", "o2"]),
+        "total": draw.choice([0.5, 1, 2, "much"]),
+        "plan": draw.choice(["club", "none"]),
+        "pool": draw.choice(["kitchen", "kitchen", "desk"]),
+        "n_present": draw.randrange(4),
+        "n_planned": draw.choice([0, 2, 4]),
         "promised_at": f"2026-03-02T00:{minutes % 60:02}:{seconds:02}Z",
         **ends,
     }
@@ -138,7 +172,7 @@ def live(draw: random.Random, events: list[Event], commands: bool) -> tuple[Worl
     return world, told
 
 
-History = dict[LeafId, tuple[bytes, list[tuple[str, int]]]]
+History = dict[LeafId, tuple[bytes, list[tuple[str, Occurrence]]]]
 
 
 def one_pass(world: World, events: list[Event], told: list[Told], advance_to: int) -> History:
@@ -147,7 +181,10 @@ def one_pass(world: World, events: list[Event], told: list[Told], advance_to: in
     nodes: dict[NodeId, Namespace] = {}
     links: dict[bytes, Link] = {}
     facts: dict[LeafId, list[Fact]] = {}
+    staffing = timeline(report for each in events if (report := read_report(each)))
     for each in events:
+        if each.name == "Staffing Reported":
+            continue
         known_as = event_id(engine.keys.event, each.source, each.message_id)
         found = evidence(engine.keys.node, each, known_as)
         nodes.update((one.node, one.namespace) for one in found.identifiers)
@@ -175,8 +212,8 @@ def one_pass(world: World, events: list[Event], told: list[Told], advance_to: in
         ]
         batch.sort(key=lambda item: item.order_key)
         if mine:
-            state, found_in_one = step(engine.program, Folded(), batch, advance_to)
-            caught = sorted((each.occurrence_id, each.occurred_at) for each in found_in_one)
+            state, found_in_one = step(engine.program, Folded(), batch, advance_to, staffing)
+            caught = sorted((each.occurrence_id, each) for each in found_in_one)
             history[customer] = (encode(state), caught)
     return history
 
@@ -187,9 +224,10 @@ def stored(world: World) -> History:
     for customer, state in world.rows("SELECT customer, state FROM customers"):
         assert isinstance(customer, bytes) and isinstance(state, bytes)
         rows = world.rows(
-            "SELECT occurrence_id, occurred_at FROM occurrences WHERE customer = ? ORDER BY 1", customer
+            "SELECT occurrence_id, body FROM occurrences WHERE customer = ? ORDER BY 1", customer
         )
-        found[LeafId(customer)] = (state, [(str(row[0]), int(str(row[1]))) for row in rows])
+        told = [(str(row[0]), decode_occurrence(row[1])) for row in rows if isinstance(row[1], bytes)]
+        found[LeafId(customer)] = (state, told)
     assert len(world.rows("SELECT 1 FROM occurrences")) == sum(len(each[1]) for each in found.values())
     return found
 

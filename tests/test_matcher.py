@@ -516,6 +516,19 @@ the very next, or none
     a: A | b: maybe next B | c: C
     0 A, 1 A, 2 B, 3 C
     -> 3: a0 c3; 3: a1 b2 c3
+## In a time of their own
+three within a time, then whenever
+    f: 3 times A within 5 seconds | b: B
+    0 A, 2 A, 6 A, 7 A, 60 B
+    -> 60: f7 b60
+more of them only within it
+    f: at least 2 times A within 5 seconds | b: B where v = f.n
+    0 A, 5 A, 6 A, 60 B v=2
+    -> 60: f5 b60; 60: f6 b60
+of a later step
+    a: A | f: 2 times B within 5 seconds of f
+    0 A, 60 B, 65 B, 70 A, 80 B, 86 B
+    -> 65: a0 f65
 ## Until
 what ends the collecting
     f: at least 2 times A until X | b: B where v = f.n

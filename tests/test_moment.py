@@ -191,8 +191,28 @@ SENTENCES = """
 > For any customer: after no Store Visited in the 7 days before Help Searched, then Help Searched (number of
 > results is 0) at least 3 times, then as the very next Chat Started within 1 hour of Help Searched, then in
 > any order Order Cancelled and Delivery Delayed (number of minutes is more than number of Help Searched)
-> within 1 day of Help Searched, answer within 10 minutes with 'Tell the new time' or 'Offer a voucher', or
-> not at all, every time, one try at a time; 10% of customers are held out to measure the effect.
+> within 1 day of the first Help Searched, answer within 10 minutes with 'Tell the new time' or 'Offer a
+> voucher', or not at all, every time, one try at a time; 10% of customers are held out to measure the
+> effect.
+
+  steps:
+    - failed: Order Cancelled
+      late: Delivery Delayed
+    - wrote: Chat Started
+  within: 1 day
+  expires: 10 minutes
+> For any customer: after in any order Order Cancelled and Delivery Delayed, then Chat Started within 1 day
+> of the first of Order Cancelled and Delivery Delayed, answer within 10 minutes with 'Tell the new time' or
+> 'Offer a voucher', or not at all, every time; 10% of customers are held out to measure the effect.
+
+  steps:
+    - failed: Order Cancelled
+      late: Delivery Delayed
+  within: 1 day
+  expires: 10 minutes
+> For any customer: after in any order Order Cancelled and Delivery Delayed within 1 day, answer within 10
+> minutes with 'Tell the new time' or 'Offer a voucher', or not at all, every time; 10% of customers are
+> held out to measure the effect.
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from streams import entries_of
 
-from hetki.events.catalogue import Catalogue, EventSpec, FieldType
+from hetki.events.catalogue import SHIPPED, Catalogue, EventSpec, FieldType
 from hetki.patterns.choices import parse_outcome
 from hetki.patterns.condition import parse
 from hetki.patterns.pattern import parse_pattern
@@ -121,7 +121,11 @@ a: Chat Started | no b: Help Searched, by a.n_minutes -> 1+20: got 'n_minutes', 
 a: Chat Started | no b: Help Searched, until Friday -> 1+15: got 'until Friday', must be for and a duration, or by and a step's time, as in: for 10 minutes after late.
 a: Chat Started | no b: Help Searched -> 1+0: got an absence at the end without a deadline, must be followed by an event step, or end with a time, such as: for 10 minutes.
 a: Chat Started | no b: Help Searched or Order Tracked | c: Help Searched -> 1+0: got an absence of what the step c needs, must be another event, or have a where: this can never match.
-a: Chat Started | no b: Help Searched, for 1 day | c: Help Searched -> 1+0: got an absence as long as within, must be shorter than within, as the next event step could never bind.
+a: Chat Started | no b: Help Searched, for 1 day | c: Help Searched -> 2+0: got silences as long as within before a step, must be shorter than within together, as the next event step could never bind.
+a: Chat Started | no b: Help Searched, for 12 hours | c: Help Searched | no d: Chat Started, for 12 hours | e: Chat Started -> 4+0: got silences as long as within before a step, must be shorter than within together, as the next event step could never bind.
+a: Chat Started | b: Help Searched & no c: Help Searched, for 1 day | d: Chat Started -> 2+0: got silences as long as within before a step, must be shorter than within together, as the next event step could never bind.
+a: Chat Started | no b: Help Searched, for 2 hours | c: Help Searched within 2 hours -> 2+0: got a step whose within ends before it may come, must be longer than the silences that it waits for.
+a: Chat Started | b: Help Searched | no c: Help Searched, for 2 hours after a | d: Help Searched within 1 hour of a -> 3+0: got a step whose within ends before it may come, must be longer than the silences that it waits for.
 a: Chat Started | b: Help Searched | no c: Order Tracked where order_id = b.order_id, for 1 hour after a -> 2+31: got 'b', must be a or a step before it, as the absence is watched from a on.
 a: next Chat Started -> 0+0: got next in the first step, must be an event: nothing stands before it.
 a: 0 times Chat Started -> 0+0: got '0 times', must be from 2 to 100 times, the fewest first, such as 2 to 4 times.
@@ -132,6 +136,10 @@ a: 3 times Chat Startd -> 0+8: got 'Chat Startd', must be an event of the catalo
 a: 3 times Chat Started | b: Help Searched where order_id = a.first.ordr_id -> 1+39: got 'ordr_id', must be a field of Chat Started. Hint: did you mean 'order_id'.
 a: Chat Started | b: Help Searched where order_id = a.first.order_id -> 1+31: got 'a.first.order_id', must be a field of the step; .first and .last are of steps that bind several events.
 a: Chat Started | b: Help Searched where n_minutes = a.n -> 1+34: got 'n', must be a field of Chat Started. Hint: known are 'channel', 'device', 'locale', 'n_minutes', 'occurred_at', 'order_id', 'page_path', 'products', 'promised_at', 'source'.
+a: Chat Started and Help Searched -> 0+0: got 'Chat Started and Help Searched', must be an event of the catalogue. Hint: for both, in any order, put two names into one entry: {one: ..., other: ...}.
+a: 3x Chat Started -> 0+0: got '3x Chat Started', must be an event of the catalogue. Hint: a count is written 3 times Help Searched, 2 to 4 times, or at least 3 times.
+a: three times Chat Started -> 0+0: got 'three times Chat Started', must be an event of the catalogue. Hint: a count is written 3 times Help Searched, 2 to 4 times, or at least 3 times.
+a: Chat Started, n_minutes = 3 -> 0+12: got ', n_minutes = 3', must be the end of the step: only an absence ('no name: ...') has a time. Hint: a condition begins with where.
 a: Chat Started within 1 hour -> 0+12: got within in the first step, must be a step after the first one: the time runs from a step before.
 a: Chat Started | b: Help Searched within 1 hor -> 1+21: got '1 hor', must be a duration such as '10 minutes' or '1 day 2 hours'. Hint: did you mean 'hour'.
 a: Chat Started | b: Help Searched within 1 hour of c -> 1+31: got 'c', must be an event step before this one. Hint: known are 'a'.
@@ -240,3 +248,31 @@ def test_faults_of_outcomes(line: str) -> None:
     outcome, faults = parse_outcome(text, CATALOGUE, str)
     assert outcome is None
     assert [str(fault) for fault in faults] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("step", "more", "is_refused"),
+    [
+        ("Page Viewed", {}, True),
+        ("Page Viewed or Screen Viewed", {}, True),
+        ("Page Viewed where page_path = '/help'", {}, False),
+        ("Page Viewed or Chat Started", {}, False),
+        ("2 times Page Viewed", {"within": "1 hour"}, True),
+        ("Page Viewed", {"repeat": "once per 1 day"}, False),
+        ("Page Viewed", {"who": "customer.plan = 'private'"}, False),
+        ("Complaint Opened", {}, False),
+    ],
+)
+def test_a_moment_at_every_page_is_refused(step: str, more: dict[str, str], is_refused: bool) -> None:
+    options = {"who": "", "within": "", "repeat": "every time", **more}
+    pattern, faults = parse_pattern(
+        [{"seen": step}],
+        options["who"],
+        options["within"],
+        options["repeat"],
+        SHIPPED,
+        (),
+        lambda *keys, offset=0: "here",
+    )
+    assert (pattern is None) == is_refused, faults
+    assert not is_refused or "this would match everything that anybody does" in str(faults[0])

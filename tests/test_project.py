@@ -321,7 +321,7 @@ ONE_FAULT = [
         "templates/offer_chat.liquid",
         "again.query",
         "agian.query",
-        ":1:20: got 'agian', must be an event step of the moment, or customer (in "
+        ":1:20: got 'agian', must be an event step of the moment, customer or context (in "
         "searched_in_vain). Hint: did you mean 'again'.",
     ),
     (
@@ -433,7 +433,7 @@ def test_no_damage_raises_anything_but_faults(path: str, start: int, length: int
     disk.write(path, damaged)
     for fault in check(disk).faults:
         assert fault.where.startswith(
-            (path, "hetki.toml", "moments/", "actions/", "tests/", "templates/", "sources/")
+            (path, "hetki.toml", "moments/", "actions/", "tests/", "templates/", "sources/", "segments/")
         )
         assert str(fault).isprintable()
 
@@ -472,7 +472,12 @@ def test_the_schemas_accept_the_examples_and_refuse_what_read_refuses() -> None:
     for disk in disks:
         files = read_files(disk)
         kinds = {"event": files.events, "source": files.sources, "initiative": files.initiatives}
-        kinds |= {"moment": files.moments, "action": files.actions, "examples": files.examples}
+        kinds |= {
+            "segment": files.segments,
+            "moment": files.moments,
+            "action": files.actions,
+            "examples": files.examples,
+        }
         roots = [(kind, each.root) for kind, folder in kinds.items() for each in folder.files.values()]
         for kind, root in [*roots, ("project", files.toml.root)]:
             assert root is not None

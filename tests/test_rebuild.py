@@ -21,6 +21,7 @@ STORY = """
     09:59>10:03 shop u=anna Order Tracked order_id=o1
     10:05 web u=cilla Delivery Delayed order_id=o1 promised_at=2026-03-02T10:20:00Z
     10:06 web Page Viewed
+    10:06 shop Staffing Reported pool=kitchen n_present=3 n_planned=4
     10:05>10:22 app u=bertta Chat Started
 """
 DEEDS = "decisions missed assignments revisions outbox attempts breakers advances".split()

@@ -487,6 +487,67 @@ def test_a_running_server_follows_declarations_that_another_command_took_up(hous
     assert server.runs()
 
 
+def edited(house: House, was: str, now: str) -> None:
+    """Another text in the moment's file."""
+    moment = house.folder / "moments/viewed.yaml"
+    text = moment.read_text()
+    assert was in text
+    moment.write_text(text.replace(was, now))
+
+
+def test_an_edited_moment_answers_without_a_restart_of_anything(house: House) -> None:
+    server = house.serve()
+    address = server.address()
+    worker = server.worker()
+    assert post(address, "/v1/batch", batch(event("m1")))[0] == 200
+    eventually("the first occurrence", lambda: caught(house) == "1 occurrences: u1")
+    edited(house, "[viewed: Help Viewed]", "[viewed: Help Viewed or Help Searched]")
+    eventually("the new declarations in force", lambda: "declarations=in force" in server.text())
+    assert post(address, "/v1/batch", batch(event("m2", event="Help Searched", userId="u2")))[0] == 200
+    eventually("an answer under the new declarations", lambda: caught(house) == "2 occurrences: u1, u2")
+    assert server.runs() and server.worker() == worker
+    assert decided(house) == 2, "each was answered once"
+    assert "folder: what is in force" in house.ended("status")
+    other = SOURCE.replace("NAME", "kiosk")
+    (house.folder / "sources/kiosk.yaml").write_text(other)
+    body = batch(event("m3", userId="u3"), key="key-kiosk")
+    eventually("a way in for a new source", lambda: post(address, "/v1/batch", body)[0] == 200)
+    eventually("its answer", lambda: caught(house) == "3 occurrences: u1, u2, u3")
+    assert server.runs() and server.worker() == worker
+    assert house.ended("rebuild").count("the same as before") == 1
+
+
+def test_faulty_declarations_are_refused_and_those_in_force_go_on(house: House) -> None:
+    server = house.serve()
+    address = server.address()
+    assert post(address, "/v1/batch", batch(event("m1")))[0] == 200
+    eventually("the first occurrence", lambda: caught(house) == "1 occurrences: u1")
+    edited(house, "Help Viewed", "Help Viewd")
+    eventually("a fault", lambda: "declarations=refused fault=moments/viewed.yaml:" in server.text())
+    assert post(address, "/v1/batch", batch(event("m2", userId="u2")))[0] == 200
+    eventually("an answer as before", lambda: caught(house) == "2 occurrences: u1, u2")
+    status = house.hetki("status")
+    assert status.wait() == 1 and "refused: " in status.text() and "moments/viewed.yaml:" in status.text()
+    killed = server.worker()
+    os.kill(killed, signal.SIGKILL)
+    eventually("another worker", lambda: not is_alive(killed) and server.worker() != killed)
+    assert post(address, "/v1/batch", batch(event("m3", userId="u3")))[0] == 200
+    eventually("an answer of the next worker", lambda: caught(house) == "3 occurrences: u1, u2, u3")
+    edited(house, "Help Viewd", "Help Searched")
+    eventually("the mended declarations", lambda: "declarations=in force" in server.text())
+    assert caught(house) == "0 occurrences: "
+    assert server.runs() and "Traceback" not in server.text()
+
+
+def decided(house: House) -> int:
+    db = sqlite3.connect(house.folder / "data/state.db")
+    try:
+        n: int = db.execute("SELECT count(*) FROM decisions").fetchone()[0]
+    finally:
+        db.close()
+    return n
+
+
 def caught(house: House) -> str:
     """The occurrences that stand, and whose they are; read without folding anything."""
     db = sqlite3.connect(house.folder / "data/state.db")

@@ -51,7 +51,7 @@ def test_a_condition_that_was_not_true_says_what_was() -> None:
     assert asked(world, "help") == lines_of(
         """
         It listens to 2 events of this customer.
-        It was caught never, of 0 starts.
+        It was never caught, of 0 starts.
 
         2 events did not open a try; the newest:
           10:01:00  Help Searched for searched: must be that number of results is 0, but number of results was missing
@@ -173,7 +173,7 @@ def test_an_unmerged_history_and_a_merged_one_are_the_customers_own() -> None:
     world.live("10:00 web u=anna Help Searched n_results=0\n10:05 web u=bert Chat Started")
     world.merge("anna", "bert")
     world.until("12:00")
-    assert asked(world, "help")[1] == "It was caught never, of 1 start."
+    assert asked(world, "help")[1] == "It was never caught, of 1 start."
     world.unmerge()
     world.until("13:00")
     assert "It was caught once, of 1 start." in asked(world, "help")

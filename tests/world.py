@@ -19,13 +19,15 @@ from functools import cache
 import msgspec
 
 from hetki.decisions.question import Decision
-from hetki.engine.advance import BATCH_MAX, advance
+from hetki.engine.advance import BATCH_MAX, advance, catch_up
+from hetki.engine.changing import target
 from hetki.engine.commands import Merge, Unmerge
 from hetki.engine.deliver import Delivered, deliver
 from hetki.engine.engine import Engine, open_engine
 from hetki.engine.folding import decode_occurrence
 from hetki.engine.project import Project, load
 from hetki.engine.rebuilding import rebuild
+from hetki.engine.warming import begin, kept_project, warm_once
 from hetki.events.event import Event, instant
 from hetki.events.wire import Parsed
 from hetki.identity.identifier import Namespace, identifier
@@ -232,6 +234,7 @@ class World:
         self.answers: list[Sent] = []
         self.posts: list[tuple[dict[str, str], bytes]] = []
         self.mails: list[tuple[str, bytes]] = []
+        self._in_force: dict[str, Project | None] = {}
         self.net = LocalNet(self._posted, self._mailed)
         self.engine = self._open(with_project or project())
 
@@ -266,6 +269,23 @@ class World:
 
     def advance(self) -> None:
         advance(self.engine, self.batch_max)
+
+    def catch_up(self) -> None:
+        """Fold and decide under the declarations in force, whatever is being warmed."""
+        catch_up(self.engine, self.batch_max)
+
+    def warm(self, with_project: Project, n_max: int = 1) -> bool:
+        """One step towards other declarations, as a worker takes it; it uses them once they are in force."""
+        progress = self.engine.state.progress()
+        assert progress is not None
+        if progress.program not in self._in_force:
+            self._in_force[progress.program] = kept_project(self.engine.ledger, progress.program)
+        found = target(with_project, progress.program, self._in_force[progress.program])
+        begin(self.engine, found)
+        is_over = warm_once(self.engine, found, n_max)
+        if is_over:
+            self.reopen(with_project)
+        return is_over
 
     def deliver(self, destination: str = "app") -> Delivered:
         return deliver(self.engine, self.net, destination)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import Progress, TaskID
 
-from hetki.cli.opening import HERE, Folder, opened, over_journal, progress_bar
+from hetki.cli.opening import HERE, Folder, look, opened, over_journal, progress_bar
 from hetki.engine.advance import advance
 from hetki.engine.backtest import Span
 from hetki.engine.backtest import backtest as run_backtest
 from hetki.engine.backtest import render as render_backtest
-from hetki.engine.engine import Engine
+from hetki.engine.comparing import compare
+from hetki.engine.comparing import render as render_compared
+from hetki.engine.engine import Engine, compile_program
 from hetki.engine.importing import dry_run, import_file, load_map, render
+from hetki.engine.project import load
 from hetki.events.event import instant
 from hetki.store.lake import open_lake, refresh, remove_lake
 from hetki.store.system import SystemDisk
@@ -63,10 +68,17 @@ def backtest(
     shown: Annotated[
         int, typer.Option("--for", min=0, help="How many customers to show for each moment.")
     ] = 5,
+    against: Annotated[
+        Path | None, typer.Option(help="The folder of another version of the project to compare with.")
+    ] = None,
     project: Folder = HERE,
 ) -> None:
     """How often moments would have fired on what is in the lake, when, and for whom."""
     engine = opened(project)
+    other = None
+    if against is not None:
+        look(against)
+        other = compile_program(load(SystemDisk(against)))
     refresh_lake(engine)
     progress = engine.state.progress()
     advance_to = progress.advance_to if progress else engine.clock.now()
@@ -76,15 +88,17 @@ def backtest(
         span = Span(first, instant(until.replace(tzinfo=UTC)) if until else advance_to + 1)
     with progress_bar() as bar:
         task = bar.add_task("customers", total=engine.state.counts()["customers"])
-        found = run_backtest(
-            open_lake(engine.disk),
-            engine.program,
-            advance_to,
-            moments or (),
-            span,
-            lambda n_customers: bar.update(task, completed=n_customers),
-        )
-    print(render_backtest(found, shown))
+        common = (advance_to, moments or (), span, partial(_told, bar, task))
+        tables = open_lake(engine.disk)
+        if other is None:
+            text = render_backtest(run_backtest(tables, engine.program, *common), shown)
+        else:
+            text = render_compared(compare(tables, engine.program, other, *common), shown)
+    print(text)
+
+
+def _told(bar: Progress, task: TaskID, n_customers: int) -> None:
+    bar.update(task, completed=n_customers)
 
 
 @lake.command("rebuild")

@@ -26,11 +26,13 @@ COMMANDS = {
     "token": "hetki.cli.running",
     "report": "hetki.cli.running",
     "customer": "hetki.cli.people",
+    "segments": "hetki.cli.people",
     "explain": "hetki.cli.people",
     "merge": "hetki.cli.people",
     "unmerge": "hetki.cli.people",
     "rejected": "hetki.cli.upkeep",
     "advance": "hetki.cli.upkeep",
+    "status": "hetki.cli.upkeep",
     "verify": "hetki.cli.upkeep",
     "rebuild": "hetki.cli.upkeep",
 }

@@ -1,4 +1,4 @@
-"""Commands about people: `customer`, `explain`, `merge`, `unmerge`."""
+"""Commands about people: `customer`, `segments`, `explain`, `merge`, `unmerge`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from typing import Annotated
 
 import typer
 
-from hetki.cli.opening import HERE, Folder, opened
+from hetki.cli.opening import HERE, Folder, opened, progress_bar
 from hetki.dialogues.explaining import decision_words
 from hetki.dialogues.tracing import why_words
-from hetki.dialogues.wording import spoken_at
+from hetki.dialogues.wording import counted, spoken_at
 from hetki.engine.advance import advance
 from hetki.engine.commands import Merge, Unmerge
 from hetki.engine.engine import Engine
+from hetki.engine.segments import count_segments
 from hetki.engine.telling import titles, used_events, why_moment
 from hetki.errors import Conflict, Fault, Invalid, NotFound
 from hetki.events.event import LeafId
 from hetki.identity.identifier import Namespace, NodeId, identifier
+from hetki.moments.fold import Folded, decode, dropped, in_segments
 from hetki.store.views import Views
 
 app = typer.Typer()
@@ -43,10 +45,47 @@ def customer(who: Who, project: Folder = HERE) -> None:
         print(
             f"  link {link.link_id.hex()}  {link.kind}  {ends}  {spoken_at(link.linked_at, zone)}  {standing}"
         )
+    row = engine.state.load_customers([found]).get(found)
+    folded = decode(row.state) if row else Folded()
+    for segment in in_segments(engine.program, folded, engine.clock.now()):
+        print(f"  segment  {segment.name}  {segment.title}")
+    for name, (n_tries, n_values) in dropped(folded).items():
+        print(
+            f"  given up  {name}  {counted(n_tries, 'try')}, {counted(n_values, 'value')}: more than is kept"
+        )
     for handled in views.of_customer(found, [LeafId(bytes(each.node)) for each in named], 50):
         decision = handled.decision
         outcome = f"{decision.chosen}  {decision.decision_id}" if decision else handled.status
         print(f"  {spoken_at(handled.occurred_at, zone)}  {handled.moment}  {outcome}")
+
+
+@app.command()
+def segments(
+    name: Annotated[str, typer.Argument(help="One segment: who is in it; none: all, counted.")] = "",
+    n_shown: Annotated[int, typer.Option("--for", min=0, help="How many customers to show.")] = 20,
+    project: Folder = HERE,
+) -> None:
+    """How many customers are in each segment now, or who is in one."""
+    engine = opened(project)
+    with progress_bar() as bar:
+        task = bar.add_task("customers", total=engine.state.counts()["customers"])
+        found = count_segments(
+            engine.state,
+            engine.program,
+            engine.clock.now(),
+            name,
+            n_shown if name else 0,
+            lambda n_customers: bar.update(task, completed=n_customers),
+        )
+    for each in found:
+        print(f"{each.segment}: {each.n_customers:,} of {counted(each.n_of, 'customer')}  ({each.title})")
+        names = Views(engine.disk).names_of(each.customers)
+        for customer in each.customers:
+            print(f"  {customer.hex()}  {names.get(customer, '')}".rstrip())
+        if name and each.n_customers > len(each.customers):
+            print(f"  and {each.n_customers - len(each.customers):,} more")
+    if not found:
+        print("no segment is declared")
 
 
 @app.command()

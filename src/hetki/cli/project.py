@@ -40,6 +40,8 @@ def check(project: Folder = HERE) -> None:
     checked = check_project(SystemDisk(project))
     for fault in checked.faults:
         print(fault)
+    for name, said in checked.segments.items():
+        print(f"segment.{name}: {said}")
     for name, said in checked.sentences.items():
         print(f"{name}: {said}")
     for note in checked.notes:
@@ -47,6 +49,7 @@ def check(project: Folder = HERE) -> None:
     if checked.faults:
         raise typer.Exit(1)
     counted = [(len(checked.sentences), "moment"), (checked.n_cases, "example")]
+    counted = [(len(checked.segments), "segment"), *counted] if checked.segments else counted
     print(", ".join(f"{n} {noun}{'s' * (n != 1)}" for n, noun in counted) + ", no fault")
 
 

@@ -1,16 +1,19 @@
-"""Commands for the operator: `rejected`, `advance`, `verify`, `rebuild`."""
+"""Commands for the operator: `rejected`, `advance`, `status`, `verify`, `rebuild`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
-from hetki.cli.opening import HERE, Folder, opened, over_journal
+from hetki.cli.opening import HERE, Folder, look, opened, over_journal
 from hetki.engine.advance import advance as advance_engine
 from hetki.engine.rebuilding import rebuild as rebuild_engine
 from hetki.engine.repair import list_rejected, replay_rejected, show_rejected
+from hetki.engine.standing import data_of, standing
+from hetki.engine.standing import render as render_standing
 from hetki.events.event import utc
 from hetki.store.system import SystemDisk
 
@@ -59,6 +62,20 @@ def advance(project: Folder = HERE) -> None:
     """Fold and decide what is in the journal. `hetki serve` does so by itself."""
     done = advance_engine(opened(project))
     print(f"{done.n_entries} entries folded, {done.n_caught} occurrences, {done.n_decided} decided")
+
+
+@app.command()
+def status(
+    project: Folder = HERE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Which declarations are in force, what is being warmed, and what was refused and why."""
+    look(project)
+    shelf = SystemDisk(project)
+    found = standing(shelf, SystemDisk(project / data_of(shelf)))
+    print(msgspec.json.encode(found).decode() if as_json else render_standing(found))
+    if found.faults or found.refused:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -61,7 +61,8 @@ class Question(msgspec.Struct, frozen=True):
     """All that a decision may look at. `quiet_until`: when quiet hours end, if it is quiet now.
 
     `draw` is uniform in [0, 1), fixed by salt, initiative and customer. `data_used` names the bound events
-    (hex ids) and `data_of` the leaves they belong to: whose data it was.
+    (hex ids) and `data_of` the leaves they belong to: whose data it was. `context` is what was kept of the
+    situation as of the last event that the moment bound, by name.
     """
 
     occurrence_id: str
@@ -82,6 +83,7 @@ class Question(msgspec.Struct, frozen=True):
     data_used: list[str]
     data_of: list[str]
     program: str
+    context: dict[str, Scalar] = {}
 
 
 class Reason(msgspec.Struct, frozen=True):

@@ -106,6 +106,8 @@ def _data(question: Question, titles: Titles, used: Sequence[Used]) -> list[str]
     if question.cap is not None:
         made = counted(question.cap.n_contacts, "message")
         lines.append(f"How often we have written: {made} in the last {spoken(question.cap.period_s)}.")
+    if question.context:
+        lines.append(f"What it was like then: {values_words(question.context)}.")
     looked_at = {name: value for each in question.candidates for name, value in each.values.items()}
     if looked_at:
         lines.append(f"What conditions looked at: {values_words(looked_at)}.")

@@ -1,6 +1,7 @@
 """Templates: Liquid texts with limits, one per language, rendered as plain text.
 
-A template sees `step.field` and `customer.trait` and nothing else: no files, no clock, no other template.
+A template sees `step.field`, `customer.trait`, `context.name` and nothing else: no files, no clock, no other
+template.
 Start at `parse`; `render` is what the engine calls.
 """
 
@@ -127,11 +128,13 @@ def render(
     text = template.texts[fitting]
     seen: dict[str, dict[str, object]] = {}
     for root, field in template.uses:
-        value = values.get(root, {}).get(field)
+        value = values.get(root, {}).get(field.removeprefix("last."))
+        which, _, name = field.rpartition(".")
+        inner = seen.setdefault(f"{root}.{which}" if which else root, {})
+        if which:
+            seen.setdefault(root, {})[which] = inner
         if value is not None:
-            seen.setdefault(root, {})[field] = _bounded(f"{root}.{field}", value)
-        else:
-            seen.setdefault(root, {})
+            inner[name] = _bounded(f"{root}.{field}", value)
     where = f"template {template.name}" + (f" ({fitting})" if fitting else "")
     subject = ""
     if text.subject is not None:
@@ -194,9 +197,12 @@ def _parse_part(
         if name not in FILTERS:
             faults.append(Fault(at(spans[0].index), shown(name), "a known filter", nearest(name, FILTERS)))
     for variable in (each for same in found.globals.values() for each in same):
-        root, field = (*variable.segments, None, None)[:2]
+        root, *inner = variable.segments
+        field: object = (*inner, None)[0]
+        if inner[1:] and (root == "context" or field in ("first", "last")):
+            field = ".".join(map(str, inner[:2]))  # `context.consent.marketing`, `failed.first.order_id`
         if not isinstance(root, str) or not isinstance(field, str):
-            must = "step.field or customer.trait, with the name written out"
+            must = "step.field, customer.trait or context.name, with the name written out"
             faults.append(Fault(at(variable.span.index), shown(str(variable)), must))
         else:
             uses.setdefault((root, field), at(variable.span.index))

@@ -22,13 +22,13 @@ def why_words(why: Why, moment: Moment, action_titles: Mapping[str, str], time_z
     """Lines of text: the moment's sentence, what it could see, and its newest tries, those first."""
     could_not = f"; {why.n_closed:,} it could not see, as its purpose was not in force" * (why.n_closed > 0)
     n_caught = len(why.occurrences)
-    times = "once" if n_caught == 1 else f"{n_caught} times" if n_caught else "never"
+    caught = f"caught {'once' if n_caught == 1 else f'{n_caught} times'}" if n_caught else "never caught"
     lines = [
         f"'{moment.title}' ({moment.name})",
         f"  {sentence(moment, action_titles)}",
         "",
         f"It listens to {counted(why.n_listened, 'event')} of this customer{could_not}.",
-        f"It was caught {times}, of {counted(len(why.tries), 'start')}.",
+        f"It was {caught}, of {counted(len(why.tries), 'start')}.",
     ]
     for each in list(reversed(why.tries))[:TRIES_MAX]:
         lines += ["", *_try(each, moment, time_zone)]

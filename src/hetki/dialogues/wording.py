@@ -66,7 +66,7 @@ def reason_words(reason: Reason, titles: Titles = PLAIN, reader: Reader = "analy
 
 def counted(n: float, noun: str) -> str:
     """A number with its noun."""
-    plural = {"leaf": "leaves"}.get(noun, noun + "s")
+    plural = {"leaf": "leaves", "try": "tries"}.get(noun, noun + "s")
     return f"{n:,.0f} {noun if n == 1 else plural}"
 
 

@@ -47,9 +47,13 @@ class Acceptor:
     ) -> None:
         self._journal = journal
         self._keys = keys
-        self._retention = {name: source.retention for name, source in sources.items()}
         self._clock = clock
         self._chance = chance
+        self.take_up(sources)
+
+    def take_up(self, sources: Mapping[str, Source]) -> None:
+        """Keep what is accepted from now on as long as these sources say."""
+        self._retention = {name: source.retention for name, source in sources.items()}
 
     def accept(self, bodies: Sequence[Parsed]) -> int:
         """Commit bodies, one journal row each, in one durable transaction; return the last position.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from hetki.decisions.action import Action
@@ -16,12 +17,16 @@ from hetki.engine.files import TOML, Files, Folder, T
 from hetki.errors import Fault, Invalid, NotFound, Unavailable, nearest, shown
 from hetki.events.catalogue import Catalogue
 from hetki.events.event import IDENTIFIED
+from hetki.moments.context import Beside
 from hetki.moments.moment import Moment
+from hetki.patterns.aggregates import Aggregate
 from hetki.patterns.condition import Condition, parse
-from hetki.patterns.tree import Trait, walk
-from hetki.patterns.types import CUSTOMER
+from hetki.patterns.scope import CONTEXT, CUSTOMER
+from hetki.patterns.segments import Segments
+from hetki.patterns.sequence import EventStep
+from hetki.patterns.tree import InSegment, Node, Trait, children
 from hetki.settings import DAY, SECOND
-from hetki.store.ports import Disk
+from hetki.store.ports import Shelf
 
 #: What Hetki itself is called as a source, and the candidate that is always there.
 RESERVED = {"source": "hetki", "action": "nothing"}
@@ -66,7 +71,7 @@ def check_toml(files: Files) -> list[Fault]:
 
 def check_names(files: Files) -> list[Fault]:
     """Names are well formed, not reserved, and those of their files; events are declared once."""
-    faults = _names(files.sources) + _names(files.initiatives)
+    faults = _names(files.sources) + _names(files.initiatives) + _names(files.segments)
     faults += _names(files.moments) + _names(files.actions)
     first: dict[str, str] = {}
     for spec, declared in files.events.read():
@@ -115,7 +120,7 @@ def check_actions(files: Files, templates: Mapping[str, Template]) -> list[Fault
     return faults
 
 
-def check_moments(files: Files, moments: Mapping[str, Moment], disk: Disk) -> list[Fault]:
+def check_moments(files: Files, moments: Mapping[str, Moment], disk: Shelf) -> list[Fault]:
     """Moments name a known purpose, initiative, answers and process, and leave time to answer."""
     faults: list[Fault] = []
     toml = files.toml.value
@@ -142,8 +147,23 @@ def check_moments(files: Files, moments: Mapping[str, Moment], disk: Disk) -> li
     return faults
 
 
+def check_segments(files: Files, segments: Segments, catalogue: Catalogue) -> list[Fault]:
+    """Segments name a known purpose and traits of the catalogue."""
+    faults: list[Fault] = []
+    for spec, declared in files.segments.read():
+        faults.extend(_purpose(spec.purpose, files, declared.where("purpose")))
+        segment = segments.get(spec.segment)
+        if segment is not None:
+            faults.extend(_traits(segment.who, catalogue, declared, "who"))
+            for each in segment.aggregates:
+                if each.name.startswith(f"{spec.segment}."):
+                    name = each.name.removeprefix(f"{spec.segment}.")
+                    faults.extend(_aggregate_traits(each, catalogue, declared, "aggregates", name))
+    return faults
+
+
 def compile_eligible(
-    files: Files, moments: Mapping[str, Moment], catalogue: Catalogue
+    files: Files, moments: Mapping[str, Moment], catalogue: Catalogue, beside: Beside
 ) -> tuple[dict[tuple[str, str], Condition], list[Fault]]:
     """The condition of each answer in each moment that has it, by (moment, action)."""
     compiled: dict[tuple[str, str], Condition] = {}
@@ -152,7 +172,8 @@ def compile_eligible(
         if not action.eligible:
             continue
         for moment in _using(action, moments):
-            scope = moment.pattern.scope(catalogue)
+            around = beside.later(each for each in moment.aggregates if "." not in each.name)
+            scope = replace(moment.pattern.scope(catalogue), around=around)
             condition, faults = parse(action.eligible, scope, _place(declared, "eligible"))
             if condition is not None:
                 compiled[moment.name, action.action] = condition
@@ -174,9 +195,13 @@ def check_templates(
             for (root, field), where in (template.uses if template else {}).items():
                 if root == CUSTOMER:
                     fault = _no_trait(field, where, catalogue)
+                elif root == CONTEXT:
+                    fault = _not_kept(field, where, moment)
                 elif root not in scope.steps:
-                    hint = nearest(root, [*scope.steps, CUSTOMER])
-                    fault = Fault(where, shown(root), "an event step of the moment, or customer", hint)
+                    hint = nearest(root, [*scope.steps, CUSTOMER, CONTEXT])
+                    fault = Fault(
+                        where, shown(root), "an event step of the moment, customer or context", hint
+                    )
                 elif not scope.of_step(root, field):
                     known = {name for event in scope.steps[root] for name in catalogue.fields(event)}
                     must = f"a field of {' or '.join(scope.steps[root])}"
@@ -198,10 +223,16 @@ def check_traits(files: Files, moments: Mapping[str, Moment], catalogue: Catalog
         if moment.pattern.who:
             faults.extend(_traits(moment.pattern.who, catalogue, declared, "identify", "who"))
         for step, entry in zip(moment.pattern.steps, moment.pattern.keys, strict=True):
-            for choice in step.choices:
+            until = step.until if isinstance(step, EventStep) else ()
+            for choice in (*step.choices, *until):
                 if choice.where:
                     keys = ("identify", "steps", *entry)
                     faults.extend(_traits(choice.where, catalogue, declared, *keys))
+        for each in moment.aggregates:
+            if "." not in each.name:
+                faults.extend(
+                    _aggregate_traits(each, catalogue, declared, "identify", "aggregates", each.name)
+                )
         for key, outcome in (("solved", moment.solved), ("business", moment.business)):
             for choice in outcome.choices if outcome else ():
                 if choice.where and traits_of(choice.where):
@@ -210,9 +241,32 @@ def check_traits(files: Files, moments: Mapping[str, Moment], catalogue: Catalog
     return faults
 
 
+def _aggregate_traits(
+    aggregate: Aggregate, catalogue: Catalogue, declared: Declared[T], *keys: str | int
+) -> list[Fault]:
+    faults = []
+    for choice in aggregate.choices:
+        if choice.where:
+            faults += _traits(choice.where, catalogue, declared, *keys)
+    return faults
+
+
+def _not_kept(name: str, where: str, moment: Moment) -> Fault | None:
+    if name in moment.declared:
+        return None
+    must = "an entry of the moment's identify: context"
+    return Fault(where, shown(f"{CONTEXT}.{name}"), must, nearest(name, moment.declared))
+
+
 def traits_of(condition: Condition) -> set[str]:
-    """The customer's traits that a condition reads."""
-    return {node.name for node in walk(condition.tree) if isinstance(node, Trait)}
+    """The customer's traits that a condition itself reads, without those of segments that it asks for."""
+    return {node.name for node in _outside_segments(condition.tree) if isinstance(node, Trait)}
+
+
+def _outside_segments(node: Node) -> Iterator[Node]:
+    yield node
+    for child in () if isinstance(node, InSegment) else children(node):
+        yield from _outside_segments(child)
 
 
 def _traits(
@@ -252,7 +306,7 @@ def _in_moments(fault: Fault, names: list[str]) -> Fault:
     return Fault(fault.where, fault.got, f"{fault.must} (in {', '.join(names)})", fault.hint)
 
 
-def _document(name: str, where: str, disk: Disk) -> list[Fault]:
+def _document(name: str, where: str, disk: Shelf) -> list[Fault]:
     if not name:
         return []
     try:

@@ -12,33 +12,25 @@ from collections.abc import Sequence
 import msgspec
 
 from hetki import __version__
-from hetki.engine.commands import Activated, Merge, Replayed, Unmerge, read_command
+from hetki.engine.commands import Merge, Replayed, Unmerge, read_command
 from hetki.engine.deciding import Decided, apply_repairs, decide_all
 from hetki.engine.engine import Engine
-from hetki.engine.folding import Folding, fold_batch, pass_time, read_event, refold
+from hetki.engine.folding import Folding, fold_batch, pass_time, read_event
 from hetki.engine.stitching import stitch
-from hetki.errors import Conflict, Fault
-from hetki.events.event import EventId
+from hetki.engine.warming import OTHER_DECLARATIONS, activate
+from hetki.errors import Conflict
+from hetki.events.event import STAFFED, EventId
 from hetki.events.wire import Rejected
 from hetki.identity.link import evidence
 from hetki.moments.fold import Fact
+from hetki.patterns.staffing import read_report
 from hetki.store.journal import Kind, Stored
 from hetki.store.sqlite import transaction
+from hetki.store.staffing import add_staffing
 from hetki.store.state import Progress
 
 #: Entries in one transaction when more is waiting: the more, the fewer pages are written for each event.
 BATCH_MAX = 10_000
-#: Customers folded again in one transaction when the declarations have changed.
-REFOLD_MAX = 500
-
-#: What follows the declarations' hash while customers are still being folded again under them.
-UNDER_WAY = " (under way)"
-OTHER_DECLARATIONS = Fault(
-    "declarations",
-    "others than those that the state was folded under",
-    "the same",
-    "start again to read them",
-)
 
 _rejected = msgspec.msgpack.Decoder(Rejected)
 
@@ -98,48 +90,12 @@ def advance_once(engine: Engine, batch_max: int = BATCH_MAX) -> Advanced:
             folding.folded,
             max(now, advance_to),
         )
-        apply_repairs(engine.state, engine.ledger, folding.repairs, advance_to)
+        apply_repairs(engine.ledger, folding.repairs, advance_to)
         position = stored[-1].position if stored else before.position
         after = Progress(position, advance_to, engine.program.version)
         engine.state.save_progress(after)
         _log(engine, after, len(stored), len(folding.caught), decided, folding)
     return Advanced(position, advance_to, len(stored), len(folding.caught), decided.n_decided, is_behind)
-
-
-def activate(engine: Engine) -> None:
-    """Bring the states under the present declarations, if they were folded under others.
-
-    Every customer is folded again under the new ones; what they would have caught long ago is missed. From
-    the first step on the state is marked as under way, so that no process folds on under the old ones.
-    """
-    version = engine.program.version
-    progress = engine.state.progress()
-    if progress is None or progress.program == version:
-        return
-    if progress.program != version + UNDER_WAY:
-        engine.acceptor.command(Activated(version, engine.clock.now()))
-        with transaction(engine.db):
-            engine.state.save_progress(msgspec.structs.replace(progress, program=version + UNDER_WAY))
-    last = b""
-    while True:
-        with transaction(engine.db):
-            customers = engine.state.customers_after(last, REFOLD_MAX)
-            again = dict.fromkeys(customers, "declarations changed")
-            folding = refold(engine.journal, engine.state, engine.program, again, progress.advance_to)
-            decide_all(
-                engine.project,
-                engine.program,
-                engine.state,
-                engine.ledger,
-                folding.caught,
-                folding.folded,
-                engine.clock.now(),
-            )
-            apply_repairs(engine.state, engine.ledger, folding.repairs, engine.clock.now())
-            if not customers:
-                engine.state.save_progress(msgspec.structs.replace(progress, program=version))
-                return
-        last = customers[-1]
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -174,9 +130,12 @@ def open_batch(engine: Engine, stored: Sequence[Stored]) -> Batch:
 def fold_opened(engine: Engine, batch: Batch, advance_to: int) -> Folding:
     """Derive everything of one micro-batch, saved in the caller's transaction; decide nothing."""
     state = engine.state
-    found = [evidence(engine.keys.node, fact.event, fact.event_id) for fact in batch.facts]
+    facts = [fact for fact in batch.facts if fact.event.name != STAFFED]
+    reports = [report for fact in batch.facts if (report := read_report(fact.event))]
+    add_staffing(state.db, reports)
+    found = [evidence(engine.keys.node, fact.event, fact.event_id) for fact in facts]
     stitched = stitch(state, found, batch.commands)
-    folding = fold_batch(engine.journal, state, engine.program, batch.facts, stitched, advance_to)
+    folding = fold_batch(engine.journal, state, engine.program, facts, stitched, advance_to, reports)
     caught, repairs, folded = list(folding.caught), list(folding.repairs), dict(folding.folded)
     while True:
         passed = pass_time(state, engine.program, advance_to)

@@ -44,7 +44,7 @@ def backtest(
     live. `progress` is told the number of customers from time to time. Raises `NotFound` for a moment
     that the program does not have.
     """
-    program = only(program, moments)
+    program = msgspec.structs.replace(only(program, moments), segments=(), watching={})
     if span is not None:
         advance_to = min(advance_to, span.until + program.lateness_s * SECOND)
     found: dict[str, list[Caught]] = {moment.name: [] for moment in program.moments}

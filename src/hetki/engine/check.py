@@ -21,9 +21,10 @@ from hetki.events.event import Event, EventId, LeafId, utc
 from hetki.events.fields import instant_of
 from hetki.moments.fold import Fact, Folded, Program, step
 from hetki.moments.moment import Moment
-from hetki.moments.sentence import sentence
+from hetki.moments.sentence import segment_sentence, sentence
+from hetki.patterns.staffing import read_report, timeline
 from hetki.settings import DAY, SECOND
-from hetki.store.ports import Disk
+from hetki.store.ports import Shelf
 
 #: Every case starts at the same instant: Monday, 5 January 2026, 09:00 UTC.
 STARTS_AT = 1_767_603_600 * SECOND
@@ -43,15 +44,18 @@ _KINDS: dict[FieldType, tuple[type, ...]] = {
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """What a check came to. `sentences` are the moments in plain words, by name; `notes` are no faults."""
+    """What a check came to. `sentences` are the moments in plain words and `segments` the segments, by name;
+    `notes` are no faults.
+    """
 
     faults: list[Fault]
     sentences: dict[str, str] = {}
     n_cases: int = 0
     notes: list[str] = []
+    segments: dict[str, str] = {}
 
 
-def check(disk: Disk) -> Checked:
+def check(disk: Shelf) -> Checked:
     """Everything there is to say about the project in a folder. Raises `NotFound` if there is none."""
     try:
         project = load(disk)
@@ -63,6 +67,7 @@ def check(disk: Disk) -> Checked:
         {name: sentence(moment, titles) for name, moment in sorted(project.moments.items())},
         sum(len(spec.cases) for spec, _ in project.files.examples.read()),
         _notes(project),
+        {name: segment_sentence(segment) for name, segment in sorted(project.segments.items())},
     )
 
 
@@ -92,24 +97,26 @@ def run_examples(project: Project) -> list[Fault]:
 
 def _fired(project: Project, moment: Moment, events: list[Event]) -> list[int]:
     """The offsets in seconds at which a moment fires on events in order."""
-    bit = {moment.purpose: 1}
+    purposes = sorted(project.purposes)
+    bit = {name: 1 << number for number, name in enumerate(purposes)}
     contracts = {
-        name: sum(bit.get(each, 0) for each in source.purposes) for name, source in project.sources.items()
+        name: sum(bit[each] for each in set(source.purposes)) for name, source in project.sources.items()
     }
     program = Program(
         moments=(moment,),
-        purposes=((moment.purpose, Purpose("", "contract")),),
-        contracts={**contracts, _SOURCE: 1},
+        purposes=tuple((name, Purpose("", "contract")) for name in purposes),
+        contracts={**contracts, _SOURCE: sum(bit.values())},
         traits=project.traits,
         lateness_s=0,
         version="",
-        bits={moment.name: 1},
-        listening=dict.fromkeys(moment.pattern.names, (moment,)),
+        bits={moment.name: bit[moment.purpose]},
+        listening=dict.fromkeys(moment.listens, (moment,)),
     )
+    staffing = timeline(report for event in events if (report := read_report(event)))
     leaf = LeafId(bytes(16))
     facts = [Fact(event, EventId(number.to_bytes(16)), leaf) for number, event in enumerate(events, start=1)]
     facts.sort(key=lambda fact: fact.order_key)
-    _, occurrences = step(program, Folded(), facts, _LONG_AFTER)
+    _, occurrences = step(program, Folded(), facts, _LONG_AFTER, staffing)
     return sorted((each.occurred_at - STARTS_AT) // SECOND for each in occurrences)
 
 

@@ -84,6 +84,11 @@ class Traits:
         column = np.append(taken_from(self._values[name], taken, texts), NULL)
         return column[self._place[name][places]]
 
+    def known_at(self, place: int) -> dict[str, object]:
+        """The traits of an event's customer as of then."""
+        told = ((name, int(where[place])) for name, where in self._place.items())
+        return {name: self._values[name][row] for name, row in told if row >= 0}
+
 
 class EventsFrame:
     """Events of one name as columns: see `patterns.columnar.Frame`. Fields are decoded when it is made."""

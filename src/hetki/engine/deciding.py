@@ -6,7 +6,7 @@ looks at nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -21,15 +21,21 @@ from hetki.engine.across import traits_of
 from hetki.engine.folding import Caught, Repair
 from hetki.engine.project import Project
 from hetki.errors import Invalid
-from hetki.events.event import LeafId
+from hetki.events.event import LeafId, utc
 from hetki.identity.identifier import as_leaf
 from hetki.moments.fold import Folded, Program, in_force
 from hetki.moments.moment import Moment, Occurrence
+from hetki.patterns.around import OPEN_TO
 from hetki.patterns.condition import Condition, holds
-from hetki.patterns.types import CUSTOMER
+from hetki.patterns.run import Bound
+from hetki.patterns.scope import CONTEXT, CUSTOMER
+from hetki.patterns.tree import Known, walk
 from hetki.settings import SECOND
 from hetki.store.ledger import Ledger
 from hetki.store.state import State
+
+#: What stands in the place of a source for the events that a moment's aggregates count.
+COUNTED = "earlier events that it counts"
 
 
 class Situation(msgspec.Struct, frozen=True):
@@ -75,20 +81,14 @@ def decide_all(
     new.sort(
         key=lambda each: (each.occurrence.occurred_at, each.occurrence.moment, each.occurrence.occurrence_id)
     )
-    members = state.members({each.customer for each in new})
-    n_decided = 0
+    members = state.members({each.customer for each in new if now <= each.occurrence.expires_at})
+    missed = []
     for each in new:
         occurrence, customer = each.occurrence, each.customer
         leaf = occurrence.events[0].leaf  # deeds stay with the leaf they came from, also after an unmerge
         if now > occurrence.expires_at:
-            ledger.add_missed(
-                occurrence.occurrence_id,
-                occurrence.moment,
-                leaf,
-                occurrence.occurred_at,
-                occurrence.expires_at,
-                now,
-            )
+            expired = occurrence.occurred_at, occurrence.expires_at
+            missed.append((occurrence.occurrence_id, occurrence.moment, leaf, *expired, now))
             continue
         situation = Situation(
             occurrence,
@@ -100,34 +100,34 @@ def decide_all(
         )
         decision = decide(ask(project, program, ledger, situation))
         ledger.record(decision, leaf)
-        n_decided += 1
         message = compose(project, decision, situation)
         if message is not None:
             ledger.post(message)
-    return Decided(n_decided, len(new) - n_decided)
+    ledger.add_missed(missed)
+    return Decided(len(new) - len(missed), len(missed))
 
 
-def apply_repairs(state: State, ledger: Ledger, repairs: Iterable[Repair], now: int) -> None:
+def apply_repairs(ledger: Ledger, repairs: Sequence[Repair], now: int) -> None:
     """Tell in the ledger what repaired history changed; a retraction cancels what is unsent."""
+    decided = ledger.chosen(each.caught.occurrence.occurrence_id for each in repairs)
+    retracted: dict[str, list[str]] = {}
+    for each in repairs:
+        decision_id, _ = decided.get(each.caught.occurrence.occurrence_id, ("", ""))
+        if each.kind == "retracted" and decision_id:
+            retracted.setdefault(each.cause, []).append(decision_id)
+    for cause, decision_ids in retracted.items():
+        ledger.cancel(decision_ids, f"retracted: {cause}")
+    statuses = ledger.statuses(each for decision_ids in retracted.values() for each in decision_ids)
+    rows = []
     for repair in repairs:
-        occurrence = repair.caught.occurrence
-        found = ledger.decision(occurrence.occurrence_id)
-        detail = "not decided"
-        if found is not None:
-            detail = f"decided: {found.chosen}"
-            if repair.kind == "retracted":
-                ledger.cancel([found.decision_id], f"retracted: {repair.cause}")
-                status = ledger.status_of(found.decision_id)
-                detail += f", message is {status}" if status else ""
-        ledger.add_revision(
-            occurrence.occurrence_id,
-            now,
-            repair.kind,
-            repair.cause,
-            occurrence.moment,
-            repair.caught.customer,
-            detail,
-        )
+        occurrence, detail = repair.caught.occurrence, "not decided"
+        if occurrence.occurrence_id in decided:
+            decision_id, chosen = decided[occurrence.occurrence_id]
+            status = statuses.get(decision_id)
+            detail = f"decided: {chosen}" + (f", message is {status}" if status else "")
+        told = (occurrence.moment, repair.caught.customer, detail)
+        rows.append((occurrence.occurrence_id, now, repair.kind, repair.cause, *told))
+    ledger.add_revisions(rows)
 
 
 def ask(project: Project, program: Program, ledger: Ledger, situation: Situation) -> Question:
@@ -168,6 +168,7 @@ def ask(project: Project, program: Program, ledger: Ledger, situation: Situation
         data_used=[each.event_id.hex() for each in occurrence.events],
         data_of=sorted({each.leaf.hex() for each in occurrence.events}),
         program=program.version,
+        context={name: _scalar(value) for name, value in occurrence.context.items() if name != OPEN_TO},
     )
 
 
@@ -180,7 +181,12 @@ def _candidate(
     bit: int,
     is_in_force: bool,
 ) -> Candidate:
-    bound, traits = situation.occurrence.bound, situation.folded.traits
+    bound = situation.occurrence.bound
+    known = {**situation.folded.traits, **situation.occurrence.context}
+    closed = {one.source for one in situation.occurrence.events if not one.purposes & bit}
+    open_to = situation.occurrence.context.get(OPEN_TO, bit)
+    if isinstance(open_to, int) and not open_to & bit:
+        closed.add(COUNTED)
     condition = project.eligible.get((moment.name, action.action))
     cap = None
     if action.action in project.action_caps:
@@ -195,10 +201,10 @@ def _candidate(
         cost=action.cost,
         transactional=action.transactional,
         in_force=is_in_force,
-        closed_sources=sorted({one.source for each in bound for one in each.all if not one.purposes & bit}),
+        closed_sources=sorted(closed),
         condition=action.eligible,
         values=_values(condition, situation) if condition else {},
-        eligible=condition is None or holds(condition, bound, traits),
+        eligible=condition is None or holds(condition, bound, known),
         reachable=bool(situation.recipient(project.destinations[action.destination])),
         cap=cap,
     )
@@ -211,8 +217,21 @@ def _values(condition: Condition, situation: Situation) -> dict[str, Scalar]:
     traits = [(CUSTOMER, name) for name in sorted(traits_of(condition))]
     for step, field in [*condition.references(), *traits]:
         value = situation.folded.traits.get(field) if step == CUSTOMER else steps[step].get(field)
-        values[f"{step}.{field}"] = value if isinstance(value, (str, int, float, bool)) else None
+        values[f"{step}.{field}"] = _scalar(value)
+    for node in walk(condition.tree):
+        if isinstance(node, Known):
+            values[node.key] = _scalar(situation.occurrence.context.get(node.key))
     return values
+
+
+def _scalar(value: object) -> Scalar:
+    return value if isinstance(value, (str, int, float, bool)) else None
+
+
+def _printed(bound: Bound) -> dict[str, object]:
+    """What a template may print of a step: its instants as texts, like every other time."""
+    instants = {"occurred_at": bound.occurred_at, "first.occurred_at": bound.first.occurred_at}
+    return {**bound.values, **{name: utc(at).isoformat() for name, at in instants.items()}}
 
 
 def compose(project: Project, decision: Decision, situation: Situation) -> Message | None:
@@ -225,7 +244,8 @@ def compose(project: Project, decision: Decision, situation: Situation) -> Messa
     occurrence = situation.occurrence
     action = project.actions[decision.chosen]
     traits: dict[str, object] = {**situation.names, **situation.folded.traits}
-    values = {bound.step: dict(bound.values) for bound in occurrence.bound if bound.step}
+    values = {bound.step: _printed(bound) for bound in occurrence.bound if bound.step}
+    values[CONTEXT] = occurrence.context
     zone = zone_of(traits.get("timezone"), project.settings.time_zone)
     subject = body = detail = ""
     try:

@@ -13,10 +13,12 @@ from hetki.engine.project import Project, load
 from hetki.errors import Conflict, Fault
 from hetki.moments.fold import FORM, Program
 from hetki.moments.moment import Moment
+from hetki.patterns.segments import Segment
 from hetki.store.journal import Journal
 from hetki.store.ledger import Ledger
 from hetki.store.ports import Chance, Clock, Disk
 from hetki.store.secrets import Secrets
+from hetki.store.shadow import Shadow
 from hetki.store.sqlite import Connection
 from hetki.store.state import FILE, State
 from hetki.store.system import SystemChance, SystemClock, SystemDisk, environment
@@ -40,6 +42,7 @@ class Engine:
     db: Connection
     state: State
     ledger: Ledger
+    shadow: Shadow
     environment: Mapping[str, str]
 
 
@@ -71,6 +74,7 @@ def open_engine(
         db,
         State(db),
         Ledger(db),
+        Shadow(db),
         environment,
     )
 
@@ -85,6 +89,11 @@ def open_folder(folder: str) -> Engine:
     return open_engine(project, data, SystemClock(), SystemChance(), environment())
 
 
+def version_of(project: Project) -> str:
+    """What progress and decisions call a project's declarations: their hash, and the form of states."""
+    return f"{project.content_hash}.{FORM}"
+
+
 def compile_program(project: Project) -> Program:
     """What the fold runs of a project."""
     purposes = tuple(sorted(project.purposes.items()))
@@ -92,8 +101,13 @@ def compile_program(project: Project) -> Program:
     moments = tuple(moment for _, moment in sorted(project.moments.items()))
     listening: dict[str, list[Moment]] = {}
     for moment in moments:
-        for name in sorted(moment.pattern.names):
+        for name in sorted(moment.listens):
             listening.setdefault(name, []).append(moment)
+    segments = tuple(segment for _, segment in sorted(project.segments.items()))
+    watching: dict[str, list[Segment]] = {}
+    for segment in segments:
+        for name in sorted(segment.listens):
+            watching.setdefault(name, []).append(segment)
     return Program(
         moments=moments,
         purposes=purposes,
@@ -106,7 +120,12 @@ def compile_program(project: Project) -> Program:
         },
         traits=project.traits,
         lateness_s=project.settings.lateness_s,
-        version=f"{project.content_hash}.{FORM}",
-        bits={moment.name: bit[moment.purpose] for moment in moments},
+        version=version_of(project),
+        bits={
+            **{moment.name: bit[moment.purpose] for moment in moments},
+            **{segment.key: bit[segment.purpose] for segment in segments},
+        },
         listening={name: tuple(each) for name, each in listening.items()},
+        segments=segments,
+        watching={name: tuple(each) for name, each in watching.items()},
     )

@@ -2,8 +2,8 @@
 
 Nothing is compared here.
 
-    hetki.toml   events/*.yaml  sources/*.yaml  initiatives/*.yaml  moments/*.yaml  actions/*.yaml
-    templates/<name>[.<locale>].liquid   tests/*.yaml
+    hetki.toml   events/*.yaml  sources/*.yaml  initiatives/*.yaml  segments/*.yaml  moments/*.yaml
+    actions/*.yaml   templates/<name>[.<locale>].liquid   tests/*.yaml
 """
 
 from __future__ import annotations
@@ -19,15 +19,28 @@ from hetki.consent.source import Source
 from hetki.decisions.action import Action, ContactPolicy, Weights
 from hetki.declarations.read import Declared, read, read_toml
 from hetki.dialogues.destination import Destination
-from hetki.errors import Fault, Invalid, Unavailable, shown
+from hetki.errors import Fault, Invalid, NotFound, Unavailable, shown
 from hetki.events.catalogue import EventSpec
 from hetki.measurement.initiative import Initiative
 from hetki.moments.moment import MomentSpec
+from hetki.patterns.segments import SegmentSpec
 from hetki.settings import Settings
-from hetki.store.ports import Disk
+from hetki.store.ports import Shelf
+from hetki.store.system import listed
 
 TOML = "hetki.toml"
 FILES_MAX = 10_000
+#: The folders of declarations, and how their files end.
+FOLDERS = {
+    "events": ".yaml",
+    "sources": ".yaml",
+    "initiatives": ".yaml",
+    "segments": ".yaml",
+    "moments": ".yaml",
+    "actions": ".yaml",
+    "tests": ".yaml",
+    "templates": ".liquid",
+}
 
 T = TypeVar("T")
 
@@ -88,6 +101,7 @@ class Files:
     events: Folder[EventSpec]
     sources: Folder[Source]
     initiatives: Folder[Initiative]
+    segments: Folder[SegmentSpec]
     moments: Folder[MomentSpec]
     actions: Folder[Action]
     examples: Folder[Examples]
@@ -96,37 +110,80 @@ class Files:
     content_hash: str
 
 
+class Recording:
+    """A shelf that remembers what was read of it. Documents that moments name are remembered as empty."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self.texts: dict[str, bytes] = {}
+
+    def read(self, name: str) -> bytes:
+        data = self._shelf.read(name)
+        is_declaration = name == TOML or name.partition("/")[0] in FOLDERS
+        self.texts[name] = data if is_declaration else b""
+        return data
+
+    def names(self, pattern: str) -> list[str]:
+        return self._shelf.names(pattern)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A shelf of files that were kept with their bytes."""
+
+    texts: dict[str, bytes]
+
+    def read(self, name: str) -> bytes:
+        if name not in self.texts:
+            raise NotFound(Fault(name, "no such file", "a file that was kept"))
+        return self.texts[name]
+
+    def names(self, pattern: str) -> list[str]:
+        return sorted(name for name in self.texts if listed(name, pattern))
+
+
 #: The kinds of declarations, by the name of their schema: `schema(KINDS["moment"])`.
 KINDS: dict[str, type] = {
     "project": ProjectFile,
     "event": EventSpec,
     "source": Source,
     "initiative": Initiative,
+    "segment": SegmentSpec,
     "moment": MomentSpec,
     "action": Action,
     "examples": Examples,
 }
 
 
-def read_files(disk: Disk) -> Files:
+def fingerprint(shelf: Shelf) -> bytes:
+    """A hash of every declaration as it lies there, read or not: whoever watches a folder asks for it."""
+    found = blake2b(digest_size=16)
+    names = [name for name in shelf.names("*/*") if name.partition("/")[0] in FOLDERS]
+    for name in [TOML, *names[:FILES_MAX]]:
+        found.update(name.encode() + b"\0" + blake2b(shelf.read(name), digest_size=16).digest())
+    return found.digest()
+
+
+def read_files(disk: Shelf) -> Files:
     """Read every declaration; raises `NotFound` only where there is no `hetki.toml`."""
     reader = _Reader(disk)
     text = reader.text(TOML)
     toml = read_toml(text or "", TOML, ProjectFile)
-    names = [name for name in disk.names("*/*") if name.partition("/")[0] in _FOLDERS]
+    names = [name for name in disk.names("*/*") if name.partition("/")[0] in FOLDERS]
     if len(names) > FILES_MAX:
         reader.faults.append(Fault("project", f"{len(names)} files", f"at most {FILES_MAX} declarations"))
         names = names[:FILES_MAX]
     for name in names:
         folder, _, rest = name.partition("/")
-        if not rest.endswith(_FOLDERS[folder]) and not rest.endswith((".md", ".txt")):
+        if not rest.endswith(FOLDERS[folder]) and not rest.endswith((".md", ".txt")):
             hint = "rename it" if rest.endswith(".yml") else ""
-            reader.faults.append(Fault(name, shown(rest), f"a file that ends in {_FOLDERS[folder]}", hint))
+            reader.faults.append(Fault(name, shown(rest), f"a file that ends in {FOLDERS[folder]}", hint))
     files = Files(
         toml,
         reader.folder(names, "events", EventSpec, "event"),
         reader.folder(names, "sources", Source, "source"),
         reader.folder(names, "initiatives", Initiative, "initiative"),
+        reader.folder(names, "segments", SegmentSpec, "segment"),
         reader.folder(names, "moments", MomentSpec, "moment"),
         reader.folder(names, "actions", Action, "action"),
         reader.folder(names, "tests", Examples, "moment"),
@@ -139,21 +196,10 @@ def read_files(disk: Disk) -> Files:
     return files
 
 
-_FOLDERS = {
-    "events": ".yaml",
-    "sources": ".yaml",
-    "initiatives": ".yaml",
-    "moments": ".yaml",
-    "actions": ".yaml",
-    "tests": ".yaml",
-    "templates": ".liquid",
-}
-
-
 class _Reader:
     """Reads files, keeping the faults and a hash of what was read."""
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Shelf) -> None:
         self.disk = disk
         self.faults: list[Fault] = []
         self.hashes: list[bytes] = []

@@ -11,17 +11,20 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from hetki.engine.stitching import Stitched
-from hetki.events.event import Event, LeafId
+from hetki.events.event import STAFFED, Event, LeafId
 from hetki.identity.identifier import NodeId, as_leaf
 from hetki.identity.link import Link
 from hetki.moments.fold import Fact, Folded, Joined, Program, decode, due_at, encode, is_late, step
 from hetki.moments.moment import Occurrence
+from hetki.patterns.staffing import NO_STAFFING, Report, Timeline, timeline
 from hetki.store.journal import Journal, Stored
+from hetki.store.sqlite import chunks
+from hetki.store.staffing import load_staffing
 from hetki.store.state import CustomerRow, State
 
 _event = msgspec.msgpack.Decoder(Event)
 _occurrence = msgspec.msgpack.Decoder(Occurrence)
-_encode = msgspec.msgpack.Encoder().encode
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 class Caught(msgspec.Struct, frozen=True):
@@ -60,13 +63,19 @@ def fold_batch(
     facts: Sequence[Fact],
     stitched: Stitched,
     advance_to: int,
+    reports: Sequence[Report] = (),
 ) -> Folding:
-    """Fold new facts and let time pass to `advance_to` for every customer whom that concerns."""
+    """Fold new facts and let time pass to `advance_to` for every customer whom that concerns.
+
+    `reports` are new reports of staffing, kept already; who was folded beyond one of them is folded again.
+    """
     by_customer: dict[LeafId, list[Fact]] = {}
     for fact in facts:
         by_customer.setdefault(stitched.customers[NodeId(fact.leaf)], []).append(fact)
     touched = {*by_customer, *stitched.joined, *(each for pair in stitched.moves for each in pair)}
     rows = state.load_customers(touched)
+    staffing = staffing_of(state, program, facts)
+    beyond = _folded_beyond(state, reports) if program.asks_staffing else {}
     moved = {each for old, new in stitched.moves if old in rows for each in (old, new)}
     saved: list[CustomerRow] = []
     caught: list[Caught] = []
@@ -82,9 +91,12 @@ def fold_batch(
             again[customer] = "late event" if isinstance(batch[0], Fact) else "identity"
             n_late += sum(is_late(before, item) for item in batch if isinstance(item, Fact))
             continue
+        if customer in beyond:
+            again[customer] = "staffing report"
+            continue
         if row is None and not mine:
             continue
-        after, found = step(program, before, batch, advance_to)
+        after, found = step(program, before, batch, advance_to, staffing)
         folded[customer] = after
         caught.extend(Caught(customer, each) for each in found)
         last_at = max([row.last_at if row else 0, *(fact.event.occurred_at for fact in mine)])
@@ -92,10 +104,27 @@ def fold_batch(
         saved.append(CustomerRow(customer, encode(after), due_at(program, after), last_at, n_events))
     state.save_customers(saved)
     state.save_occurrences(_rows(caught))
-    repaired = refold(journal, state, program, again, advance_to)
-    caught.extend(repaired.caught)
-    folded.update(repaired.folded)
-    return Folding(caught, repaired.repairs, folded, n_late)
+    repairs: list[Repair] = []
+    others = [customer for customer in beyond if customer not in touched]
+    for part in (again, *(dict.fromkeys(each, "staffing report") for _, each in chunks(others))):
+        repaired = refold(journal, state, program, part, advance_to)
+        caught.extend(repaired.caught)
+        repairs.extend(repaired.repairs)
+        folded.update(repaired.folded)
+    return Folding(caught, repairs, folded, n_late)
+
+
+def _folded_beyond(state: State, reports: Sequence[Report]) -> dict[LeafId, None]:
+    """The customers of whom something later than a new report of staffing was folded, in order."""
+    found: dict[LeafId, None] = {}
+    if reports:
+        reported = min(each.order_key for each in reports)
+        for _, part in chunks(state.customers_since(reported[0])):
+            for customer, row in state.load_customers(part).items():
+                last_key = decode(row.state).last_key
+                if last_key is not None and last_key > reported:
+                    found[customer] = None
+    return dict.fromkeys(sorted(found))
 
 
 def pass_time(state: State, program: Program, advance_to: int, n_max: int = 2_000) -> Folding:
@@ -136,7 +165,8 @@ def refold(
         if not facts:
             continue
         links = state.joining_links(nodes) if len(nodes) > 1 else []
-        after, found = step(program, Folded(), ordered(program, facts, links), advance_to)
+        staffing = staffing_of(state, program, facts)
+        after, found = step(program, Folded(), ordered(program, facts, links), advance_to, staffing)
         folded[customer] = after
         caught.update((each.occurrence_id, Caught(customer, each)) for each in found)
         last_at = max(fact.event.occurred_at for fact in facts)
@@ -156,6 +186,13 @@ def refold(
     return Folding(new, repairs, folded, 0)
 
 
+def staffing_of(state: State, program: Program, facts: Sequence[Fact]) -> Timeline:
+    """Every report that facts may see, if any moment asks for one."""
+    if not program.asks_staffing or not facts:
+        return NO_STAFFING
+    return timeline(load_staffing(state.db, min(fact.event.occurred_at for fact in facts)))
+
+
 def load_facts(journal: Journal, state: State, leaves: Sequence[LeafId]) -> list[Fact]:
     """The whole history of some leaves, from the journal; erased events are left out."""
     history = state.history(leaves)
@@ -163,7 +200,7 @@ def load_facts(journal: Journal, state: State, leaves: Sequence[LeafId]) -> list
     for leaf in leaves:
         for stored in journal.entries(history.get(leaf, [])):
             event = read_event(stored)
-            if event is not None:
+            if event is not None and event.name != STAFFED:  # a report is nobody's, whoever sent it
                 facts.append(Fact(event, stored.event_id, leaf))
     return facts
 

@@ -9,9 +9,10 @@ from operator import itemgetter
 import duckdb
 
 from hetki.consent.statements import SPOKEN
-from hetki.events.event import IDENTIFIED, Event, EventId, LeafId
+from hetki.events.event import IDENTIFIED, STAFFED, Event, EventId, LeafId
 from hetki.moments.fold import Fact, Folded, Joined, Program, step
 from hetki.moments.moment import Occurrence
+from hetki.patterns.staffing import NO_STAFFING, Timeline, read_report, timeline
 
 #: Rows that are held in Python at once, beside one customer's history.
 ROWS_MAX = 20_000
@@ -26,7 +27,8 @@ WITH told AS (
            e.message_id, e.leaf, e.event_id, e.channel, e.name, encode(e.properties) AS properties,
            encode(e.context) AS context, e.gpc
     FROM events e LEFT JOIN customers c ON c.leaf = e.leaf
-    WHERE (e.gpc OR e.name IN (SELECT unnest($names))) AND e.occurred_at <= make_timestamptz($until)),
+    WHERE (e.gpc OR e.name IN (SELECT unnest($names))) AND e.occurred_at <= make_timestamptz($until)
+        AND e.name <> 'Staffing Reported'),
 joined AS (
     SELECT c.customer, epoch_us(l.linked_at), '', 0, l.node_a || l.node_b, '', '', '', '',
            encode(''), encode(''), false
@@ -34,6 +36,12 @@ joined AS (
     WHERE l.status = 'stands' AND c.customer IN (SELECT customer FROM told))
 SELECT * FROM told UNION ALL SELECT * FROM joined
 ORDER BY customer, told_at, source, sequence, message_id
+"""
+
+#: Grain: one row per report of staffing. Times are microseconds. Parameters: name, until.
+REPORTS = """
+SELECT source, message_id, epoch_us(occurred_at), encode(properties), sequence
+FROM events WHERE name = $name AND occurred_at <= make_timestamptz($until)
 """
 
 Row = tuple[str, int, str, int, str, str, str, str, str, bytes, bytes, bool]
@@ -48,8 +56,20 @@ def one_by_one(
     lake: duckdb.DuckDBPyConnection, program: Program, advance_to: int
 ) -> Iterator[tuple[str, list[Occurrence]]]:
     """The occurrences of each customer that has events, by the fold itself."""
+    staffing = staffing_of(lake, program, advance_to)
     for customer, rows in groupby(_rows(lake, program, advance_to), key=itemgetter(0)):
-        yield customer, step(program, Folded(), entries(rows), advance_to)[1]
+        yield customer, step(program, Folded(), entries(rows), advance_to, staffing)[1]
+
+
+def staffing_of(lake: duckdb.DuckDBPyConnection, program: Program, until: int) -> Timeline:
+    """Every report of staffing, if any moment asks for one."""
+    if not program.asks_staffing:
+        return NO_STAFFING
+    rows = lake.execute(REPORTS, {"name": STAFFED, "until": until}).fetchall()
+    events = (
+        Event(row[0], row[1], "", STAFFED, row[2], row[2], _NOBODY, row[3], b"{}", row[4]) for row in rows
+    )
+    return timeline(report for event in events if (report := read_report(event)))
 
 
 def _rows(lake: duckdb.DuckDBPyConnection, program: Program, until: int) -> Iterator[Row]:

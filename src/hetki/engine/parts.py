@@ -43,7 +43,8 @@ EVENTS = """
 SELECT coalesce(o.code, -1) AS code, epoch_us(e.occurred_at) AS told_at, e.source, e.sequence, e.message_id,
        e.leaf, e.event_id, e.channel, e.name, e.properties, e.context, e.gpc
 FROM events e {join} owners o ON o.leaf = e.leaf
-WHERE (e.gpc OR e.name IN (SELECT unnest($names))) AND e.occurred_at <= make_timestamptz($until) AND {where}
+WHERE (e.gpc OR e.name IN (SELECT unnest($names))) AND e.occurred_at <= make_timestamptz($until)
+    AND e.name <> 'Staffing Reported' AND {where}
 """
 IN_RANGE = "e.leaf >= $low AND e.leaf < $high AND (o.piece IS NULL OR o.piece = $piece)"
 

@@ -17,16 +17,19 @@ from hetki.declarations.tree import in_order
 from hetki.dialogues.destination import Destination
 from hetki.dialogues.template import Template, parse
 from hetki.engine import across
-from hetki.engine.files import TOML, Files, read_files
+from hetki.engine.files import TOML, Files, Recording, read_files
 from hetki.errors import Fault, Invalid
 from hetki.events.catalogue import SHIPPED, Catalogue
 from hetki.measurement.initiative import Initiative
+from hetki.moments.context import Beside, conditions
 from hetki.moments.moment import Moment, MomentSpec, compile_moment
-from hetki.patterns.choices import Choice
-from hetki.patterns.condition import Condition, step_fields
-from hetki.patterns.types import CUSTOMER
+from hetki.patterns.aggregates import Aggregate
+from hetki.patterns.condition import Condition, asked, step_fields
+from hetki.patterns.scope import CUSTOMER, RESERVED
+from hetki.patterns.segments import Segment, Segments, compile_segments
+from hetki.patterns.tree import Trait, walk
 from hetki.settings import Settings
-from hetki.store.ports import Disk
+from hetki.store.ports import Shelf
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,8 @@ class Project:
 
     `eligible` holds the conditions of answers by (moment, action); caps read (n_max, period_s); `traits`
     are the customer's traits that anything refers to; `content_hash` changes with any byte of any file
-    that can change a result (32 hex characters). `files` keeps what was read, with its places.
+    that can change a result (32 hex characters). `files` keeps what was read, with its places, and `texts`
+    every file that was read, so that the same project can be loaded again (`Kept`).
     """
 
     settings: Settings
@@ -48,6 +52,7 @@ class Project:
     weights: Weights
     catalogue: Catalogue
     initiatives: dict[str, Initiative]
+    segments: dict[str, Segment]
     moments: dict[str, Moment]
     actions: dict[str, Action]
     action_caps: dict[str, tuple[int, int]]
@@ -56,16 +61,21 @@ class Project:
     traits: frozenset[str]
     content_hash: str
     files: Files
+    texts: dict[str, bytes]
 
 
-def load(disk: Disk) -> Project:
+def load(shelf: Shelf) -> Project:
     """The project in a folder. Raises `Invalid` with all faults of all files, `NotFound` if there is none."""
+    disk = Recording(shelf)
     files = read_files(disk)
     faults = list(files.faults)
     catalogue = _catalogue(files, faults)
     templates = _templates(files, faults)
-    moments = _moments(files, catalogue, templates, faults)
-    eligible, found = across.compile_eligible(files, moments, catalogue)
+    segments, found = compile_segments(files.segments.files.values(), files.segments.names, catalogue)
+    faults += found
+    beside = Beside(segments, tuple(files.toml.value.purposes) if files.toml.value else None)
+    moments = _moments(files, catalogue, templates, beside, faults)
+    eligible, found = across.compile_eligible(files, moments, catalogue, beside)
     faults += found
     faults += across.check_toml(files)
     faults += across.check_names(files)
@@ -73,6 +83,7 @@ def load(disk: Disk) -> Project:
     faults += across.check_actions(files, templates)
     faults += across.check_moments(files, moments, disk)
     faults += across.check_templates(files, moments, templates, catalogue)
+    faults += across.check_segments(files, segments, catalogue)
     faults += across.check_traits(files, moments, catalogue)
     if faults:
         raise Invalid(*in_order(list(dict.fromkeys(faults))))
@@ -91,14 +102,16 @@ def load(disk: Disk) -> Project:
         weights=toml.decisions,
         catalogue=catalogue,
         initiatives={spec.initiative: spec for spec, _ in files.initiatives.read()},
+        segments={name: each for name, each in segments.items() if each is not None},
         moments=moments,
         actions=actions,
         action_caps={name: read_cap(each.cap, name) for name, each in actions.items() if each.cap},
         templates=templates,
         eligible=eligible,
-        traits=_traits(moments, eligible, templates),
+        traits=_traits(moments, segments, eligible, templates),
         content_hash=files.content_hash,
         files=files,
+        texts=disk.texts,
     )
 
 
@@ -129,39 +142,55 @@ def _templates(files: Files, faults: list[Fault]) -> dict[str, Template]:
 
 
 def _moments(
-    files: Files, catalogue: Catalogue, templates: Mapping[str, Template], faults: list[Fault]
+    files: Files,
+    catalogue: Catalogue,
+    templates: Mapping[str, Template],
+    beside: Beside,
+    faults: list[Fault],
 ) -> dict[str, Moment]:
     compiled: dict[str, Moment] = {}
     for spec, declared in files.moments.read():
-        moment, found = compile_moment(declared, catalogue, _captures(files, spec, templates))
+        wanted = captures(files, spec, templates)
+        moment, found = compile_moment(declared, catalogue, wanted, beside, asked_of(files, spec))
         faults.extend(found)
         if moment is not None:
             compiled[moment.name] = replace(moment, initiative=moment.initiative or moment.name)
     return compiled
 
 
-def _captures(files: Files, spec: MomentSpec, templates: Mapping[str, Template]) -> set[tuple[str, str]]:
+def captures(files: Files, spec: MomentSpec, templates: Mapping[str, Template]) -> set[tuple[str, str]]:
     """The fields of steps that the answers of a moment read, in conditions and templates."""
     wanted: set[tuple[str, str]] = set()
     for action, _ in files.actions.read():
         if action.action in spec.design.answers:
             wanted |= set(step_fields(action.eligible)) if action.eligible else set()
             if action.template in templates:
-                wanted |= {use for use in templates[action.template].uses if use[0] != CUSTOMER}
+                wanted |= {use for use in templates[action.template].uses if use[0] not in RESERVED}
     return wanted
+
+
+def asked_of(files: Files, spec: MomentSpec) -> list[str]:
+    """What the conditions of a moment's answers ask for beside steps and traits."""
+    texts = [each.eligible for each, _ in files.actions.read() if each.action in spec.design.answers]
+    return sorted({name for text in texts for name in asked(text)})
 
 
 def _traits(
     moments: Mapping[str, Moment],
+    segments: Segments,
     eligible: Mapping[tuple[str, str], Condition],
     templates: Mapping[str, Template],
 ) -> frozenset[str]:
     """The customer's traits that any declaration refers to: no other is kept."""
-    conditions = list(eligible.values())
+    trees = [condition.tree for condition in eligible.values()]
+    aggregates: list[Aggregate] = []
     for moment in moments.values():
-        choices: list[Choice] = [choice for step in moment.pattern.steps for choice in step.choices]
-        conditions += [choice.where for choice in choices if choice.where]
-        conditions += [moment.pattern.who] if moment.pattern.who else []
-    named = {name for condition in conditions for name in across.traits_of(condition)}
+        trees += [condition.tree for condition in conditions(moment.pattern)] + [*moment.kept.values()]
+        aggregates += moment.aggregates
+    for segment in segments.values():
+        trees += [segment.who.tree] if segment else []
+        aggregates += segment.aggregates if segment else []
+    trees += [choice.where.tree for each in aggregates for choice in each.choices if choice.where]
+    named = {node.name for tree in trees for node in walk(tree) if isinstance(node, Trait)}
     printed = {field for each in templates.values() for root, field in each.uses if root == CUSTOMER}
     return frozenset(named | printed)

@@ -67,6 +67,15 @@ owner: service_team
 horizon: mainstream
 """
 
+_SEGMENT = """\
+segment: help_fails
+title: Help has failed them lately
+purpose: service
+who: aggregate.n_in_vain >= 3
+aggregates:
+  n_in_vain: count of Help Searched where n_results = 0, over 30 days
+"""
+
 _MOMENT = """\
 moment: searched_in_vain
 title: Searches help twice, finds nothing, and asks nobody
@@ -142,6 +151,7 @@ _FILES = {
     "sources/web.yaml": _WEB,
     "sources/desk.yaml": _DESK,
     "initiatives/better_help.yaml": _INITIATIVE,
+    "segments/help_fails.yaml": _SEGMENT,
     "moments/searched_in_vain.yaml": _MOMENT,
     "actions/offer_chat.yaml": _CHAT,
     "actions/send_guide.yaml": _GUIDE,

@@ -9,40 +9,35 @@ automaton refuses, for whoever has an event that could begin one. What comes out
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
-from operator import itemgetter
 from typing import Final, NamedTuple
 
 import duckdb
-import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hetki.consent.columns import Allows, Spoken, purposes_of
-from hetki.consent.statements import SPOKEN, mask, spoken
 from hetki.engine.columns import Events, EventsFrame, Numbers, Traits
-from hetki.engine.history import Row, entries, names_of
+from hetki.engine.consenting import histories_of, open_events
+from hetki.engine.history import names_of, staffing_of
 from hetki.engine.parts import Part, parts
 from hetki.events.event import Event, EventId, LeafId
 from hetki.events.fields import Fields
-from hetki.moments.fold import REACH, Fact, Folded, Joined, Program, step
+from hetki.moments.context import conditions
+from hetki.moments.fold import REACH, Folded, Program, step
 from hetki.moments.moment import Moment, Occurrence, occurrence_id
 from hetki.patterns import tree as t
-from hetki.patterns.automaton import PATTERNS_MAX, Automaton, refusal
-from hetki.patterns.columnar import Texts
+from hetki.patterns.automaton import PATTERNS_MAX, Automaton, is_pure, parts_of, refusal
+from hetki.patterns.columnar import Texts, is_true
 from hetki.patterns.fast import Found, Runs, fold, look, settle
 from hetki.patterns.pools import Batch
 from hetki.patterns.run import UNBOUND, Seen
+from hetki.patterns.staffing import Timeline
 from hetki.patterns.standing import bound_by
 from hetki.patterns.tables import compiled
 from hetki.settings import SECOND
 
 #: Fewer events are folded one by one sooner than the kernel is loaded.
 EVENTS_MIN: Final = 50_000
-
-
-History = list[Fact | Joined]
 
 
 class Swept(NamedTuple):
@@ -55,7 +50,9 @@ class Swept(NamedTuple):
 
 def swept(program: Program) -> Swept | None:
     """A program's moments, as far as the automaton takes them; none if it takes none."""
-    taken = [moment for moment in program.moments if not refusal(moment.pattern)][:PATTERNS_MAX]
+    # What a moment asks beside events and traits (aggregates, consents, staffing) only the fold knows.
+    moments = [moment for moment in program.moments if not (moment.asks or moment.aggregates)]
+    taken = [moment for moment in moments if not refusal(moment.pattern)][:PATTERNS_MAX]
     while taken:
         try:
             automaton = compiled([moment.pattern for moment in taken])
@@ -73,16 +70,18 @@ def sweep(
 ) -> Iterator[tuple[str, list[Occurrence]]]:
     """The occurrences of customers, each customer at most twice: of what was swept, and of the `rest`, which
     is the program with the moments that are left to the fold."""
+    staffing = staffing_of(lake, program, advance_to)
     for part in parts(lake, names_of(program), advance_to):
-        yield from _sweep_part(part, program, runs, rest, advance_to)
+        yield from _sweep_part(part, program, runs, rest, advance_to, staffing)
 
 
 def _sweep_part(
-    part: Part, program: Program, runs: Swept, rest: Program, advance_to: int
+    part: Part, program: Program, runs: Swept, rest: Program, advance_to: int, staffing: Timeline
 ) -> Iterator[tuple[str, list[Occurrence]]]:
     events, texts = Events(part.table, part.customer, len(part.customers)), Texts()
-    purposes, closed, closed_at, slow = _consent(events, part, program)
-    batch, odd = _looked(events, program, runs, purposes, closed, texts)
+    purposes, closed, closed_at, slow = open_events(events, part, program)
+    traits = Traits(events, _traits_of(program.moments), REACH)
+    batch, odd = _looked(events, program, runs, purposes, closed, traits, texts)
     batch = batch._replace(closed_at=closed_at)
     slow[events.customer[odd]] = True
     state = Runs(runs.automaton, events.n_customers)
@@ -91,142 +90,33 @@ def _sweep_part(
     settle(runs.automaton, state, until)
     slow |= state.state.odd
     found = [each for each in state.taken() if not slow[each.customer]]
-    for customer, occurrence in _occurrences(found, events, runs, purposes):
+    for customer, occurrence in _occurrences(found, events, runs, purposes, traits):
         yield part.customers[customer], [occurrence]
-    for customer, history in _histories(events, part, slow):
-        yield part.customers[customer], step(program, Folded(), history, advance_to)[1]
+    for customer, history in histories_of(events, part, program, slow):
+        yield part.customers[customer], step(program, Folded(), history, advance_to, staffing)[1]
     if runs.left:
-        for customer, history in _histories(events, part, _candidates(events, rest) & ~slow):
-            yield part.customers[customer], step(rest, Folded(), history, advance_to)[1]
-
-
-# -- consent --------------------------------------------------------------------------------------------
-
-
-def _consent(
-    events: Events, part: Part, program: Program
-) -> tuple[Numbers, Numbers, Numbers, NDArray[np.bool_]]:
-    """The purposes open to each event, those that have closed by it and when, and the customers whom the fold
-    must judge."""
-    n, names = len(events.at), [name for name, _ in program.purposes]
-    purpose, granted = np.zeros(n, np.int64), np.zeros(n, np.bool_)
-    slow, speaks = np.zeros(events.n_customers, np.bool_), np.zeros(events.n_customers, np.bool_)
-    for name in sorted(SPOKEN):
-        places = events.of_name(name)
-        told: dict[str, list[int]] = {}  # few texts, as most say the same
-        texts = events.table["properties"].take(pa.array(events.rows[places])).to_pylist()
-        for place, properties in zip(places.tolist(), texts, strict=True):
-            told.setdefault(properties, []).append(place)
-        for properties, mine in told.items():
-            event = Event("", "", "", name, 0, 0, {}, properties.encode())
-            said = spoken(event, dict(program.purposes), {})
-            if len(said) > 1 or any(each.until is not None for each in said.values()):
-                slow[events.customer[mine]] = True
-            for each, statement in said.items():
-                purpose[mine], granted[mine] = 1 << names.index(each), statement.granted
-        speaks[events.customer[places]] = True
-    speaks[events.customer[events.gpc]] = True
-    many = _has_many_leaves(events, speaks) & ~slow
-    contracts = np.array([program.contracts.get(each, 0) for each in events.sources] or [0], np.int64)
-    given = [each for _, each in program.purposes]
-    allows = Allows(
-        _bits(each.allows(None) for each in given),
-        _bits(each.allows("granted") for each in given),
-        _bits(each.allows("refused") for each in given),
-        _bits(each.gpc for each in given),
-    )
-    contract = contracts[events.source]
-    told_of = Spoken(events.customer, purpose, granted, events.gpc, contract)
-    opened, closed = purposes_of(told_of, allows)
-    closed_at = events.at.copy()
-    for customer, history in _histories(events, part, many):
-        consent = _Consent(program, int(events.starts[customer]), contract)
-        if not consent.told(history, opened, closed, closed_at):
-            slow[customer] = True
-    return opened, closed, closed_at, slow
-
-
-class _Consent:
-    """Consent of one customer with several leaves: the fold over what is said and joined, without moments."""
-
-    def __init__(self, program: Program, start: int, contract: Numbers) -> None:
-        self.program = msgspec.structs.replace(program, moments=(), listening={}, traits=frozenset())
-        self.start, self.contract = start, contract
-        self.folded = Folded()
-
-    def told(self, history: History, opened: Numbers, closed: Numbers, closed_at: Numbers) -> bool:
-        """Write down what is open to each event and what has closed by it; false if the fold must judge, as
-        purposes close between two events at different times, or behind the last."""
-        place, waiting, open_to = self.start, 0, dict[str, int]()
-        for item in history:
-            joins = isinstance(item, Joined)
-            event = None if isinstance(item, Joined) else item.event
-            if event is None or event.gpc or event.name in SPOKEN:
-                gone = self._closed_by(item)
-                open_to = {}
-                if joins and gone and waiting:
-                    return False
-                if joins and gone:
-                    waiting, waiting_since = gone, item.order_key[0]
-                elif gone and waiting:
-                    return False
-                if not joins:
-                    closed[place], closed_at[place] = gone, item.order_key[0]
-            if isinstance(item, Joined):
-                continue
-            if waiting:
-                closed[place], closed_at[place], waiting = waiting, waiting_since, 0
-            group = self._group(item.leaf.hex())
-            if group not in open_to:
-                open_to[group] = self._mask(group, item.order_key[0])
-            opened[place] = open_to[group] & int(self.contract[place])
-            place += 1
-        return not waiting
-
-    def _group(self, node: str) -> str:
-        return self.folded.groups.get(node, node)
-
-    def _mask(self, group: str, at: int) -> int:
-        return mask(self.program.purposes, self.folded.statements.get(group, {}), at)
-
-    def _closed_by(self, item: Fact | Joined) -> int:
-        """Fold one item; the purposes that were open to whom it concerns and are not any more."""
-        nodes = [item.node_a, item.node_b] if isinstance(item, Joined) else [item.leaf.hex()]
-        at, before = item.order_key[0], 0
-        if len({self._group(node) for node in nodes}) < len(nodes):
-            nodes = nodes[:1]  # they are joined already
-        for node in nodes:
-            before |= self._mask(self._group(node), at)
-        self.folded, _ = step(self.program, self.folded, [item], 0)
-        return before & ~self._mask(self._group(nodes[0]), at)
-
-
-def _bits(truths: Iterable[bool]) -> int:
-    return sum(1 << number for number, truth in enumerate(truths) if truth)
-
-
-def _has_many_leaves(events: Events, speaks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which of the customers who said something have events of several leaves."""
-    many = np.zeros(events.n_customers, np.bool_)
-    places = np.flatnonzero(speaks[events.customer])
-    leaves = events.table["leaf"].take(pa.array(events.rows[places])).to_numpy()
-    same = events.customer[places][1:] == events.customer[places][:-1]
-    other = places[1:][same & (leaves[1:] != leaves[:-1])]
-    many[events.customer[other]] = True
-    return many
+        for customer, history in histories_of(
+            events, part, rest, _candidates(events, rest, traits, texts) & ~slow
+        ):
+            yield part.customers[customer], step(rest, Folded(), history, advance_to, staffing)[1]
 
 
 # -- conditions -----------------------------------------------------------------------------------------
 
 
 def _looked(
-    events: Events, program: Program, runs: Swept, purposes: Numbers, closed: Numbers, texts: Texts
+    events: Events,
+    program: Program,
+    runs: Swept,
+    purposes: Numbers,
+    closed: Numbers,
+    traits: Traits,
+    texts: Texts,
 ) -> tuple[Batch, Numbers]:
     """The batch of all events, and the places of those that columns cannot say."""
     automaton, n = runs.automaton, len(events.at)
     bits, concerns, opens, names = (np.zeros(n, np.int64) for _ in range(4))
     columns, odd = np.full((n, automaton.n_columns), np.nan), [np.zeros(0, np.int64)]
-    traits = Traits(events, _traits_of(automaton), REACH)
     for name, number in automaton.names.items():
         places = events.of_name(name)
         if not len(places):
@@ -260,22 +150,40 @@ def fields_of(automaton: Automaton, name: str) -> list[str]:
     """The fields that are read of the events of one name."""
     reads = automaton.reads[automaton.names[name]]
     nodes = [*reads.bits, *(node for node, _ in reads.columns)]
+    return _fields_in(nodes)
+
+
+def _fields_in(nodes: Iterable[t.Node]) -> list[str]:
     return sorted({each.name for node in nodes for each in t.walk(node) if isinstance(each, t.Field)})
 
 
-def _traits_of(automaton: Automaton) -> set[str]:
-    nodes = [
-        node for reads in automaton.reads for node in (*reads.bits, *(each for each, _ in reads.columns))
-    ]
-    return {each.name for node in nodes for each in t.walk(node) if isinstance(each, t.Trait)}
+def _traits_of(moments: Iterable[Moment]) -> set[str]:
+    """The traits that conditions and context look up."""
+    trees = [tree for moment in moments for tree in moment.kept.values()]
+    trees += [each.tree for moment in moments for each in conditions(moment.pattern)]
+    return {node.name for tree in trees for node in t.walk(tree) if isinstance(node, t.Trait)}
 
 
-def _candidates(events: Events, rest: Program) -> NDArray[np.bool_]:
-    """The customers who have an event with which a moment of the rest could begin."""
+def _candidates(events: Events, rest: Program, traits: Traits, texts: Texts) -> NDArray[np.bool_]:
+    """The customers with an event that could begin a moment of the rest, as far as columns say it."""
     begins = np.zeros(events.n_customers, np.bool_)
     for moment in rest.moments:
-        for name in moment.pattern.opening:
-            begins[events.customer[events.of_name(name)]] = True
+        pattern = moment.pattern
+        who = [pattern.who.tree] if pattern.who is not None else []
+        choices = [choice for step in pattern.events for choice in step.choices]
+        for choice in choices:
+            if choice.event in pattern.opening:
+                places = events.of_name(choice.event)
+                asked = [node for node in (*parts_of(choice.where), *who) if is_pure(node)]
+                names = sorted(
+                    {each.name for node in asked for each in t.walk(node) if isinstance(each, t.Field)}
+                )
+                frame = EventsFrame(events, places, names, traits, texts)
+                fits = np.ones(len(places), np.bool_)
+                with np.errstate(all="ignore"):
+                    for node in asked:
+                        fits &= is_true(node, frame)
+                begins[events.customer[places[fits | frame.odd]]] = True
     return begins
 
 
@@ -283,7 +191,7 @@ def _candidates(events: Events, rest: Program) -> NDArray[np.bool_]:
 
 
 def _occurrences(
-    found: Sequence[Found], events: Events, runs: Swept, purposes: Numbers
+    found: Sequence[Found], events: Events, runs: Swept, purposes: Numbers, traits: Traits
 ) -> Iterator[tuple[int, Occurrence]]:
     """Occurrences as the fold makes them, with every event that is bound."""
     places = sorted({place for each in found for rows in each.rows for place in rows})
@@ -297,6 +205,9 @@ def _occurrences(
                 last = bound_by(event_step, seens[place], last)
             bound.append(last)
         start_id = seens[each.start_row].event_id
+        place = max(place for rows in each.rows for place in rows)
+        known = traits.known_at(place) if moment.pattern.context else {}
+        tests = ((name, test(seens[place].fields, bound, known)) for name, test in moment.pattern.context)
         yield (
             each.customer,
             Occurrence(
@@ -306,6 +217,7 @@ def _occurrences(
                 each.occurred_at + moment.expires_s * SECOND,
                 bound,
                 each.deadline,
+                {name: value for name, value in tests if value is not None},
             ),
         )
 
@@ -321,16 +233,3 @@ def _seen(events: Events, places: list[int], purposes: Numbers) -> Iterator[Seen
         )
         ids = EventId(bytes.fromhex(event_id)), LeafId(bytes.fromhex(leaf))
         yield Seen(*ids, event.order_key, name, at, source, int(purposes[place]), Fields(event))
-
-
-def _histories(events: Events, part: Part, chosen: NDArray[np.bool_]) -> Iterator[tuple[int, History]]:
-    """Some customers of a part one by one, as the fold reads them: their events and links, in order."""
-    places = np.flatnonzero(chosen[events.customer])
-    table = events.table.take(pa.array(events.rows[places])).drop_columns(["code"])
-    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-    links = part.links(np.flatnonzero(chosen).tolist())
-    numbered = zip(events.customer[places].tolist(), rows, strict=True)
-    for customer, mine in groupby(numbered, key=itemgetter(0)):
-        told: list[Row] = [("", *row[:8], row[8].encode(), row[9].encode(), row[10]) for _, row in mine]
-        linked = links.get(part.customers[customer])
-        yield customer, entries(sorted(told + linked, key=itemgetter(1, 2, 3, 4)) if linked else told)

@@ -7,7 +7,7 @@ from hetki.dialogues.explaining import Used
 from hetki.dialogues.wording import Titles
 from hetki.engine.backtest import only
 from hetki.engine.engine import Engine
-from hetki.engine.folding import load_facts, ordered, read_event
+from hetki.engine.folding import load_facts, ordered, read_event, staffing_of
 from hetki.engine.project import Project
 from hetki.events.event import EventId, LeafId
 from hetki.identity.identifier import NodeId, as_leaf
@@ -58,7 +58,8 @@ def why_moment(engine: Engine, customer: LeafId, name: str) -> Why:
     links = engine.state.joining_links(nodes) if len(nodes) > 1 else []
     progress = engine.state.progress()
     advance_to = progress.advance_to if progress is not None else 0
-    return why(program, ordered(program, facts, links), advance_to)
+    staffing = staffing_of(engine.state, program, facts)
+    return why(program, ordered(program, facts, links), advance_to, staffing)
 
 
 def owner_words(owner: Named | None) -> str:

@@ -58,7 +58,7 @@ Product Removed from Wishlist: @product wishlist_id wishlist_name
 Wishlist Product Added to Cart: @product wishlist_id wishlist_name cart_id
 Product Shared: share_via share_message! recipient! @product
 Cart Shared: share_via share_message! recipient! cart_id products:l
-Product Reviewed: product_id review_id review_body! rating
+Product Reviewed: product_id review_id review_body! rating emotion
 
 # Mobile
 Application Installed: @version
@@ -84,8 +84,8 @@ Unsubscribed: @email list_id list_name
 
 # Live chat
 Live Chat Conversation Started: @chat
-Live Chat Message Sent: @chat
-Live Chat Message Received: @chat
+Live Chat Message Sent: @chat emotion
+Live Chat Message Received: @chat emotion
 Live Chat Conversation Ended: @chat
 
 # B2B SaaS
@@ -116,11 +116,12 @@ Chat Ended: order_id topic solved:b
 Contact Started: contact_id topic order_id reason
 Contact Ended: contact_id topic order_id solved:b n_waiting_s:i n_handling_s:i
 Callback Requested: contact_id topic order_id callback_at:t
-Complaint Opened: complaint_id order_id topic
+Complaint Opened: complaint_id order_id topic emotion
 Complaint Solved: complaint_id order_id topic
 Survey Sent: survey_id order_id
-Survey Answered: survey_id order_id nps:i csat:i ces:i text!
-Review Posted: review_id order_id rating:n text!
+Survey Answered: survey_id order_id nps:i csat:i ces:i text! emotion
+Review Posted: review_id order_id rating:n text! emotion
+Message Received: message_id order_id topic text! emotion
 
 # Delivery, visits and loyalty
 Delivery Promised: order_id promised_at:t
@@ -131,6 +132,7 @@ Return Requested: order_id reason products:l
 Store Visited: store_id
 Reservation Made: reservation_id store_id n_guests:i reserved_at:t
 Reservation Cancelled: reservation_id store_id
+Staffing Reported: pool n_present:n n_planned:n
 Voucher Sent: voucher_id order_id amount:n currency
 Voucher Redeemed: voucher_id order_id amount:n currency
 """

@@ -23,6 +23,8 @@ ALIASED = "Customer Aliased"
 GROUPED = "Account Joined"
 PAGE_VIEWED = "Page Viewed"
 SCREEN_VIEWED = "Screen Viewed"
+#: By it a system tells of a pool's staff. It belongs to no customer.
+STAFFED = "Staffing Reported"
 
 OrderKey = tuple[int, str, int, str]
 

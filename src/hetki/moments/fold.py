@@ -18,14 +18,19 @@ from hetki.consent.statements import SPOKEN, Statements, mask, spoken, strictest
 from hetki.events.event import IDENTIFIED, Event, EventId, LeafId, OrderKey
 from hetki.events.fields import Fields, json_object
 from hetki.moments.moment import Moment, Occurrence, occurrence_id
+from hetki.patterns.aggregates import remember
+from hetki.patterns.around import Around
+from hetki.patterns.condition import holds
 from hetki.patterns.matcher import next_due, observe, pass_time, settle, withdraw
 from hetki.patterns.run import Match, Run, Seen, copied, packed
+from hetki.patterns.segments import Segment
+from hetki.patterns.staffing import NO_STAFFING, Timeline
 from hetki.patterns.told import NO_EVENT, Telling
 from hetki.settings import SECOND
 
 #: The form of folded states. It is part of the program's version: under another one everybody is folded
 #: again.
-FORM: Final = 3
+FORM: Final = 4
 
 #: Traits that answers need of every customer: where and how to reach them.
 REACH = frozenset({"email", "locale", "timezone"})
@@ -36,7 +41,8 @@ class Program(msgspec.Struct, frozen=True):
 
     `bits` is the bit of each moment's purpose; `listening` the moments that an event's name concerns.
     `traits` are the customer's traits that any declaration refers to; no other is kept in the state.
-    `version` is the hash of the declarations, and the form of states.
+    `version` is the hash of the declarations, and the form of states. `watching` are the segments that an
+    event's name concerns; `bits` has their purposes, too, by the names under which their windows are kept.
     """
 
     moments: tuple[Moment, ...]
@@ -47,10 +53,19 @@ class Program(msgspec.Struct, frozen=True):
     version: str
     bits: dict[str, int]
     listening: dict[str, tuple[Moment, ...]]
+    segments: tuple[Segment, ...] = ()
+    watching: dict[str, tuple[Segment, ...]] = {}
+
+    @property
+    def asks_staffing(self) -> bool:
+        """Whether any moment asks for staffing."""
+        return any(moment.asks_staffing for moment in self.moments)
 
     def concerns(self, event: Event) -> bool:
         """Whether the fold reads this event at all; any other cannot change a state."""
-        return event.name in self.listening or event.name in SPOKEN or event.name == IDENTIFIED or event.gpc
+        if event.name in self.listening or event.name in self.watching:
+            return True
+        return event.name in SPOKEN or event.name == IDENTIFIED or event.gpc
 
 
 class Fact(msgspec.Struct, frozen=True, gc=False):
@@ -125,11 +140,13 @@ def step(
     folded: Folded,
     batch: Sequence[Fact | Joined],
     advance_to: int,
+    staffing: Timeline = NO_STAFFING,
     telling: Telling | None = None,
 ) -> tuple[Folded, list[Occurrence]]:
     """Fold a batch, in total order and nothing of it late, and let time pass to `advance_to`.
 
-    Occurrences come in order of (occurred_at, moment, id). `telling` is for who asks why.
+    `staffing` holds every report that an event of the batch may see. Occurrences come in order of
+    (occurred_at, moment, id). `telling` is for who asks why.
     """
     after = Folded(
         folded.last_key,
@@ -148,7 +165,7 @@ def step(
         if isinstance(item, Joined):
             _join(program, after, item, telling)
         else:
-            _take(program, after, item, until, caught, telling)
+            _take(program, after, item, until, staffing, caught, telling)
     _lapse(program, after, until, telling)
     for moment in program.moments:
         if moment.name in after.runs:
@@ -177,6 +194,34 @@ def in_force(program: Program, folded: Folded, at: int) -> int:
     return mask(program.purposes, joined, at)
 
 
+def in_segments(program: Program, folded: Folded, at: int) -> list[Segment]:
+    """The segments that the customer is in at an instant, as far as their purposes are in force then."""
+    bits = in_force(program, folded, at)
+    found = []
+    for segment in program.segments:
+        if bits & program.bits[segment.key]:
+            run = folded.runs.get(segment.key, Run())
+            known = Around(
+                folded.traits, segment.aggregates, run.windows, (at, "", 0, ""), _nothing, NO_STAFFING
+            )
+            if holds(segment.who, (), known):
+                found.append(segment)
+    return found
+
+
+def _nothing() -> frozenset[str]:
+    return frozenset()
+
+
+def dropped(folded: Folded) -> dict[str, tuple[int, int]]:
+    """What bounds have pushed out, by moment or segment: tries, and values of aggregates."""
+    counts = {
+        name: (run.n_dropped, sum(window.n_dropped for window in run.windows))
+        for name, run in folded.runs.items()
+    }
+    return {name: pair for name, pair in sorted(counts.items()) if any(pair)}
+
+
 def _settle(
     moment: Moment, folded: Folded, until: int, caught: list[Occurrence], telling: Telling | None
 ) -> None:
@@ -201,6 +246,7 @@ def _take(
     folded: Folded,
     fact: Fact,
     until: int,
+    staffing: Timeline,
     caught: list[Occurrence],
     telling: Telling | None,
 ) -> None:
@@ -216,8 +262,8 @@ def _take(
             _drop_closed(program, folded, group, before, event.occurred_at, telling)
     if event.name == IDENTIFIED:
         _learn(program, folded, event)
-    listening = program.listening.get(event.name)
-    if not listening:
+    listening, watching = program.listening.get(event.name, ()), program.watching.get(event.name, ())
+    if not listening and not watching:
         return
     purposes = mask(program.purposes, folded.statements.get(group, {}), event.occurred_at)
     purposes &= program.contracts.get(event.source, 0)
@@ -239,10 +285,29 @@ def _take(
             elif run.partials:  # what has happened is not looked at again by every later event
                 _settle(moment, folded, min(until, event.occurred_at - 1), caught, telling)
                 _pass_time(moment, folded, event.occurred_at - 1, telling)
-            matches = observe(moment.pattern, run, seen, folded.traits, telling)
+            known = _around(program, folded, moment, run, seen, staffing) if moment.asks else folded.traits
+            matches = observe(moment.pattern, run, seen, known, telling)
             caught.extend(_occurrence(moment, match) for match in matches)
-        elif telling is not None:
+            if moment.aggregates:
+                remember(moment.aggregates, run, seen, folded.traits)
+        elif telling is not None and seen.name in moment.pattern.names:
             telling.tell("closed", NO_EVENT, event.occurred_at, seen=seen)
+    for segment in watching:
+        if purposes & program.bits[segment.key]:
+            run = folded.runs.setdefault(segment.key, Run())
+            remember(segment.aggregates, run, seen, folded.traits)
+
+
+def _around(
+    program: Program, folded: Folded, moment: Moment, run: Run, seen: Seen, staffing: Timeline
+) -> Around:
+    """What a moment's conditions may look up at an event, before the event itself counts."""
+
+    def consents() -> frozenset[str]:
+        bits = in_force(program, folded, seen.occurred_at)
+        return frozenset(name for number, (name, _) in enumerate(program.purposes) if bits & 1 << number)
+
+    return Around(folded.traits, moment.aggregates, run.windows, seen.order_key, consents, staffing)
 
 
 def _join(program: Program, folded: Folded, joined: Joined, telling: Telling | None) -> None:
@@ -287,7 +352,9 @@ def _drop_closed(
         for moment in program.moments:
             if closed & program.bits[moment.name] and moment.name in folded.runs:
                 _pass_time(moment, folded, at - 1, telling)
-                withdraw(folded.runs[moment.name], at, telling)
+        for name, bit in program.bits.items():
+            if closed & bit and name in folded.runs:
+                withdraw(folded.runs[name], at, telling)
 
 
 def _learn(program: Program, folded: Folded, event: Event) -> None:
@@ -307,4 +374,5 @@ def _occurrence(moment: Moment, match: Match) -> Occurrence:
         match.occurred_at + moment.expires_s * SECOND,
         match.bound,
         match.deadline,
+        match.context,
     )

@@ -7,10 +7,11 @@ A moment has four parts: *identify* (when), *design* (which answers), *secure* (
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import partial
 from hashlib import blake2b
-from typing import Final, Iterable, Literal
+from typing import Final, Iterable, Literal, Mapping
 
 import msgspec
 
@@ -19,10 +20,23 @@ from hetki.declarations.read import Declared
 from hetki.errors import Fault, Invalid, nearest, shown
 from hetki.events.catalogue import Catalogue
 from hetki.events.event import EventId
+from hetki.moments.context import (
+    NOTHING_BESIDE,
+    Beside,
+    asks,
+    asks_staffing,
+    conditions,
+    parse_context,
+    test_of,
+)
+from hetki.patterns.aggregates import Aggregate, parse_aggregates
+from hetki.patterns.around import OPEN_TO
 from hetki.patterns.choices import Choice, EventWithin, parse_outcome
 from hetki.patterns.pattern import FIRST_PER_START, parse_pattern
 from hetki.patterns.run import Bound
+from hetki.patterns.segments import needed, unused_fault
 from hetki.patterns.sequence import Pattern
+from hetki.patterns.tree import Node
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,59}")
 _EXPECT: Final = re.compile(
@@ -36,6 +50,8 @@ class Identify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `who` is judged at the first step. `match` says whether a start counts while a try is open. `within` runs
     from the first event to the last. An answer later than `expires` after the occurrence is never sent.
+    `aggregates` are figures over the customer's own past, by name; `context` is what to keep of the situation
+    as of the last event that is bound.
     """
 
     need: str
@@ -45,6 +61,8 @@ class Identify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     within: str = ""
     repeat: str = "every time"
     match: str = FIRST_PER_START
+    aggregates: dict[str, str] = {}
+    context: list[str] = []
 
 
 class Design(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,7 +113,12 @@ class Expect:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A moment that passed its checks. `guardrails` are counted within the window of `solved`."""
+    """A moment that passed its checks. `guardrails` are counted within the window of `solved`.
+
+    `aggregates` are all that its conditions ask for, those of segments included, and `listens` the events of
+    steps and aggregates. `asks`: some condition asks for more than events and traits; `asks_staffing`: for
+    staffing. `kept` is the context by name, `declared` those of its names that `identify.context` has.
+    """
 
     name: str
     title: str
@@ -111,11 +134,19 @@ class Moment:
     guardrails: tuple[EventWithin, ...]
     expect: Expect | None
     spec: MomentSpec
+    aggregates: tuple[Aggregate, ...] = ()
+    listens: frozenset[str] = frozenset()
+    asks: bool = False
+    asks_staffing: bool = False
+    kept: Mapping[str, Node] = field(default_factory=dict)
+    declared: frozenset[str] = frozenset()
 
 
 class Occurrence(msgspec.Struct, frozen=True, array_like=True):
     """A moment caught for one customer. `bound` has an entry for each event step; one without an event has
-    no `step`."""
+    no `step`. `context` is what was kept of the situation, by name, and under `OPEN_TO` the purposes to which
+    everything was open that its aggregates counted.
+    """
 
     occurrence_id: str
     moment: str
@@ -123,6 +154,7 @@ class Occurrence(msgspec.Struct, frozen=True, array_like=True):
     expires_at: int
     bound: list[Bound]
     deadline: int | None = None
+    context: dict[str, object] = {}
 
     @property
     def events(self) -> list[Bound]:
@@ -143,11 +175,16 @@ def occurrence_id(moment_name: str, start_event_id: EventId, way: bytes = b"") -
 
 
 def compile_moment(
-    declared: Declared[MomentSpec], catalogue: Catalogue, captures_wanted: Iterable[tuple[str, str]] = ()
+    declared: Declared[MomentSpec],
+    catalogue: Catalogue,
+    captures_wanted: Iterable[tuple[str, str]] = (),
+    beside: Beside = NOTHING_BESIDE,
+    context_wanted: Iterable[str] = (),
 ) -> tuple[Moment | None, list[Fault]]:
     """A moment as it was read, checked against the catalogue: the moment, or every fault with its place.
 
-    `captures_wanted` names the fields of steps, as `(step, field)`, that actions and templates read.
+    `captures_wanted` names the fields of steps, as `(step, field)`, that actions and templates read, and
+    `context_wanted` what else the conditions of actions ask for.
     """
     spec = declared.value
     if spec is None:
@@ -156,34 +193,26 @@ def compile_moment(
     if not _NAME.fullmatch(spec.moment):
         must = "a name of small letters, digits and _, such as late_order"
         faults.append(Fault(declared.where("moment"), shown(spec.moment), must))
-    part = spec.identify
-    pattern, found = parse_pattern(
-        part.steps,
-        part.who,
-        part.within,
-        part.repeat,
-        catalogue,
-        captures_wanted,
-        lambda *keys, offset=0: declared.where("identify", *keys, offset=offset),
-        part.match,
+    identified = _identified(
+        declared, spec.identify, catalogue, captures_wanted, beside, context_wanted, faults
     )
-    faults.extend(found)
-    expires_s = _duration(part.expires, declared.where("identify", "expires"), faults)
+    expires_s = _duration(spec.identify.expires, declared.where("identify", "expires"), faults)
     faults.extend(_answers(declared, spec.design.answers))
     solved = _outcome(declared, "solved", spec.analyse.solved, catalogue, faults)
     business = _outcome(declared, "business", spec.analyse.business, catalogue, faults)
     holdout_share = _share(spec.analyse.holdout, declared.where("analyse", "holdout"), faults)
     expect = _expect(spec.analyse, declared.where("analyse", "expect"), faults)
     faults.extend(_guardrails(declared, spec.analyse.guardrails, catalogue))
-    if faults or pattern is None or solved is None:
+    if faults or identified is None or solved is None:
         return None, faults
+    trees = [condition.tree for condition in conditions(identified.pattern)] + [*identified.kept.values()]
     return Moment(
         name=spec.moment,
         title=spec.title,
         owner=spec.owner,
         initiative=spec.initiative,
         purpose=spec.purpose,
-        pattern=pattern,
+        pattern=identified.pattern,
         expires_s=expires_s,
         answers=tuple(spec.design.answers),
         holdout_share=holdout_share,
@@ -194,7 +223,71 @@ def compile_moment(
         ),
         expect=expect,
         spec=spec,
+        aggregates=identified.aggregates,
+        listens=identified.pattern.names | {event for each in identified.aggregates for event in each.tests},
+        asks=asks(trees),
+        asks_staffing=asks_staffing(trees),
+        kept=identified.kept,
+        declared=identified.declared,
     ), []
+
+
+@dataclass(frozen=True, slots=True)
+class _Identified:
+    """What comes of `identify`."""
+
+    pattern: Pattern
+    aggregates: tuple[Aggregate, ...]
+    kept: dict[str, Node]
+    declared: frozenset[str]
+
+
+def _identified(
+    declared: Declared[MomentSpec],
+    part: Identify,
+    catalogue: Catalogue,
+    captures_wanted: Iterable[tuple[str, str]],
+    beside: Beside,
+    context_wanted: Iterable[str],
+    faults: list[Fault],
+) -> _Identified | None:
+    def where(*keys: str | int, offset: int = 0) -> str:
+        return declared.where("identify", *keys, offset=offset)
+
+    own, found = parse_aggregates(part.aggregates, catalogue, partial(where, "aggregates"))
+    faults.extend(found)
+    around = beside.around(own)
+    pattern, found = parse_pattern(
+        part.steps,
+        part.who,
+        part.within,
+        part.repeat,
+        catalogue,
+        captures_wanted,
+        where,
+        part.match,
+        around,
+    )
+    faults.extend(found)
+    if pattern is None:
+        return None
+    wanted = list(context_wanted)
+    kept, found = parse_context(part.context, wanted, pattern, catalogue, around, declared)
+    faults.extend(found)
+    if faults:
+        return None
+    trees = [*(condition.tree for condition in conditions(pattern)), *kept.values()]
+    aggregates = needed(trees, own.values(), beside.segments.values())
+    asked_in_vain = [each for each in wanted if each.startswith("aggregate.") and each[10:] not in own]
+    if not asked_in_vain:  # else a misspelt name, which is told where it stands
+        unused = [name for name in own if own[name] not in aggregates]
+        faults.extend(unused_fault(where("aggregates", name), name) for name in unused)
+    tests = [(name, test_of(tree)) for name, tree in sorted(kept.items())]
+    if aggregates:  # an answer must not use what it could not see: decided with the bound events' purposes
+        tests.append((OPEN_TO, lambda fields, bound, traits: traits.get(OPEN_TO)))
+    pattern = replace(pattern, context=tuple(tests))
+    named = len(part.context)
+    return _Identified(pattern, aggregates, kept, frozenset(list(kept)[:named]))
 
 
 def _duration(text: str, at: str, faults: list[Fault]) -> int:

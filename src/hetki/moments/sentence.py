@@ -9,8 +9,10 @@ from hetki.declarations.durations import spoken
 from hetki.moments.moment import Moment
 from hetki.patterns.choices import Choice
 from hetki.patterns.condition import Condition
+from hetki.patterns.segments import Segment
 from hetki.patterns.sequence import Absence, EventStep, Pattern
 from hetki.patterns.texts import TIMES_MAX
+from hetki.patterns.tree import InSegment, Known, Staffing, walk
 from hetki.patterns.words import field_words, listed, words
 
 
@@ -38,7 +40,17 @@ def step_names(pattern: Pattern) -> dict[str, str]:
 def _who(who: Condition | None) -> str:
     if who is None:
         return "any customer"
-    return "a customer whose " + words(who.tree, {}).replace("the customer's ", "")
+    if isinstance(who.tree, InSegment):
+        return f"a customer in '{who.tree.title}'"
+    said = words(who.tree, {})
+    if all(not isinstance(node, Known | InSegment | Staffing) for node in walk(who.tree)):
+        return "a customer whose " + said.replace("the customer's ", "")
+    return f"a customer when {said}"
+
+
+def segment_sentence(segment: Segment) -> str:
+    """A segment in one sentence."""
+    return f"A customer is in '{segment.title}' when {words(segment.who.tree, {})}."
 
 
 def _steps(pattern: Pattern, called: Mapping[str, str]) -> str:
@@ -108,13 +120,24 @@ def _event(step: EventStep, pattern: Pattern, called: Mapping[str, str]) -> str:
     if step.until:
         text += f" until {_choices(step.until, called)}"
     if step.limit is not None:
-        text += f" within {spoken(step.limit.within_s)} of {called[pattern.events[step.limit.index].name]}"
+        of = called[pattern.events[step.limit.index].name]
+        first = "the first of them" if step.limit.index == step.index else of
+        text += f" within {spoken(step.limit.within_s)} of {first}"
     if pattern.within_s is not None and step.index == len(pattern.events) - 1:
-        if step.stage > 0:
-            text += f" within {spoken(pattern.within_s)} of {called[pattern.events[0].name]}"
-        elif step.index > 0 or step.most > 1:
-            text += f" within {spoken(pattern.within_s)}"
+        if step.index > 0 or step.most > 1:
+            text += f" within {spoken(pattern.within_s)}" + _since(step, pattern, called)
     return text
+
+
+def _since(last: EventStep, pattern: Pattern, called: Mapping[str, str]) -> str:
+    """What `within` counts from, unless it is all that was said."""
+    first = pattern.events[0]
+    if last.stage == 0:
+        return ""
+    peers = [each for each in pattern.events if each.stage == 0]
+    if len(peers) > 1:
+        return f" of the first of {listed([called[each.name] for each in peers], 'and')}"
+    return f" of {'the first ' if first.most > 1 else ''}{called[first.name]}"
 
 
 def _times(step: EventStep) -> str:

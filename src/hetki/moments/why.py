@@ -14,6 +14,7 @@ from hetki.moments.fold import Fact, Folded, Joined, Program, step
 from hetki.moments.moment import Occurrence
 from hetki.patterns.run import Partial
 from hetki.patterns.sequence import Pattern
+from hetki.patterns.staffing import NO_STAFFING, Timeline
 from hetki.patterns.told import Telling, Told
 
 
@@ -49,14 +50,16 @@ class Why(msgspec.Struct, frozen=True):
     n_closed: int
 
 
-def why(program: Program, history: Sequence[Fact | Joined], advance_to: int) -> Why:
+def why(
+    program: Program, history: Sequence[Fact | Joined], advance_to: int, staffing: Timeline = NO_STAFFING
+) -> Why:
     """What one moment made of a customer's whole history, in total order.
 
-    The program must have that moment alone.
+    The program must have that moment alone. `staffing` holds every report that the history may see.
     """
     (moment,) = program.moments
     telling = Telling()
-    folded, occurrences = step(program, Folded(), history, advance_to, telling=telling)
+    folded, occurrences = step(program, Folded(), history, advance_to, staffing, telling)
     told: dict[EventId, list[Told]] = {}
     missed, n_closed = [], 0
     for each in telling.told:

@@ -113,7 +113,7 @@ class Automaton:
 
 
 def refusal(pattern: Pattern) -> str:
-    """Why the tables cannot say a pattern; empty if they can."""
+    """Why the tables cannot say a pattern; empty if they can. What is kept as context is the caller's."""
     nouns: list[_Noun] = [pattern, pattern.repeat, *pattern.steps, *pattern.stages]
     nouns += [step.limit for step in pattern.events if step.limit is not None]
     nouns += [choice.where for step in pattern.steps for choice in step.choices if choice.where is not None]
@@ -129,8 +129,8 @@ def refusal(pattern: Pattern) -> str:
 
 def _unlike_tables(pattern: Pattern) -> str:
     """What of a pattern's form the tables do not say."""
-    if pattern.branches or pattern.has_many or pattern.wakes or pattern.ends_by_time or pattern.context:
-        return "several occurrences of one start, stages that time passes, or context"
+    if pattern.branches or pattern.has_many or pattern.wakes or pattern.ends_by_time:
+        return "several occurrences of one start, or stages that time passes"
     for stage in pattern.stages:
         in_order = stage.steps == tuple(range(stage.steps[0], stage.steps[-1] + 1)) if stage.steps else False
         if stage.is_any or stage.is_optional or stage.silences or stage.back is not None or not in_order:

@@ -13,6 +13,7 @@ from typing import Final
 from hetki.declarations.durations import seconds
 from hetki.errors import Fault, Invalid, nearest, shown
 from hetki.events.catalogue import Catalogue
+from hetki.events.event import STAFFED
 from hetki.events.fields import Fields
 from hetki.patterns.condition import Condition, parse
 from hetki.patterns.scope import Place, Scope, shifted
@@ -89,8 +90,11 @@ def checked(groups: list[Group], scope: Scope, place: Place, faults: list[Fault]
         known = tuple(name for _, name in group.names if name in scope.catalogue.events)
         for at, name in group.names:
             if name not in scope.catalogue.events:
-                got, hint = shown(name) if name else "nothing", nearest(name, scope.catalogue.events)
+                got, hint = shown(name) if name else "nothing", _hint(name, scope.catalogue)
                 faults.append(Fault(place(at), got, "an event of the catalogue", hint))
+            elif name == STAFFED:
+                must = "an event of customers; conditions ask for staffing('kitchen')"
+                faults.append(Fault(place(at), shown(name), must))
         condition = None
         if group.where is not None:
             inner = replace(scope, events=known)
@@ -99,6 +103,15 @@ def checked(groups: list[Group], scope: Scope, place: Place, faults: list[Fault]
             faults.extend(found if len(known) == len(group.names) else [])
         choices.extend(Choice(name, condition) for name in known)
     return tuple(choices)
+
+
+def _hint(name: str, catalogue: Catalogue) -> str:
+    """What may be meant by a name that is no event: a count or an order written otherwise, or the nearest."""
+    if re.match(r"\d+ ?x\b|\w+ times\b", name):
+        return "a count is written 3 times Help Searched, 2 to 4 times, or at least 3 times"
+    if all(part in catalogue.events for part in name.split(" and ")):
+        return "for both, in any order, put two names into one entry: {one: ..., other: ...}"
+    return nearest(name, catalogue.events)
 
 
 def parse_outcome(text: str, catalogue: Catalogue, place: Place) -> tuple[EventWithin | None, list[Fault]]:

@@ -32,6 +32,7 @@ _NODES: Final = (
     t.Constant,
     t.Field,
     t.Trait,
+    t.InSegment,
     t.Compare,
     t.Logic,
     t.Not,
@@ -200,6 +201,8 @@ def values(node: t.Node, frame: Frame, taken: Taken = "boolean") -> Column:
         case t.Logic(word=word, parts=parts):
             columns = [values(part, frame, "boolean") for part in parts]
             return _all(columns) if word == "and" else _negated(_all([_negated(each) for each in columns]))
+        case t.InSegment(who=who):
+            return np.where(values(who, frame) == 1.0, 1.0, 0.0)
         case t.Not(part=part):
             return _negated(values(part, frame, "boolean"))
         case t.IsNull(part=part):

@@ -14,14 +14,16 @@ from sqlglot import Token, TokenType
 from sqlglot import expressions as exp
 from sqlglot.errors import SqlglotError
 
+from hetki.declarations.durations import UNITS
 from hetki.errors import Fault, shown
 from hetki.events.event import Event
 from hetki.events.fields import Fields
 from hetki.patterns.evaluate import Test, compiled
 from hetki.patterns.run import Bound
-from hetki.patterns.scope import Place, Scope
-from hetki.patterns.tree import Node, StepField, walk
-from hetki.patterns.types import CUSTOMER, offset_of, typed
+from hetki.patterns.scope import HEADS, RESERVED, Place, Scope
+from hetki.patterns.sense import Senseless, name_of, senseless
+from hetki.patterns.tree import Field, InSegment, Known, Node, Staffing, StepField, walk
+from hetki.patterns.types import A_DURATION, offset_of, typed
 
 CHARS_MAX = 1_000
 TOKENS_MAX = 300
@@ -49,13 +51,29 @@ def parse(text: str, scope: Scope, place: Place) -> tuple[Condition | None, list
     """A condition, or every fault found in it. `place` turns an offset in `text` into a where."""
     parsed = _parsed(text)
     if isinstance(parsed, _Refused):
-        return None, [Fault(place(parsed.offset), parsed.got, parsed.must)]
+        return None, [Fault(place(parsed.offset), parsed.got, parsed.must, parsed.hint)]
     faults: list[Fault] = []
     tree = typed(parsed, scope, place, faults)
     if tree.kind not in ("boolean", "unknown") and not faults:
         must = "true or false; compare it with something"
         faults.append(Fault(place(offset_of(parsed)), f"a {tree.kind}", must))
+    found = None if faults else senseless(tree)
+    if found is not None:
+        faults.append(_senseless(text, found, place))
     return (None, faults) if faults else (Condition(text, tree, compiled(tree)), [])
+
+
+def parse_value(text: str, scope: Scope, place: Place) -> tuple[Node | None, list[Fault]]:
+    """One name, or the staffing of a pool, or every fault in it: what may be kept of a situation."""
+    parsed = _parsed(text)
+    if isinstance(parsed, _Refused):
+        return None, [Fault(place(parsed.offset), parsed.got, parsed.must)]
+    faults: list[Fault] = []
+    tree = typed(parsed, scope, place, faults)
+    if not faults and not isinstance(tree, Field | Known | InSegment | Staffing):
+        must = "a field, such as device, or consent.marketing, segment.NAME, aggregate.NAME, staffing('POOL')"
+        faults.append(Fault(place(0), shown(text), must))
+    return (None, faults) if faults else (tree, [])
 
 
 def holds(condition: Condition | None, bound: Sequence[Bound], traits: Mapping[str, object]) -> bool:
@@ -78,7 +96,33 @@ def step_fields(text: str) -> list[tuple[str, str]]:
         else (column.table, column.name)
         for column in parsed.find_all(exp.Column)
     }
-    return sorted((step, field) for step, field in columns if step and step != CUSTOMER)
+    return sorted((step, field) for step, field in columns if step and step not in RESERVED)
+
+
+def asked(text: str) -> list[str]:
+    """Every aggregate, segment, purpose and named pool in a text, unchecked, as it would be written.
+
+    >>> asked("not segment.vip and staffing('kitchen') < 0.8 and late.n_minutes > 1")
+    ['segment.vip', "staffing('kitchen')"]
+    """
+    parsed = _parsed(text)
+    if isinstance(parsed, _Refused):
+        return []
+    found = {f"{each.table}.{each.name}" for each in parsed.find_all(exp.Column) if each.table in HEADS}
+    for each in parsed.find_all(exp.Anonymous):
+        pools = [pool for pool in each.expressions if isinstance(pool, exp.Literal) and pool.is_string]
+        found |= {f"staffing({pool.sql()})" for pool in pools}
+    return sorted(found)
+
+
+def _senseless(text: str, found: Senseless, place: Place) -> Fault:
+    name = name_of(found.value) if found.value is not None else ""
+    at, hint = place(max(text.find(name), 0)), ""
+    if found.what == "never":
+        return Fault(at, "a condition that can never be true", "one that something can fulfil")
+    if name and "is null" not in text:
+        hint = f"write {name} is not null if that is meant"
+    return Fault(at, "a condition that is always true", "one that can be false, or left out", hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +130,7 @@ class _Refused:
     offset: int
     got: str
     must: str = _MUST
+    hint: str = ""
 
 
 def _parsed(text: str) -> exp.Expr | _Refused:
@@ -106,7 +151,8 @@ def _parsed(text: str) -> exp.Expr | _Refused:
         end = int(details[0].get("col") or 0)
         if end >= len(line.rstrip()) and "missing" in str(details[0].get("description")):
             return _Refused(max(end - len(word), 0), f"nothing after {shown(word)}")
-        return _Refused(max(end - len(word), 0), shown(word) if word else shown(line))
+        hint = A_DURATION if word.lower().removesuffix("s") in UNITS else ""
+        return _Refused(max(end - len(word), 0), shown(word) if word else shown(line), hint=hint)
     except (RecursionError, ValueError):
         return _Refused(0, shown(line))
 

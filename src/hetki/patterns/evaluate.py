@@ -14,7 +14,8 @@ from hetki.patterns import tree as t
 from hetki.patterns.run import Bound
 from hetki.settings import SECOND
 
-#: `(fields of the event at hand, events bound so far, the customer's traits) -> a value`.
+#: `(fields of the event at hand, events bound so far, the customer's traits) -> a value`. Beside traits the
+#: last one knows aggregates, consents and staffing, by names with a dot, where a condition asks for any.
 Test = Callable[[Fields, Sequence[Bound], Mapping[str, object]], object]
 
 INTEGER_MAX: Final = 2**63 - 1
@@ -36,6 +37,13 @@ def compiled(node: t.Node) -> Test:
             return lambda fields, bound, traits: value
         case t.Field() | t.StepField() | t.Trait():
             return _read(node)
+        case t.Known(key=key):
+            return lambda fields, bound, traits: traits.get(key)
+        case t.InSegment(who=who):
+            is_one = compiled(who)
+            return lambda fields, bound, traits: is_one(fields, bound, traits) is True
+        case t.Staffing(pool=pool):
+            return _staffing(compiled(pool))
         case t.Compare():
             return _compare(node)
         case t.Logic(word=word, parts=parts):
@@ -101,6 +109,14 @@ def _read(node: t.Field | t.StepField | t.Trait) -> Test:
         index = node.index
         return lambda fields, bound, traits: take(bound[index].values.get(name))
     return lambda fields, bound, traits: take(traits.get(name))
+
+
+def _staffing(pool: Test) -> Test:
+    def value(fields: Fields, bound: Sequence[Bound], traits: Mapping[str, object]) -> object:
+        name = pool(fields, bound, traits)
+        return traits.get(f"staffing.{name}") if type(name) is str else None
+
+    return value
 
 
 def _compare(node: t.Compare) -> Test:

@@ -126,7 +126,7 @@ def withdraw(run: Run, since: int, telling: Telling | None = None) -> None:
     """Drop what is still open at `since`, when consent for the moment's purpose ends.
 
     Time must have passed to just before `since`. An occurrence that lies before it and only waits for late
-    events stays. What broke a silence before the start is forgotten too.
+    events stays. What broke a silence before the start, and what aggregates remember, is forgotten too.
     """
     kept = [each for each in run.partials if each.due_at is not None and each.due_at < since]
     if telling is not None:
@@ -135,6 +135,7 @@ def withdraw(run: Run, since: int, telling: Telling | None = None) -> None:
                 _tell_end(telling, each, since, ("withdrawn", ""))
     run.partials = kept
     run.before = []
+    run.windows = []
 
 
 def next_due(run: Run) -> int | None:

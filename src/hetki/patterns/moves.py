@@ -18,6 +18,7 @@ from hetki.patterns.standing import (
     deadline_of,
     end,
     fits,
+    has_only_more,
     is_fulfilled,
     is_past,
     may_begin,
@@ -126,7 +127,7 @@ def _moved(move: Move, partial: Partial, seen: Seen) -> Ended | None:
         for index in pattern.stages[place].steps:
             step = pattern.events[index]
             n = count(partial, index)
-            if n >= step.most or (step.limit is not None and is_past(partial, step.limit, at)):
+            if n >= step.most or (step.limit is not None and is_past(partial, step, step.limit, at)):
                 continue
             if n == 0 and not may_begin(pattern, partial, place, at):
                 continue
@@ -144,7 +145,7 @@ def _moved(move: Move, partial: Partial, seen: Seen) -> Ended | None:
 
 def _branched(move: Move, partial: Partial, seen: Seen) -> Ended | None:
     """Every way: what is taken may be left too where the link is `any`, and where there may be more."""
-    if partial.only_more:
+    if has_only_more(move.pattern, partial):
         return _more(move, partial, seen)
     bound, ended, is_strict = _taken(move, partial, seen)
     if bound or ended is not None:
@@ -167,7 +168,7 @@ def _taken(move: Move, partial: Partial, seen: Seen) -> tuple[bool, Ended | None
             continue
         if stops(move, step, partial.bound, seen):
             return False, ("until", step.name), False
-        if step.limit is not None and is_past(partial, step.limit, at):
+        if step.limit is not None and is_past(partial, step, step.limit, at):
             if stage.is_any or may_have_more(pattern, partial, step.limit.index):
                 continue
             return False, ("limit", step.name), False
@@ -192,7 +193,7 @@ def _more(move: Move, partial: Partial, seen: Seen) -> Ended | None:
             continue
         if stops(move, step, partial.bound, seen):
             return ("until", step.name)
-        if step.limit is not None and is_past(partial, step.limit, at):
+        if step.limit is not None and is_past(partial, step, step.limit, at):
             continue
         is_open = True
         if takes(move, step, partial.bound, seen):
@@ -200,7 +201,7 @@ def _more(move: Move, partial: Partial, seen: Seen) -> Ended | None:
                 move.branches.append(branch(partial))
             _put(move, partial, step, seen)
             onward = branch(partial)
-            onward.only_more, onward.open_from = False, onward.stage
+            onward.open_from = onward.stage
             move.branches.append(onward)
             _enter(move, onward, at, by_time=False)
             is_full = all(
@@ -254,7 +255,6 @@ def _pass(move: Move, partial: Partial, at: int, by_time: bool) -> None:
     partial.open_from = stage.index if stage.collects else partial.stage
     if stage.collects and pattern.branches:
         more = branch(partial)
-        more.only_more = True
         move.branches.append(more)
         partial.open_from = partial.stage
     _enter(move, partial, at, by_time)

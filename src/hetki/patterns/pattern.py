@@ -21,10 +21,11 @@ from typing import Final, Iterable, Sequence
 
 from hetki.errors import Fault, nearest, shown
 from hetki.events.catalogue import Catalogue
+from hetki.events.event import IDENTIFIED, PAGE_VIEWED, SCREEN_VIEWED
 from hetki.patterns.choices import Choice, duration
 from hetki.patterns.condition import Condition, parse
 from hetki.patterns.evaluate import Test
-from hetki.patterns.scope import Place, Scope, shifted
+from hetki.patterns.scope import NOTHING_AROUND, Place, Scope, Surroundings, shifted
 from hetki.patterns.sequence import Absence, EventStep, Pattern, Repeat, Stage, Tests
 from hetki.patterns.steps import Entry, read_steps
 from hetki.patterns.texts import Reading, Where
@@ -35,6 +36,8 @@ FIRST_PER_START: Final = "first_per_start"
 ONE_OPEN: Final = "one_open"
 ALL: Final = "all"
 
+#: What clients send without being asked to.
+_BY_THEMSELVES: Final = (PAGE_VIEWED, SCREEN_VIEWED, IDENTIFIED)
 #: Longer than any stream: a pattern without a `within` of its own is held by those of its steps.
 _EVER_US: Final = 2**62
 
@@ -48,17 +51,20 @@ def parse_pattern(
     captures: Iterable[tuple[str, str]],
     where: Where,
     match: str = FIRST_PER_START,
+    around: Surroundings = NOTHING_AROUND,
 ) -> tuple[Pattern | None, list[Fault]]:
     """The `identify` part of a moment as a pattern, or every fault in it.
 
-    `captures` names the fields of steps, as `(step, field)`, that others will read of an occurrence.
+    `captures` names the fields of steps, as `(step, field)`, that others will read of an occurrence;
+    `around` holds what conditions may ask beside events and traits.
     """
     faults: list[Fault] = []
     condition = None
     if who.strip():
-        condition, found = parse(who, Scope(catalogue), lambda offset: where("who", offset=offset))
+        scope = Scope(catalogue, around=around)
+        condition, found = parse(who, scope, lambda offset: where("who", offset=offset))
         faults.extend(found)
-    reading = Reading(catalogue, where, faults)
+    reading = Reading(catalogue, where, faults, around)
     read_steps(steps, reading)
     within_s = _within(within, reading)
     match = match.strip()
@@ -70,6 +76,7 @@ def parse_pattern(
     if faults:
         return None, faults
     faults = _impossible(reading, within_s) + _only_with_all(reading, match)
+    faults += _everything(reading, condition, repeated)
     if faults:
         return None, faults
     return _assembled(reading, condition, within_s, repeated, match, set(captures)), []
@@ -80,7 +87,7 @@ def _within(text: str, reading: Reading) -> int | None:
         return duration(text, lambda offset: reading.where("within", offset=offset), reading.faults)
     open_ended = [step for step in reading.events[1:] if step.limit is None]
     open_ended += reading.events[:1] if any(stage.back is not None for stage in reading.stages) else []
-    if open_ended or any(step.most > 1 for step in reading.events):
+    if open_ended or any(step.most > 1 and step.limit is None for step in reading.events):
         must = "a duration from the first event step to the last, such as within: 1 day"
         reading.faults.append(Fault(reading.where("within"), "nothing", must))
     return None
@@ -128,15 +135,62 @@ def _impossible(reading: Reading, within_s: int | None) -> list[Fault]:
             if within_s is not None and step.limit is not None and step.limit.within_s > within_s:
                 must = "no longer than within, which ends the whole"
                 faults.append(Fault(place(0), "a step with a longer within", must))
-            continue
-        if step.before_s is None:
-            faults += _impossible_absence(step, reading, within_s, place)
+        elif step.before_s is None:
+            faults += _impossible_absence(step, reading, place)
+    return faults or _too_early(reading, within_s)
+
+
+def _too_early(reading: Reading, within_s: int | None) -> list[Fault]:
+    """Event steps whose time is over before the silences that they wait for are.
+
+    `after[s][i]` is the least time from the event step `i` to the passing of the stage `s`.
+    """
+    faults = []
+    after: list[list[int]] = []
+    for stage in reading.stages:
+        known = after[-1] + [0] * len(reading.stages[stage.index - 1].steps) if after else []
+        silences = [each for each in reading.steps if isinstance(each, Absence) and each.for_s is not None]
+        silences = [each for each in silences if each.follows == stage.index and each.before_s is None]
+        waited = _later(known, [each for each in silences if not each.part], reading, after)
+        parts = [each for each in silences if each.part and not stage.is_any]
+        after.append(_later(waited, parts, reading, after))
+        for index in stage.steps:
+            step = reading.events[index]
+            place = reading.place(reading.keys[reading.steps.index(step)])
+            origin = reading.events[step.limit.index] if step.limit else step
+            is_sure = step.limit is not None and origin.most == origin.least and origin is not step
+            if is_sure and step.limit and waited[step.limit.index] >= step.limit.within_s:
+                must = "longer than the silences that it waits for"
+                faults.append(Fault(place(0), "a step whose within ends before it may come", must))
+            elif within_s is not None and any(each >= within_s for each in waited):
+                must = "shorter than within together, as the next event step could never bind"
+                faults.append(Fault(place(0), "silences as long as within before a step", must))
     return faults
 
 
-def _impossible_absence(
-    absence: Absence, reading: Reading, within_s: int | None, place: Place
-) -> list[Fault]:
+def _later(known: list[int], silences: list[Absence], reading: Reading, after: list[list[int]]) -> list[int]:
+    """The least times with these silences in between. One that is anchored at a step starts with it."""
+    least = list(known)
+    for each in silences:
+        since = known
+        if not each.part and each.after is None:
+            anchored = after[reading.events[each.anchor].stage]
+            since = [anchored[i] if i < len(anchored) else 0 for i in range(each.anchor + 1)]
+        for i, time in enumerate(since):
+            least[i] = max(least[i], time + (each.for_s or 0))
+    return least
+
+
+def _everything(reading: Reading, who: Condition | None, repeat: Repeat) -> list[Fault]:
+    """A moment at every page that anybody looks at: what clients send by themselves, without a condition."""
+    alone = len(reading.steps) == 1 and who is None and repeat.once == "always"
+    if not alone or any(each.event not in _BY_THEMSELVES or each.where for each in reading.steps[0].choices):
+        return []
+    must = "a where, another step, who, or repeat: this would match everything that anybody does"
+    return [Fault(reading.where(*reading.keys[0]), f"every {reading.steps[0].choices[0].event}", must)]
+
+
+def _impossible_absence(absence: Absence, reading: Reading, place: Place) -> list[Fault]:
     if absence.follows == len(reading.stages):
         if absence.is_timed:
             return []
@@ -150,10 +204,6 @@ def _impossible_absence(
     if not absence.is_timed and impossible and not (stage.is_any and len(impossible) < len(needs)):
         got = f"an absence of what the step {impossible[0].name} needs"
         faults.append(Fault(place(0), got, "another event, or have a where: this can never match"))
-    is_first = absence.anchor == 0 and not stage.is_any
-    if within_s is not None and absence.for_s is not None and is_first and absence.for_s >= within_s:
-        must = "shorter than within, as the next event step could never bind"
-        faults.append(Fault(place(0), "an absence as long as within", must))
     return faults
 
 

@@ -66,7 +66,6 @@ class Partial(msgspec.Struct, array_like=True):
     is bound further on. `due_at` is set once all stages are passed: the instant of the occurrence, unless an
     absence is broken before. `start` is the step that bound the first event, `n_rounds` counts how often a
     group has started again, and `wakes_at` is when a silence passes the awaited stage by itself.
-    `only_more`: this branch goes no further, it waits for one more event of the stage it has passed.
     `context` is what the moment keeps as of the last event.
     """
 
@@ -78,7 +77,6 @@ class Partial(msgspec.Struct, array_like=True):
     start: int = 0
     n_rounds: int = 0
     wakes_at: int | None = None
-    only_more: bool = False
     context: dict[str, object] = {}
 
     @property
@@ -87,13 +85,29 @@ class Partial(msgspec.Struct, array_like=True):
         return self.bound[self.start].first
 
 
+class Window(msgspec.Struct, array_like=True):
+    """What an aggregate remembers of one customer's events: their instants in order, what they might be used
+    for, and what was taken of each (nothing for a count). `n_dropped` counts what the bound pushed out.
+    """
+
+    times: list[int] = []
+    purposes: list[int] = []
+    values: list[object] = []
+    n_dropped: int = 0
+
+    def copy(self) -> Window:
+        """One that can be moved on by itself."""
+        return Window(list(self.times), list(self.purposes), list(self.values), self.n_dropped)
+
+
 class Run(msgspec.Struct, array_like=True):
     """All state of one pattern for one customer.
 
     `partials` stand in the order in which they were opened. `emitted` remembers what `repeat` compares:
     digests of keys in order of emission. `emitted_at` is the last emission under a period. `n_dropped`
     counts partials that the bound on open ones pushed out. `before` follows the pattern's silences before
-    the start: when each was last broken; it is empty while none was.
+    the start: when each was last broken; it is empty while none was. `windows` follow the moment's
+    aggregates, and are empty while none of them has seen anything.
     """
 
     partials: list[Partial] = []
@@ -101,13 +115,15 @@ class Run(msgspec.Struct, array_like=True):
     emitted_at: int | None = None
     n_dropped: int = 0
     before: list[int | None] = []
+    windows: list[Window] = []
 
 
 class Match(msgspec.Struct, frozen=True, array_like=True):
     """A completed pattern: when, with which events, and the last deadline if it ended with an absence.
 
     `bound` has an entry for each event step, `UNBOUND` for one that is missing. `start_id` is the event that
-    opened it; where one start may have several occurrences, `way` tells them apart.
+    opened it; where one start may have several occurrences, `way` tells them apart. `context` is what was
+    kept of the situation.
     """
 
     occurred_at: int
@@ -128,8 +144,8 @@ def seen(event: Event, event_id: EventId, leaf: LeafId, purposes: int = -1) -> S
 
 def packed(run: Run) -> Run | None:
     """The run as it should be stored: `None` when it holds nothing."""
-    holds = run.partials or run.emitted or run.emitted_at is not None or run.n_dropped or run.before
-    return run if holds else None
+    holds = run.partials or run.emitted or run.emitted_at is not None or run.n_dropped
+    return run if holds or run.before or run.windows else None
 
 
 def copied(run: Run) -> Run:
@@ -140,6 +156,7 @@ def copied(run: Run) -> Run:
         run.emitted_at,
         run.n_dropped,
         list(run.before),
+        [window.copy() for window in run.windows],
     )
 
 

@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Callable, Mapping
+from typing import Callable, Final, Literal, Mapping
 
 from hetki.events.catalogue import Catalogue
-from hetki.patterns.tree import Kind
+from hetki.patterns.tree import Kind, Node
 
 #: Turns an offset in a text into a place a person can find (`moments/late.yaml:8:24`).
 Place = Callable[[int], str]
 
 _KIND: dict[str, Kind] = {"integer": "number"}
+
+
+CUSTOMER: Final = "customer"
+CONTEXT: Final = "context"
+#: What stands before the dot of a name that is no step's, and what such a name is called.
+HEADS: Final = {"aggregate": "aggregate", "segment": "segment", "consent": "purpose"}
+#: No step can be called so.
+RESERVED: Final = frozenset({CUSTOMER, CONTEXT, *HEADS})
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a condition may ask beside events and traits, by the names behind the dot.
+
+    `staffing` is known of any pool, only of those that the condition names itself, or of none.
+    """
+
+    aggregates: Mapping[str, Node] = field(default_factory=dict)
+    segments: Mapping[str, Node] = field(default_factory=dict)
+    purposes: Mapping[str, Node] = field(default_factory=dict)
+    staffing: Literal["any", "named", "none"] = "none"
+
+    def of(self, head: str) -> Mapping[str, Node]:
+        """Everything that may stand behind a head."""
+        return {"aggregate": self.aggregates, "segment": self.segments, "consent": self.purposes}[head]
+
+
+#: Where events and traits are all that is known.
+NOTHING_AROUND: Final = Surroundings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +56,7 @@ class Scope:
     closed: Mapping[str, str] = field(default_factory=dict)
     #: Steps that bind several events: `step.n` is how many, `step.first.field` is of the first.
     counted: frozenset[str] = frozenset()
+    around: Surroundings = NOTHING_AROUND
 
     def kinds(self, events: tuple[str, ...], name: str) -> dict[str, Kind]:
         """The type of a field in each of the events that have it."""

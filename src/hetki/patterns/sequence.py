@@ -24,7 +24,8 @@ Tests = Mapping[str, tuple[Test | None, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The longest time, in seconds, from the event step `index` to the step that has this limit."""
+    """The longest time, in seconds, from the event step `index` to the step that has this limit; of a step
+    of several events that names itself, from the first of them to the last."""
 
     index: int
     within_s: int

@@ -15,7 +15,14 @@ from hetki.settings import SECOND
 
 def is_complete(pattern: Pattern, partial: Partial) -> bool:
     """Whether the last event has made it an occurrence, with nothing left to wait for."""
-    return partial.due_at is None and partial.stage == len(pattern.stages) and not partial.only_more
+    if partial.due_at is not None or partial.stage < len(pattern.stages):
+        return False
+    return not has_only_more(pattern, partial)
+
+
+def has_only_more(pattern: Pattern, partial: Partial) -> bool:
+    """Whether this branch goes no further, but waits for one more event of the stage it has passed."""
+    return pattern.branches and partial.open_from < partial.stage
 
 
 def end(partial: Partial, n: int) -> int:
@@ -77,9 +84,12 @@ def may_have_more(pattern: Pattern, partial: Partial, index: int) -> bool:
     return partial.open_from <= step.stage < partial.stage and count(partial, index) < step.most
 
 
-def is_past(partial: Partial, limit: Limit, at: int) -> bool:
+def is_past(partial: Partial, step: EventStep, limit: Limit, at: int) -> bool:
     """Whether an instant is too late for a step with a limit."""
-    return at > partial.bound[limit.index].occurred_at + limit.within_s * SECOND
+    origin = partial.bound[limit.index]
+    if limit.index == step.index:  # from the first of its own events, if it has one
+        return bool(origin.step) and at > origin.first.occurred_at + limit.within_s * SECOND
+    return at > origin.occurred_at + limit.within_s * SECOND
 
 
 def fits(

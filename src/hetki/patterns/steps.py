@@ -16,9 +16,9 @@ from dataclasses import replace
 from typing import Final, Mapping, Sequence
 
 from hetki.errors import Fault, shown
+from hetki.patterns.scope import CUSTOMER, RESERVED
 from hetki.patterns.sequence import Absence, Stage
 from hetki.patterns.texts import Key, Reading, has_time, read_absence, read_event, read_part
-from hetki.patterns.types import CUSTOMER
 
 STEPS_MAX: Final = 16
 ANY: Final = "any"
@@ -163,8 +163,8 @@ def _named(key: str, at: Key, reading: Reading) -> str:
     if not _NAME.fullmatch(name):
         must = "a step name of small letters, digits and _, such as late"
         reading.faults.append(Fault(reading.where(*at), shown(name), must))
-    elif name == CUSTOMER or name in reading.names:
-        must = "a step name of its own, and not customer"
+    elif name in RESERVED or name in reading.names:
+        must = f"a step name of its own, and not {name if name in RESERVED else CUSTOMER}"
         reading.faults.append(Fault(reading.where(*at), shown(name), must))
     reading.names.add(name)
     return name

@@ -14,7 +14,7 @@ from typing import Callable, Final, Mapping
 from hetki.errors import Fault, nearest, shown
 from hetki.events.catalogue import Catalogue
 from hetki.patterns.choices import Choice, Group, checked, duration, split
-from hetki.patterns.scope import Place, Scope, shifted
+from hetki.patterns.scope import NOTHING_AROUND, Place, Scope, Surroundings, shifted
 from hetki.patterns.sequence import Absence, EventStep, Limit, Link, Stage, counted, events_of
 
 #: How many events one step may bind; of `at least 3 times` it binds no more than these.
@@ -29,6 +29,7 @@ _TIMES: Final = re.compile(
     r"\s*(?:(?P<open>at least)\s+)?(?P<least>\d{1,9})(?:\s+to\s+(?P<most>\d{1,9}))?\s+times\s+"
     r"(?P<row>in a row\s+)?(?P<any>any\s+)?"
 )
+_LOOKS_LIKE_CONDITION: Final = re.compile(r"[=<>]|\b(?:is|in|like|between)\b")
 _UNTIL: Final = re.compile(r"\s+until\s+")
 _WITHIN: Final = re.compile(r"\s*,?\s*within\s+(?P<time>.*?)(?:\s+of\s+(?P<step>\S+))?\s*")
 _FOR: Final = re.compile(
@@ -48,6 +49,7 @@ class Reading:
     catalogue: Catalogue
     where: Where
     faults: list[Fault]
+    around: Surroundings = NOTHING_AROUND
     steps: list[EventStep | Absence] = field(default_factory=list)
     keys: list[Key] = field(default_factory=list)
     events: list[EventStep] = field(default_factory=list)
@@ -58,7 +60,9 @@ class Reading:
 
     def scope(self) -> Scope:
         """What a condition of the next step may refer to."""
-        return Scope(self.catalogue, (), events_of(self.events), counted=counted(self.events))
+        return Scope(
+            self.catalogue, (), events_of(self.events), counted=counted(self.events), around=self.around
+        )
 
     def place(self, key: Key) -> Place:
         """The places of the text under a key."""
@@ -98,10 +102,12 @@ def read_event(name: str, text: str, known: Scope, key: Key, reading: Reading) -
         until = checked(groups, inner, place, faults)
     limit, rest = None, text[stop:]
     if written := _WITHIN.fullmatch(rest):
-        limit = _limit(written, known, shifted(place, stop), reading)
+        own = name if most > 1 and written["step"] in ((name,) if known.steps else (name, None)) else ""
+        limit = _limit(written, known, shifted(place, stop), reading, own)
     elif rest.strip():
         must = "the end of the step: only an absence ('no name: ...') has a time"
-        faults.append(Fault(place(stop), shown(rest.strip()), must))
+        hint = "a condition begins with where" if _LOOKS_LIKE_CONDITION.search(rest) else ""
+        faults.append(Fault(place(stop), shown(rest.strip()), must, hint))
     stage = len(reading.stages)
     step = EventStep(name, len(reading.events), stage, choices, {}, max(least, 1), most, link, between)
     return replace(step, until=until, limit=limit), maybe
@@ -138,8 +144,11 @@ def _times(written: re.Match[str], place: Place, faults: list[Fault]) -> tuple[i
     return least, most
 
 
-def _limit(written: re.Match[str], known: Scope, rest: Place, reading: Reading) -> Limit | None:
+def _limit(written: re.Match[str], known: Scope, rest: Place, reading: Reading, own: str) -> Limit | None:
+    """Until when; a step of several events, `own`, may count from its own first."""
     within_s = duration(written["time"], shifted(rest, written.start("time")), reading.faults)
+    if own:
+        return Limit(len(reading.events), within_s)
     if not known.steps:
         must = "a step after the first one: the time runs from a step before"
         reading.faults.append(Fault(rest(0), "within in the first step", must))

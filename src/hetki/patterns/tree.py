@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Iterator, Literal
+from typing import Final, Iterator, Literal
 
 #: The type of a value. `unknown` is known only when it is read (a customer's trait). Seconds are numbers.
 Kind = Literal["text", "number", "boolean", "time", "list", "object", "unknown"]
@@ -46,6 +46,36 @@ class Trait:
 
     name: str
     kind: Kind = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was known of the customer at that time beside events and traits: an aggregate, a consent.
+
+    `key` is the name under which it is looked up (`aggregate.usual`), `said` are its words.
+    """
+
+    key: str
+    kind: Kind
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class InSegment:
+    """Whether the customer is in a declared segment: whether its condition is true. It is never unknown."""
+
+    name: str
+    title: str
+    who: Node
+    kind: Kind = "boolean"
+
+
+@dataclass(frozen=True, slots=True)
+class Staffing:
+    """The share of the planned staff of a pool that was there, as it was last reported."""
+
+    pool: Node
+    kind: Kind = "number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +151,25 @@ class Call:
 
 
 Node = (
-    Constant | Field | StepField | Trait | Compare | Logic | Not | IsNull | OneOf | Like | Arithmetic | Call
+    Constant
+    | Field
+    | StepField
+    | Trait
+    | Known
+    | InSegment
+    | Staffing
+    | Compare
+    | Logic
+    | Not
+    | IsNull
+    | OneOf
+    | Like
+    | Arithmetic
+    | Call
 )
+
+#: What stands for a part that has a fault: it fits everywhere, so that one fault does not make others.
+UNKNOWN: Final = Constant(None, "unknown")
 
 
 def children(node: Node) -> tuple[Node, ...]:
@@ -136,6 +183,10 @@ def children(node: Node) -> tuple[Node, ...]:
             return (part, *choices)
         case Not(part=part) | IsNull(part=part) | Like(part=part):
             return (part,)
+        case InSegment(who=inner):
+            return (inner,)
+        case Staffing(pool=pool) if not isinstance(pool, Constant):
+            return (pool,)
         case _:
             return ()
 

@@ -11,11 +11,9 @@ from hetki.declarations.durations import seconds
 from hetki.errors import Fault, Invalid, nearest, shown
 from hetki.events.fields import instant_of
 from hetki.patterns import tree as t
-from hetki.patterns.scope import Place, Scope
+from hetki.patterns.scope import CUSTOMER, HEADS, Place, Scope
 
-CUSTOMER = "customer"
-
-_UNKNOWN = t.Constant(None, "unknown")
+_UNKNOWN = t.UNKNOWN
 _COMPARISONS: Final[dict[type[exp.Expr], t.Comparison]] = {
     exp.EQ: "=",
     exp.NEQ: "<>",
@@ -25,9 +23,13 @@ _COMPARISONS: Final[dict[type[exp.Expr], t.Comparison]] = {
     exp.GTE: ">=",
 }
 _WORDS = (
-    "and, or, not, in, between, like, is null, comparisons, + - * /, lower, length, abs, coalesce, interval"
+    "and, or, not, in, between, like, is null, comparisons, + - * /, lower, length, abs, coalesce, interval,"
+    " staffing"
 )
 _NUMBER_MAX = 1e15
+#: Hints for what newcomers write.
+A_DURATION: Final = "a duration is written interval '10 minutes'"
+_A_TEXT: Final = "a text stands in single quotes"
 
 
 def typed(parsed: exp.Expr, scope: Scope, place: Place, faults: list[Fault]) -> t.Node:
@@ -75,6 +77,8 @@ class _Reader:
             return self.field(given, name)
         if step == CUSTOMER:
             return t.Trait(name)
+        if step in HEADS:
+            return self.around(given, step, name)
         if step in self.scope.closed:
             return self.fault(given, shown(step), self.scope.closed[step])
         if step not in self.scope.steps:
@@ -95,6 +99,33 @@ class _Reader:
             return self.fault(given, shown(f"{step}.{name}"), "of one type in all events of that step")
         return t.StepField(step, self.scope.index(step), name, next(iter(kinds.values())))
 
+    def around(self, given: exp.Expr, head: str, name: str) -> t.Node:
+        """An aggregate, a segment or a purpose, as far as this place knows any."""
+        known, noun = self.scope.around.of(head), HEADS[head]
+        if name in known:
+            return known[name]
+        must = f"a declared {noun}" if known else f"another name, as no {noun} is known here"
+        return self.fault(given, shown(f"{head}.{name}"), must, nearest(name, known))
+
+    def staffing(self, given: exp.Expr) -> t.Node:
+        """`staffing(POOL)`, the one function that is not SQL's."""
+        name, parts = str(given.this), given.expressions
+        if name.lower() != "staffing":
+            return self.fault(given, shown(name), f"one of: {_WORDS}")
+        allowed = self.scope.around.staffing
+        if allowed == "none":
+            return self.fault(given, "staffing", "another condition, as no staffing is known here")
+        pool = self.node(parts[0]) if len(parts) == 1 else None
+        if pool is None or pool.kind not in ("text", "unknown"):
+            return self.fault(given, "staffing of no pool", "staffing of a text, such as staffing('kitchen')")
+        if isinstance(pool, t.Constant):
+            if allowed == "named":
+                return t.Known(f"staffing.{pool.value}", "number", f"the staffing of {pool.text}")
+        elif allowed == "named" or not isinstance(pool, t.Field | t.StepField | t.Trait):
+            must = "a pool in quotes, such as staffing('kitchen')"
+            return self.fault(given, "staffing of a computed pool", must)
+        return t.Staffing(pool)
+
     def is_of_several(self, step: str, which: str) -> bool:
         return step in self.scope.counted and which in ("first", "last")
 
@@ -106,14 +137,17 @@ class _Reader:
         kinds = self.scope.kinds(self.scope.events, name)
         for event in self.scope.events:
             if event not in kinds:
-                return self.no_field(given, name, f"a field of {event}", (event,))
+                return self.no_field(given, name, f"a field of {event}", (event,), f"{_A_TEXT}; else ")
         if len(set(kinds.values())) > 1:
             return self.fault(given, shown(name), f"of one type in {' and '.join(kinds)}")
         return t.Field(name, kinds[self.scope.events[0]])
 
-    def no_field(self, given: exp.Expr, name: str, must: str, events: tuple[str, ...]) -> t.Node:
+    def no_field(
+        self, given: exp.Expr, name: str, must: str, events: tuple[str, ...], first: str = ""
+    ) -> t.Node:
         known = sorted({each for event in events for each in self.scope.catalogue.fields(event)})
-        hint = nearest(name, known) or f"add it to a file in events/, or use one of {', '.join(known[:12])}"
+        other = f"{first}add the field to a file in events/, or use one of {', '.join(known[:12])}"
+        hint = nearest(name, known) or other
         return self.fault(given, shown(name), must, hint)
 
     def literal(self, given: exp.Expr) -> t.Node:
@@ -155,6 +189,8 @@ class _Reader:
         kinds = {left.kind, right.kind} - {"unknown"}
         if len(kinds) > 1:
             hint = "a time needs the catalogue's type time on both sides" if "time" in kinds else ""
+            if kinds == {"number", "text"} and (_is_duration(left) or _is_duration(right)):
+                hint = A_DURATION
             self.fault(at, f"{left.kind} compared with {right.kind}", "two values of one type", hint)
         return left, right
 
@@ -234,6 +270,16 @@ class _Reader:
         return t.Call("coalesce", tuple(parts), kinds.pop() if len(kinds) == 1 else "unknown")
 
 
+def _is_duration(side: t.Node) -> bool:
+    """Whether a side is a text that reads as a duration."""
+    if not isinstance(side, t.Constant) or not isinstance(side.value, str):
+        return False
+    try:
+        return seconds(side.value) > 0
+    except Invalid:
+        return False
+
+
 def _numeric(kind: t.Kind) -> t.Kind:
     return "number" if kind == "unknown" else kind
 
@@ -267,6 +313,7 @@ _READERS: Final[dict[type[exp.Expr], Callable[[_Reader, exp.Expr], t.Node]]] = {
     exp.Length: lambda reader, given: reader.call(given, "length", "text", "number"),
     exp.Abs: lambda reader, given: reader.call(given, "abs", "number", "number"),
     exp.Coalesce: _Reader.coalesce,
+    exp.Anonymous: _Reader.staffing,
 }
 _USUAL: Final = {"this", "expression", "expressions"}
 _ARGUMENTS: Final[dict[type[exp.Expr], set[str]]] = {

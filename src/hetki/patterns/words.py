@@ -52,6 +52,12 @@ def words(node: t.Node, steps: Mapping[str, str]) -> str:
             return f"{'number' if name == 'n' else field_words(name)} of {called}"
         case t.Trait(name=name):
             return f"the customer's {field_words(name)}"
+        case t.Known(said=said):
+            return said
+        case t.InSegment(title=title):
+            return f"the customer is in '{title}'"
+        case t.Staffing(pool=pool):
+            return f"the staffing of {words(pool, steps)}"
         case t.Compare():
             return _compare(node, steps)
         case t.Logic():
@@ -73,11 +79,13 @@ def words(node: t.Node, steps: Mapping[str, str]) -> str:
 def field_words(name: str) -> str:
     """A field's name in words.
 
-    >>> [field_words(name) for name in ("order_id", "n_results", "promised_at", "occurred_at")]
-    ['order id', 'number of results', 'promised time', 'time']
+    >>> [field_words(name) for name in ("order_id", "n_results", "n_waiting_s", "promised_at", "occurred_at")]
+    ['order id', 'number of results', 'number of seconds waiting', 'promised time', 'time']
     """
     if name == "occurred_at":
         return "time"
+    if name.startswith("n_") and name.endswith("_s"):
+        return "number of seconds " + name[2:-2].replace("_", " ")
     if name.startswith("n_"):
         return "number of " + name[2:].replace("_", " ")
     if name.endswith("_at"):
@@ -169,6 +177,8 @@ def _not(part: t.Node, steps: Mapping[str, str]) -> str:
             return f"{words(inner, steps)} {_like(pattern, 'does not ')}"
         case t.Field() | t.StepField() | t.Trait():
             return f"{words(part, steps)} is not true"
+        case t.Known() | t.InSegment():
+            return words(part, steps).replace(" is ", " is not ", 1)
         case t.Compare(comparison=comparison, left=left, right=right):
             return _compare(t.Compare(_OPPOSITE[comparison], left, right), steps)
         case _:

@@ -7,6 +7,7 @@ a browser from running, loading or telling anything that is not ours.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from starlette.applications import Starlette
@@ -17,7 +18,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hetki.engine.engine import Engine
+from hetki.engine.engine import Engine, compile_program
+from hetki.engine.project import Project
 from hetki.engine.telling import titles
 from hetki.errors import Forbidden, HetkiError
 from hetki.measurement.outcome import measured
@@ -57,23 +59,46 @@ PAGES = {
 }
 
 
-def app(
-    engine: Engine, committer: Committer, access: Access, is_stopping: Callable[[], bool] = lambda: False
-) -> ASGIApp:
+class Served:
     """Everything that a project serves. `committer` is started and stopped by the caller.
 
     Feeds end within a second once `is_stopping` says so; a server that waits for its connections needs it.
     """
-    project = engine.project
-    keys = {key: source for source in project.sources.values() for key in source.write_keys}
-    ingest = Ingest(keys, committer, engine.clock, project.settings.limits)
-    pages = console_app(engine, access, is_stopping)
 
-    async def both(scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        committer: Committer,
+        access: Access,
+        is_stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._committer = committer
+        self._access = access
+        self._is_stopping = is_stopping
+        self.engine = engine
+        self._parts = self._made(engine)
+
+    def take_up(self, project: Project) -> None:
+        """Serve other declarations from the next request on. Feeds end, and browsers begin them again."""
+        self.engine.acceptor.take_up(project.sources)
+        self.engine = replace(self.engine, project=project, program=compile_program(project))
+        self._parts = self._made(self.engine)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        ingest, pages = self._parts
         is_ingest = scope["type"] == "http" and scope["path"].startswith("/v1/")
         await (ingest if is_ingest else pages)(scope, receive, send)
 
-    return both
+    def _made(self, engine: Engine) -> tuple[Ingest, ASGIApp]:
+        project = engine.project
+        keys = {key: source for source in project.sources.values() for key in source.write_keys}
+        ingest = Ingest(keys, self._committer, engine.clock, project.settings.limits)
+
+        def is_over() -> bool:
+            return self._is_stopping() or self.engine is not engine
+
+        return ingest, console_app(engine, self._access, is_over)
 
 
 def console_app(engine: Engine, access: Access, is_stopping: Callable[[], bool] = lambda: False) -> ASGIApp:

@@ -22,6 +22,7 @@ from hetki.moments.sentence import sentence
 from hetki.server.desk import ROWS, Desk, Turning, days, figures, funnel, page_of
 from hetki.server.drawing import per_day
 from hetki.server.lines import Line, lines
+from hetki.store.shadow import Shadow
 from hetki.store.views import RejectedRow, Views
 
 #: The newest occurrences on the first page.
@@ -97,10 +98,20 @@ def counted(desk: Desk, views: Views) -> list[Counted]:
 
 
 def moments(desk: Desk, request: Request) -> Response:
-    """Every declared moment."""
+    """Every declared moment; what is being warmed, and what of the folder was refused."""
+    version = desk.engine.program.version
     with desk.views() as views:
-        counts = counted(desk, views)
-    return desk.pages.page("moments", counts=counts, moments=desk.engine.project.moments)
+        shadow = Shadow(views.db)
+        return desk.pages.page(
+            "moments",
+            counts=counted(desk, views),
+            moments=desk.engine.project.moments,
+            version=version,
+            since=views.ledger.taken_up_at(version),
+            warming=shadow.warming(),
+            refused=shadow.refused(),
+            n_customers=views.n_customers(),
+        )
 
 
 def moment(desk: Desk, request: Request) -> Response:

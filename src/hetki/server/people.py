@@ -12,7 +12,7 @@ from hetki.engine.folding import read_event
 from hetki.errors import Fault, NotFound, shown
 from hetki.events.event import LeafId
 from hetki.identity.identifier import Namespace, NodeId, as_leaf, identifier
-from hetki.moments.fold import Fact, Folded, decode
+from hetki.moments.fold import Fact, Folded, decode, dropped, in_segments
 from hetki.server.desk import Desk, Turning, leaf_in, page_of
 from hetki.server.lines import joinings, lines, spoken_facts, standing, story
 from hetki.store.views import Named, Views
@@ -79,6 +79,8 @@ def _customer(desk: Desk, views: Views, customer: LeafId, request: Request) -> R
         joinings=joinings(views, views.evidence(nodes)),
         standing=standing(project.purposes, folded, now),
         spoken=spoken_facts(facts),
+        segments=in_segments(desk.engine.program, folded, now),
+        dropped=dropped(folded),
         traits=sorted(folded.traits.items()),
         told=rest[:STORY_ROWS],
         n_told=len(told),

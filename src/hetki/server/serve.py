@@ -12,8 +12,9 @@ import uvicorn
 from hetki.engine.engine import open_folder
 from hetki.errors import Conflict, Fault
 from hetki.server.access import Access
-from hetki.server.app import app
+from hetki.server.app import Served
 from hetki.server.committer import Committer
+from hetki.server.following import Follower
 from hetki.server.worker import Keeper
 from hetki.store.sqlite import alone
 
@@ -34,14 +35,17 @@ def serve(folder: str, host: str, port: int, say: Callable[[str], None]) -> None
     """
     engine = open_folder(folder)
     server = uvicorn.Server(_config(host))
-    served = Fault(f"project {folder}", "a server that runs already", "served by one", "stop the other")
-    with alone(engine.disk, LOCK, served), _listening(host, port) as listening:
+    taken = Fault(f"project {folder}", "a server that runs already", "served by one", "stop the other")
+    with alone(engine.disk, LOCK, taken), _listening(host, port) as listening:
         committer = Committer(engine.acceptor.accept)
         access = Access(engine.disk, engine.clock, engine.chance)
-        server.config.app = app(engine, committer, access, lambda: server.should_exit)
+        served = Served(engine, committer, access, lambda: server.should_exit)
+        server.config.app = served
         _stop_on_signals(server)
-        keeper = Keeper(folder)
+        keeper = Keeper(folder, engine.project.settings.data)
+        follower = Follower(served)
         keeper.start()
+        follower.start()
         committer.start()
         token = access.first_token()
         opening = f"sign-in?token={token}   (opens once)" if token else "   (hetki token signs you in)"
@@ -50,6 +54,7 @@ def serve(folder: str, host: str, port: int, say: Callable[[str], None]) -> None
         try:
             server.run(sockets=[listening])
         finally:
+            follower.stop()
             committer.stop()
             keeper.stop()
 

@@ -1,7 +1,8 @@
 """The worker: a process of its own that folds, decides, delivers and keeps the lake fresh.
 
-Accepting stays in the server's process and never waits for it. One thread advances, one delivers per
-destination (a dead one costs the others nothing), one refreshes the lake; each has its own connections.
+Accepting stays in the server's process and never waits for it. One thread advances, one watches the
+folder, one delivers per destination (a dead one costs the others nothing), one refreshes the lake; each has
+its own connections. When other declarations have come into force the threads begin again under them.
 The server starts another worker when one has ended, and a worker ends when its server has.
 """
 
@@ -15,12 +16,15 @@ from functools import partial
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.process import parent_process
 
-from hetki.engine.advance import OTHER_DECLARATIONS, activate, catch_up
+from hetki.engine.advance import advance_once
 from hetki.engine.deliver import deliver
-from hetki.engine.engine import Engine, open_engine, open_folder
+from hetki.engine.engine import Engine, open_engine
+from hetki.engine.project import Project
+from hetki.engine.warming import OTHER_DECLARATIONS, activate, is_in_force, keep, open_in_force
 from hetki.errors import HetkiError
+from hetki.server.watch import Watch
 from hetki.store.lake import refresh
-from hetki.store.system import SystemNet, collect_rarely
+from hetki.store.system import SystemChance, SystemClock, SystemDisk, SystemNet, collect_rarely, environment
 
 #: How long a thread rests when it found nothing to do.
 REST_S = 0.1
@@ -37,8 +41,9 @@ log = logging.getLogger("hetki.worker")
 class Keeper:
     """A thread of the server that keeps one worker process running."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, data: str) -> None:
         self._folder = folder
+        self._data = data
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hetki-keeper", daemon=True)
 
@@ -65,7 +70,7 @@ class Keeper:
 
     def _keep_one(self) -> None:
         """Start a worker, afresh so that it shares nothing with this process; return when it has ended."""
-        worker = get_context("spawn").Process(target=work, args=(self._folder,), daemon=True)
+        worker = get_context("spawn").Process(target=work, args=(self._folder, self._data), daemon=True)
         worker.start()
         while worker.is_alive() and not self._stopping.is_set():
             worker.join(REST_S)
@@ -78,44 +83,71 @@ class Keeper:
         worker.join()
 
 
-def work(folder: str) -> None:
+def work(folder: str, data: str) -> None:
     """Work until told by SIGTERM, then end what was begun; or until the parent process is gone, then at once.
 
-    Nothing is lost by ending at once: whatever was under way is taken up again by the next worker.
+    Nothing is lost by ending at once: whatever was under way is taken up again by the next worker. `data`
+    is where the project is served: what its settings say may have faults by now.
     """
     collect_rarely()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-    try:
-        opened = open_folder(folder)
-        activate(opened)
-    except HetkiError as error:
-        log.error("worker=not started fault=%s", error)
-        return
-    loops: list[tuple[str, Callable[[Engine], float]]] = [("advance", _advance), ("lake", _lake)]
+    shelf, disk = SystemDisk(folder), SystemDisk(f"{folder}/{data}")
+    watch = Watch(shelf, data)
+    known: Project | None = None
+    while not stop.is_set():
+        try:
+            opened = open_in_force(shelf, disk, SystemClock(), SystemChance(), environment(), known)
+            if is_in_force(opened):
+                keep(opened)
+            else:
+                activate(opened)
+        except HetkiError as error:
+            log.error("worker=not started fault=%s", error)
+            return
+        if not _work_under(opened, watch, stop):
+            return
+        known = watch.taken_up()
+
+
+def _work_under(opened: Engine, watch: Watch, stop: threading.Event) -> bool:
+    """Run all loops until told to stop, or until other declarations are in force: then it is true.
+
+    Who delivers is not waited for then: a dead destination would hold up what is decided.
+    """
+    over = threading.Event()
+    loops: list[tuple[str, Callable[[Engine], float]]] = [
+        ("advance", partial(_advance, watch=watch, over=over)),
+        ("watch", watch.look),
+        ("lake", _lake),
+    ]
     loops += [(name, partial(_deliver, destination=name)) for name in opened.project.destinations]
     threads = [
-        threading.Thread(target=_loop, args=(opened, name, once, stop), name=name, daemon=True)
+        threading.Thread(target=_loop, args=(opened, name, once, over), name=name, daemon=True)
         for name, once in loops
     ]
     for thread in threads:
         thread.start()
     parent = parent_process()
-    while not stop.wait(REST_S):
+    while not over.wait(REST_S) and not stop.is_set():
         if parent is not None and not parent.is_alive():
-            return
+            return False
+    if over.is_set() and not stop.is_set():
+        return True
+    over.set()
     for thread in threads:
         thread.join(STOPPING_S / len(threads))
+    return False
 
 
-def _loop(opened: Engine, name: str, once: Callable[[Engine], float], stop: threading.Event) -> None:
+def _loop(opened: Engine, name: str, once: Callable[[Engine], float], over: threading.Event) -> None:
     """Call `once` again and again, on connections of its own; it returns how long to rest.
 
     Whatever fails is logged and tried again on fresh connections: the other loops go on meanwhile. Only
-    declarations that another process has taken up since end the worker, and the next one reads them.
+    other declarations that have come into force end them all, and they begin again under those.
     """
     engine: Engine | None = None
-    while not stop.is_set():
+    while not over.is_set():
         try:
             if engine is None:
                 engine = open_engine(
@@ -123,19 +155,24 @@ def _loop(opened: Engine, name: str, once: Callable[[Engine], float], stop: thre
                 )
             rest_s = once(engine)
         except HetkiError as error:
-            log.warning("loop=%s %s=%s", name, error.code, error)
             if OTHER_DECLARATIONS in error.faults:
-                stop.set()  # the next worker reads them
+                log.warning("declarations=others loop=%s", name)
+                over.set()
+            else:
+                log.warning("loop=%s %s=%s", name, error.code, error)
             engine, rest_s = None, AGAIN_S
         except Exception:
             log.exception("loop=%s failed again_s=%s", name, AGAIN_S)
             engine, rest_s = None, AGAIN_S
-        stop.wait(rest_s)
+        over.wait(rest_s)
 
 
-def _advance(engine: Engine) -> float:
-    done = catch_up(engine)
-    return 0.0 if done.n_entries else REST_S
+def _advance(engine: Engine, watch: Watch, over: threading.Event) -> float:
+    """A live batch, then a step towards what is to be taken up: neither waits long for the other."""
+    done = advance_once(engine)
+    if watch.take_step(engine):
+        over.set()
+    return 0.0 if done.n_entries or watch.target is not None else REST_S
 
 
 def _deliver(engine: Engine, destination: str) -> float:

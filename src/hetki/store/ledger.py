@@ -1,14 +1,14 @@
 """The ledger: deeds, recorded once and never re-made by replay (law 2).
 
-Decisions, assignments, missed and revised occurrences, messages and their attempts, and the log of
-advances. It shares `state.db` with the projections so that one transaction moves both; `hetki rebuild`
-leaves it untouched.
+Decisions, assignments, missed and revised occurrences, messages and their attempts, the declarations that
+were in force, and the log of advances. It shares `state.db` with the projections so that one transaction
+moves both; `hetki rebuild` leaves it untouched.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -57,12 +57,15 @@ CREATE TABLE IF NOT EXISTS advances(
     advance INTEGER PRIMARY KEY, position INTEGER NOT NULL, advance_to INTEGER NOT NULL,
     n_entries INTEGER NOT NULL, n_caught INTEGER NOT NULL, n_decided INTEGER NOT NULL,
     version TEXT NOT NULL, program TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS declarations(
+    program TEXT PRIMARY KEY, taken_up_at INTEGER NOT NULL, files BLOB NOT NULL) WITHOUT ROWID;
 """
 
 #: The file that it shares with the projections.
 FILE = "state.db"
 
 _decisions = msgspec.json.Decoder(Decision)
+_files = msgspec.msgpack.Decoder(dict[str, bytes])
 
 
 class Ledger:
@@ -123,36 +126,26 @@ class Ledger:
         ).fetchone()
         return _decisions.decode(row[0]) if row else None
 
-    def add_missed(
-        self,
-        occurrence_id: str,
-        moment: str,
-        customer: LeafId,
-        occurred_at: int,
-        expires_at: int,
-        missed_at: int,
-    ) -> None:
-        """Record that an occurrence was found too late to be answered."""
-        self.db.execute(
-            "INSERT INTO missed VALUES (?, ?, ?, ?, ?, ?)",
-            (occurrence_id, moment, customer, occurred_at, expires_at, missed_at),
-        )
+    def add_missed(self, rows: Iterable[tuple[str, str, LeafId, int, int, int]]) -> None:
+        """Record occurrences that were found too late to be answered: (occurrence_id, moment, customer,
+        occurred_at, expires_at, missed_at)."""
+        self.db.executemany("INSERT INTO missed VALUES (?, ?, ?, ?, ?, ?)", rows)
 
-    def add_revision(
-        self,
-        occurrence_id: str,
-        revised_at: int,
-        kind: str,
-        cause: str,
-        moment: str,
-        customer: LeafId,
-        detail: str,
-    ) -> None:
-        """Record that repaired history `found`, `revised` or `retracted` an occurrence."""
-        self.db.execute(
-            "INSERT OR REPLACE INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (occurrence_id, revised_at, kind, cause, moment, customer, detail),
-        )
+    def add_revisions(self, rows: Iterable[tuple[str, int, str, str, str, LeafId, str]]) -> None:
+        """Record occurrences that repaired history `revised` or `retracted`: (occurrence_id, revised_at,
+        kind, cause, moment, customer, detail)."""
+        self.db.executemany("INSERT OR REPLACE INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def chosen(self, occurrence_ids: Iterable[str]) -> dict[str, tuple[str, str]]:
+        """What was decided for occurrences: id -> (decision_id, chosen); those without are left out."""
+        found: dict[str, tuple[str, str]] = {}
+        for marks, part in chunks(occurrence_ids):
+            rows = self.db.execute(
+                f"SELECT occurrence_id, decision_id, chosen FROM decisions WHERE occurrence_id IN ({marks})",
+                part,
+            )
+            found.update((row[0], (row[1], row[2])) for row in rows)
+        return found
 
     def standing(self, initiative: str, leaves: Iterable[LeafId]) -> Assignment | None:
         """The first assignment of any leaf of a customer in an initiative."""
@@ -190,10 +183,16 @@ class Ledger:
             msgspec.structs.astuple(message),
         )
 
-    def status_of(self, decision_id: str) -> Status | None:
-        """How the message of a decision stands; None when it has none."""
-        row = self.db.execute("SELECT status FROM outbox WHERE decision_id = ?", (decision_id,)).fetchone()
-        return row[0] if row else None
+    def statuses(self, decision_ids: Iterable[str]) -> dict[str, Status]:
+        """How the messages of decisions stand; decisions without one are left out."""
+        found: dict[str, Status] = {}
+        for marks, part in chunks(decision_ids):
+            found.update(
+                self.db.execute(
+                    f"SELECT decision_id, status FROM outbox WHERE decision_id IN ({marks})", part
+                ).fetchall()
+            )
+        return found
 
     def cancel(self, decision_ids: Collection[str], detail: str) -> int:
         """Cancel what is still unsent of these decisions; return how many messages."""
@@ -214,6 +213,13 @@ class Ledger:
             (destination, now, n_max),
         )
         return [Message(*row) for row in rows]
+
+    def destinations_waiting(self) -> set[str]:
+        """The destinations that messages wait for."""
+        rows = self.db.execute(
+            "SELECT DISTINCT destination FROM outbox WHERE status IN ('waiting', 'claimed')"
+        )
+        return {row[0] for row in rows}
 
     def set_status(self, message_id: str, status: Status, detail: str, due_at: int | None = None) -> None:
         """Move a message on; `due_at` is when it is tried next."""
@@ -261,3 +267,25 @@ class Ledger:
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             (position, advance_to, n_entries, n_caught, n_decided, version, program),
         )
+
+    def keep_declarations(self, program: str, taken_up_at: int, files: Mapping[str, bytes]) -> None:
+        """Keep the files of the declarations that are in force from now on."""
+        self.db.execute(
+            "INSERT OR REPLACE INTO declarations VALUES (?, ?, ?)",
+            (program, taken_up_at, msgspec.msgpack.encode(files)),
+        )
+
+    def declarations(self, program: str) -> dict[str, bytes] | None:
+        """The files of declarations that were in force; None if they were not kept."""
+        row = self.db.execute("SELECT files FROM declarations WHERE program = ?", (program,)).fetchone()
+        return _files.decode(row[0]) if row else None
+
+    def taken_up_at(self, program: str) -> int | None:
+        """When declarations came into force last."""
+        row = self.db.execute("SELECT taken_up_at FROM declarations WHERE program = ?", (program,)).fetchone()
+        return row[0] if row else None
+
+    def versions(self) -> list[str]:
+        """The declarations that were in force, the latest first."""
+        rows = self.db.execute("SELECT program FROM declarations ORDER BY taken_up_at DESC, program")
+        return [row[0] for row in rows]

@@ -32,6 +32,18 @@ class Chance(Protocol):
         ...
 
 
+class Shelf(Protocol):
+    """Files to read, and no more: where declarations come from. Every `Disk` is one."""
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes. Raises `NotFound`."""
+        ...
+
+    def names(self, pattern: str) -> list[str]:
+        """Relative names that match a glob, sorted."""
+        ...
+
+
 class Disk(Protocol):
     """The only way to files. Paths are relative to the root that the disk was opened on."""
 

@@ -17,6 +17,7 @@ from hetki.events.event import EventId, LeafId
 from hetki.identity.identifier import Namespace, NodeId
 from hetki.identity.link import Link, LinkKind
 from hetki.store.sqlite import chunks, prepare
+from hetki.store.staffing import STAFFING
 
 FILE = "state.db"
 
@@ -58,7 +59,7 @@ CREATE TABLE IF NOT EXISTS rejected(
 CREATE INDEX IF NOT EXISTS rejected_received ON rejected(received_at);
 CREATE TABLE IF NOT EXISTS counts(name TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 """
-TABLES = "progress events leaf_events nodes links customers occurrences rejected counts".split()
+TABLES = "progress events leaf_events nodes links customers occurrences rejected staffing counts".split()
 
 Place = tuple[int, int]
 
@@ -86,7 +87,7 @@ class State:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
-        prepare(db, FILE, PROJECTIONS)
+        prepare(db, FILE, PROJECTIONS + STAFFING)
 
     def clear(self) -> None:
         """Delete every projection, and nothing of the ledger."""
@@ -288,6 +289,11 @@ class State:
     def drop_customers(self, customers: Iterable[LeafId]) -> None:
         """Delete the states of customers that are now part of others."""
         self.db.executemany("DELETE FROM customers WHERE customer = ?", [(each,) for each in customers])
+
+    def customers_since(self, at: int) -> list[LeafId]:
+        """Customers with an event at an instant or later."""
+        rows = self.db.execute("SELECT customer FROM customers WHERE last_at >= ? ORDER BY customer", (at,))
+        return [LeafId(row[0]) for row in rows]
 
     def due(self, until: int, n_max: int) -> list[LeafId]:
         """Customers whom time alone changes by an instant, the most overdue first."""

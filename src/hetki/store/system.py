@@ -174,8 +174,10 @@ class SystemDisk:
         """Files only, no folders; names with a leading dot are never listed."""
         with _as_unavailable(pattern):
             found: list[str] = []
+            n_parts = 0 if "**" in pattern else len(PurePosixPath(pattern).parts)  # no deeper than asked
             for folder, folders, files in os.walk(self._root):
-                folders[:] = [each for each in folders if not each.startswith(".")]
+                depth = len(Path(folder).relative_to(self._root).parts) + 1
+                folders[:] = [each for each in folders if depth != n_parts and not each.startswith(".")]
                 names = (Path(folder, file).relative_to(self._root).as_posix() for file in files)
                 found.extend(name for name in names if listed(name, pattern))
             return sorted(found)
