@@ -79,7 +79,7 @@ def parts(lake: duckdb.DuckDBPyConnection, names: Sequence[str], until: int) -> 
     """All events that the fold reads, piece by piece."""
     params = {"names": list(names), "until": until}
     n = _n_pieces(count(lake, names, until))
-    lake.execute(OWNERS, {"n": n, "n_more": max(1, n // 4)})
+    lake.execute(OWNERS, {"n": n, "n_more": max(1, n // BUCKETS)})
     ids = lake.sql("SELECT DISTINCT code, customer FROM owners ORDER BY code").to_arrow_table()["customer"]
     for piece in range(n):
         edges = {"low": _edge(piece, n), "high": _edge(piece + 1, n), "piece": piece}
