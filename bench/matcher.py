@@ -72,7 +72,7 @@ class Bench:
         self.advance_to = STARTED_AT + 90 * DAY
 
     def found(self, events_min: int) -> int:
-        told = histories(self.lake, self.program, self.advance_to, events_min)
+        told = histories(self.lake, self.program, self.advance_to, events_min=events_min)
         return sum(len(caught) for _, caught in told)
 
 
@@ -190,7 +190,7 @@ class Live:
         automaton, n = self.swept.automaton, len(seens)
         zeros = np.zeros(n, np.int64)
         at = np.array([each.occurred_at for each in seens], np.int64)
-        name = np.array([automaton.names.get(each.name, 0) for each in seens], np.int64)
+        name = np.array([automaton.names.get(each.name, -1) for each in seens], np.int64)
         customer = np.array(customers, np.int64)
         columns = np.full((n, automaton.n_columns), np.nan)
         empty = Batch(np.arange(n), customer, at, name, zeros, zeros, zeros, zeros, zeros, columns)

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from world import World, at, clock
 
 from hetki.engine.advance import advance
-from hetki.engine.backtest import Span, backtest, histories, only, render
+from hetki.engine.backtest import Span, backtest, histories, render
 from hetki.engine.engine import Engine, open_engine
 from hetki.engine.folding import Caught, decode_occurrence
+from hetki.engine.history import only
 from hetki.engine.project import load
 from hetki.errors import NotFound
 from hetki.events import segment
@@ -44,7 +45,9 @@ def backtested(engine: Engine) -> dict[str, Caught]:
     one_by_one, fast = (
         sorted(
             (each.occurrence_id, customer, each)
-            for customer, caught in histories(lake, engine.program, progress.advance_to, events_min)
+            for customer, caught in histories(
+                lake, engine.program, progress.advance_to, events_min=events_min
+            )
             for each in caught
         )
         for events_min in (10**9, 0)

@@ -35,7 +35,7 @@ def test_every_example_is_the_same_by_both(example: str, n_events: int, tmp_path
         by_fold, by_sweep = (
             sorted(
                 (each.occurrence_id, customer, each)
-                for customer, caught in histories(lake, program, advance_to, events_min)
+                for customer, caught in histories(lake, program, advance_to, events_min=events_min)
                 for each in caught
             )
             for events_min in (10**9, 0)

@@ -13,10 +13,9 @@ import duckdb
 import msgspec
 
 from hetki.engine.folding import Caught
-from hetki.engine.history import names_of, one_by_one
+from hetki.engine.history import names_of, one_by_one, only
 from hetki.engine.parts import count
 from hetki.engine.sweep import EVENTS_MIN, sweep, swept
-from hetki.errors import Fault, NotFound, nearest, shown
 from hetki.events.event import LeafId, utc
 from hetki.moments.fold import Program
 from hetki.moments.moment import Occurrence
@@ -48,43 +47,29 @@ def backtest(
     if span is not None:
         advance_to = min(advance_to, span.until + program.lateness_s * SECOND)
     found: dict[str, list[Caught]] = {moment.name: [] for moment in program.moments}
-    for n_customers, (customer, caught_of) in enumerate(histories(lake, program, advance_to), start=1):
+    for customer, caught_of in histories(lake, program, advance_to, progress):
         for each in caught_of:
             if span is None or span.since <= each.occurred_at < span.until:
                 found[each.moment].append(Caught(LeafId(bytes.fromhex(customer)), each))
-        if n_customers % 1_000 == 0:
-            progress(n_customers)
     for caught in found.values():
         caught.sort(key=lambda each: (each.occurrence.occurred_at, each.occurrence.occurrence_id))
     return found
 
 
-def only(program: Program, moments: Sequence[str]) -> Program:
-    """The program with these moments alone; with none named, the program itself. Raises `NotFound`."""
-    known = {moment.name: moment for moment in program.moments}
-    for name in moments:
-        if name not in known:
-            raise NotFound(Fault("moment", shown(name), "a declared moment", nearest(name, known)))
-    if not moments:
-        return program
-    chosen = tuple(known[name] for name in sorted(set(moments)))
-    listening = {
-        name: kept
-        for name, each in program.listening.items()
-        if (kept := tuple(moment for moment in each if moment.name in moments))
-    }
-    return msgspec.structs.replace(program, moments=chosen, listening=listening)
-
-
 def histories(
-    lake: duckdb.DuckDBPyConnection, program: Program, advance_to: int, events_min: int = EVENTS_MIN
+    lake: duckdb.DuckDBPyConnection,
+    program: Program,
+    advance_to: int,
+    progress: Callable[[int], None] = lambda n_customers: None,
+    events_min: int = EVENTS_MIN,
 ) -> Iterator[tuple[str, list[Occurrence]]]:
     """Customers with occurrences of theirs, in no order: by the fast form of the matcher where there are
     many events and it takes a moment of them, else customer by customer. What comes out is the same."""
     runs = swept(program) if count(lake, names_of(program), advance_to) >= events_min else None
     if runs is None:
-        return one_by_one(lake, program, advance_to)
-    return sweep(lake, program, runs, only(program, runs.left) if runs.left else program, advance_to)
+        return one_by_one(lake, program, advance_to, progress)
+    rest = only(program, runs.left) if runs.left else program
+    return sweep(lake, program, runs, rest, advance_to, progress)
 
 
 def render(found: Mapping[str, Sequence[Caught]], n_customers_shown: int = 5) -> str:

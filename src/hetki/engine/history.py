@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 
 import duckdb
+import msgspec
 
 from hetki.consent.statements import SPOKEN
+from hetki.errors import Fault, NotFound, nearest, shown
 from hetki.events.event import IDENTIFIED, STAFFED, Event, EventId, LeafId
 from hetki.moments.fold import Fact, Folded, Joined, Program, step
 from hetki.moments.moment import Occurrence
@@ -52,13 +54,36 @@ def names_of(program: Program) -> list[str]:
     return sorted({*program.listening, *SPOKEN, IDENTIFIED})
 
 
+def only(program: Program, moments: Sequence[str]) -> Program:
+    """The program with these moments alone; with none named, the program itself. Raises `NotFound`."""
+    known = {moment.name: moment for moment in program.moments}
+    for name in moments:
+        if name not in known:
+            raise NotFound(Fault("moment", shown(name), "a declared moment", nearest(name, known)))
+    if not moments:
+        return program
+    chosen = tuple(known[name] for name in sorted(set(moments)))
+    listening = {
+        name: kept
+        for name, each in program.listening.items()
+        if (kept := tuple(moment for moment in each if moment.name in moments))
+    }
+    return msgspec.structs.replace(program, moments=chosen, listening=listening)
+
+
 def one_by_one(
-    lake: duckdb.DuckDBPyConnection, program: Program, advance_to: int
+    lake: duckdb.DuckDBPyConnection,
+    program: Program,
+    advance_to: int,
+    progress: Callable[[int], None] = lambda n_customers: None,
 ) -> Iterator[tuple[str, list[Occurrence]]]:
     """The occurrences of each customer that has events, by the fold itself."""
     staffing = staffing_of(lake, program, advance_to)
-    for customer, rows in groupby(_rows(lake, program, advance_to), key=itemgetter(0)):
+    histories = groupby(_rows(lake, program, advance_to), key=itemgetter(0))
+    for n_customers, (customer, rows) in enumerate(histories, start=1):
         yield customer, step(program, Folded(), entries(rows), advance_to, staffing)[1]
+        if n_customers % 1_000 == 0:
+            progress(n_customers)
 
 
 def staffing_of(lake: duckdb.DuckDBPyConnection, program: Program, until: int) -> Timeline:

@@ -8,7 +8,7 @@ automaton refuses, for whoever has an event that could begin one. What comes out
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import duckdb
@@ -66,13 +66,21 @@ def swept(program: Program) -> Swept | None:
 
 
 def sweep(
-    lake: duckdb.DuckDBPyConnection, program: Program, runs: Swept, rest: Program, advance_to: int
+    lake: duckdb.DuckDBPyConnection,
+    program: Program,
+    runs: Swept,
+    rest: Program,
+    advance_to: int,
+    progress: Callable[[int], None] = lambda n_customers: None,
 ) -> Iterator[tuple[str, list[Occurrence]]]:
     """The occurrences of customers, each customer at most twice: of what was swept, and of the `rest`, which
-    is the program with the moments that are left to the fold."""
+    is the program with the moments that are left to the fold. `progress` is told how many are done."""
     staffing = staffing_of(lake, program, advance_to)
+    n_customers = 0
     for part in parts(lake, names_of(program), advance_to):
         yield from _sweep_part(part, program, runs, rest, advance_to, staffing)
+        n_customers += len(part.customers)
+        progress(n_customers)
 
 
 def _sweep_part(
@@ -169,12 +177,11 @@ def _candidates(events: Events, rest: Program, traits: Traits, texts: Texts) -> 
     begins = np.zeros(events.n_customers, np.bool_)
     for moment in rest.moments:
         pattern = moment.pattern
-        who = [pattern.who.tree] if pattern.who is not None else []
         choices = [choice for step in pattern.events for choice in step.choices]
         for choice in choices:
             if choice.event in pattern.opening:
                 places = events.of_name(choice.event)
-                asked = [node for node in (*parts_of(choice.where), *who) if is_pure(node)]
+                asked = [node for node in (*parts_of(choice.where), *parts_of(pattern.who)) if is_pure(node)]
                 names = sorted(
                     {each.name for node in asked for each in t.walk(node) if isinstance(each, t.Field)}
                 )

@@ -7,7 +7,8 @@ asked folds its customer by the reference.
 
 from __future__ import annotations
 
-from typing import Callable, Final, Iterable, Protocol
+from types import NoneType
+from typing import Callable, Final, Protocol, Sequence
 
 import msgspec
 import numpy as np
@@ -88,14 +89,14 @@ class Frame(Protocol):
         ...
 
 
-def taken_from(values: Iterable[object], taken: Taken, texts: Texts) -> Column:
+def taken_from(values: Sequence[object], taken: Taken, texts: Texts) -> Column:
     """Values as they were sent, as a column of a type. What float64 cannot hold stands there as infinite."""
     if taken == "number":
+        if set(map(type, values)) <= {int, float, NoneType}:  # numpy reads None as NaN
+            return _numbers(values)
         return _numbers([each if type(each) in (int, float) else NULL for each in values])
     if taken == "text":
-        codes = texts.codes
-        found = [codes.setdefault(each, len(codes)) if type(each) is str else NULL for each in values]
-        return np.array(found, np.float64)
+        return _coded(values, texts)
     if taken == "boolean":
         return np.array([float(each) if type(each) is bool else NULL for each in values], np.float64)
     if taken == "time":
@@ -111,14 +112,27 @@ def taken_from(values: Iterable[object], taken: Taken, texts: Texts) -> Column:
     return np.array([NULL if each is None else 1.0 for each in values], np.float64)
 
 
-def _numbers(values: list[object]) -> Column:
+def _coded(values: Sequence[object], texts: Texts) -> Column:
+    """Texts as codes: most were seen before, and are looked up in one go."""
+    codes = texts.codes
+    if not set(map(type, values)) <= {str, NoneType}:
+        values = [each if type(each) is str else None for each in values]
+    found = np.array(list(map(codes.get, values)), np.float64)  # type: ignore[arg-type]
+    for place in np.flatnonzero(np.isnan(found)).tolist():
+        each = values[place]
+        if type(each) is str:
+            found[place] = codes.setdefault(each, len(codes))
+    return found
+
+
+def _numbers(values: Sequence[object]) -> Column:
     try:
         return _exact(values)
     except OverflowError:
         return _exact([np.inf if _is_huge(each) else each for each in values])
 
 
-def _exact(values: list[object]) -> Column:
+def _exact(values: Sequence[object]) -> Column:
     column = np.array(values, np.float64)
     column[np.abs(column) >= EXACT_MAX] = np.inf
     return column
