@@ -81,13 +81,12 @@ def _try(pattern: Pattern, told: list[Told], partial: Partial | None) -> Try:
     steps = [each for each in told if each.what in ("bound", "silent")]
     missed = [each for each in told if each.what == "missed"]
     started_at, last = told[0].occurred_at, told[-1]
-    caught = [
-        each
-        for each, after in zip(told, [*told[1:], None], strict=True)
-        if each.what == "caught" and (after is None or after.what != "repeated")
-    ]
+    caught = [each.occurred_at for each in told if each.what == "caught"]
+    for each in told:
+        if each.what == "repeated":  # one of those that were caught at its instant
+            caught.remove(each.occurred_at)
     if caught:
-        return Try(started_at, steps, missed, "caught", caught[-1].occurred_at)
+        return Try(started_at, steps, missed, "caught", caught[-1])
     if partial is not None:
         awaits, until = _awaited(pattern, partial)
         return Try(started_at, steps, missed, "open", awaits=awaits, until=until)
