@@ -129,6 +129,33 @@ def test_a_purpose_that_was_not_in_force_and_one_that_was_withdrawn() -> None:
     assert ended in asked(world, "again")
 
 
+def test_each_of_several_occurrences_is_told_and_what_they_share_once() -> None:
+    steps = "searched: Help Searched | read: any Help Viewed | called: Contact Started"
+    files = moment("read_first", steps, more="within: 1 hour\nmatch: all")
+    world = World(project(files))
+    world.live(
+        """
+        10:00 web u=anna Help Searched n_results=3
+        10:01 web u=anna Help Viewed
+        10:02 web u=anna Help Viewed
+        10:05 web u=anna Contact Started
+        """
+    )
+    told = asked(world, "read_first")
+    assert told[1] == "It was caught 2 times, of 1 start."
+    assert told[3:] == lines_of(
+        """
+        Started 10:00:00
+          10:00:00  searched: Help Searched
+          10:01:00  read: Help Viewed
+          10:02:00  read: Help Viewed
+          10:05:00  called: Contact Started
+          10:05:00  caught
+          10:05:00  caught
+        """
+    )
+
+
 def test_what_is_the_same_again_is_said() -> None:
     world = World()
     world.live(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from hashlib import blake2b
-from typing import Final, Iterable, Literal, Mapping
+from typing import Annotated, Final, Iterable, Literal, Mapping
 
 import msgspec
 
@@ -54,7 +54,12 @@ class Identify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     need: str
-    steps: list[dict[str, str | dict[str, str] | list[dict[str, str | dict[str, str]]]]]
+    steps: list[
+        Annotated[
+            dict[str, str | dict[str, str] | list[dict[str, str | dict[str, str]]]],
+            msgspec.Meta(description="a name and what happens, such as late: Delivery Delayed"),
+        ]
+    ]
     expires: str
     who: str = ""
     within: str = ""
