@@ -182,6 +182,17 @@ def test_faults_of_steps(line: str) -> None:
     assert faults == [expected]
 
 
+def test_a_group_of_silences_in_the_first_step_is_a_fault() -> None:
+    _, faults = parsed(
+        "again[no a: Chat Started, for 1 day & no b: Help Searched, for 1 day] | c: Chat Started"
+    )
+    assert [each.partition(",")[0] for each in faults] == [
+        "0+0: got again in the first step",
+        "0+0: got a silence in the first step",
+        "0+0: got a silence in the first step",
+    ]
+
+
 OTHER_FAULTS = """
 within:  -> within+0: got nothing, must be a duration from the first event step to the last, such as within: 1 day.
 within: 1 dya -> within+0: got '1 dya', must be a duration such as '10 minutes' or '1 day 2 hours'. Hint: did you mean 'day'.

@@ -45,6 +45,20 @@ def test_a_caught_occurrence_and_a_broken_silence() -> None:
     )
 
 
+def test_a_try_of_several_rounds_that_were_all_told_before_is_repeated() -> None:
+    waiting = moment(
+        "waiting", "a: Chat Started | b: STEP", more="within: 1 minute\nrepeat: once per a.order_id"
+    )
+    group = '{"b": "STEP"}', '{again: [{"no b": "Chat Ended, for 1 minute"}]}'
+    world = World(project({name: text.replace(*group) for name, text in waiting.items()}))
+    world.tell("10:00 web u=anna Chat Started order_id=o1\n10:10 web u=anna Chat Started order_id=o1")
+    world.until("12:00")
+    customers = [LeafId(each[0]) for each in world.rows("SELECT customer FROM customers")]  # type: ignore[arg-type]
+    found = why_moment(world.engine, customers[0], "waiting")
+    assert len(found.occurrences) == 1
+    assert [each.end for each in found.tries] == ["caught", "repeated"]
+
+
 def test_a_condition_that_was_not_true_says_what_was() -> None:
     world = World()
     world.live("10:00 web u=anna Help Searched n_results=3\n10:01 web u=anna Help Searched")

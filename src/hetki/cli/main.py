@@ -19,7 +19,7 @@ COMMANDS = {
     "check": "hetki.cli.project",
     "schema": "hetki.cli.project",
     "import": "hetki.cli.data",
-    "backtest": "hetki.cli.data",
+    "backtest": "hetki.cli.trying",
     "lake": "hetki.cli.data",
     "serve": "hetki.cli.running",
     "demo": "hetki.cli.running",

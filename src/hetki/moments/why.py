@@ -80,11 +80,10 @@ def why(
 def _try(pattern: Pattern, told: list[Told], partial: Partial | None) -> Try:
     missed = [each for each in told if each.what == "missed"]
     started_at, last = told[0].occurred_at, told[-1]
-    caught = [
-        each
-        for each, after in zip(told, [*told[1:], None], strict=True)
-        if each.what == "caught" and (after is None or after.what != "repeated")
-    ]
+    caught = [each for each in told if each.what == "caught"]
+    for each in told:
+        if each.what == "repeated":  # one of those that were caught at its instant
+            caught.remove(next(one for one in caught if one.occurred_at == each.occurred_at))
     steps: list[Told] = []
     for each in sorted(told, key=lambda each: each.occurred_at):
         is_earlier = any(each is one for one in caught[:-1])

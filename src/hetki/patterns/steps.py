@@ -92,7 +92,7 @@ def _read_group(entries: Sequence[Inner], key: Key, reading: Reading) -> None:
         must = "an event, or a silence with a time"
         reading.faults.append(Fault(reading.where(*key), "a group that nothing passes", must))
         return
-    last = reading.steps[-1]
+    last = reading.steps[-1] if reading.steps else None
     if isinstance(last, Absence) and last.follows == len(reading.stages) and len(reading.steps) > n_steps:
         must = "a silence with a time, or a step after it in the group"
         reading.faults.append(Fault(reading.where(*reading.keys[-1]), "a silence that ends a group", must))
