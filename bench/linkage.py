@@ -62,6 +62,9 @@ def main() -> None:
         sys.exit(str(fault))
     print(f"{records.num_rows} records of {truth.max() + 1}, {len(found.model.rules)} blocking rules")
     told(found)
+    share = found.model.settings["probability_two_random_records_match"]
+    size = np.bincount(truth)
+    print(f"prior: {share:.4g}, in truth {(size * (size - 1)).sum() / (len(truth) * (len(truth) - 1)):.4g}")
     print(f"{'':24}precision  recall      F1      B3  largest  seconds  CPU seconds")
     line("plain Splink", measure(truth, joined), plain)
     line("hetki", measure(truth, found.clusters.cluster), ours)

@@ -40,7 +40,7 @@ RULES_MAX = 40
 TRAINING_PAIRS = 1_000_000
 TRAINING_RULES = 3
 #: Bits; pairs with less evidence than this are not scored before the prior is known, or not kept after.
-SCORED_MIN = -12.0
+SCORED_MIN = -8.0
 KEPT_MIN = -5.0
 SEED = 1
 
@@ -191,16 +191,16 @@ def _block(
 
     A key is null where a value is missing, and where more than BLOCK_MAX records share it: then it says
     little, and the pairs would be the square of their number. Gives the number of its records, and the rows
-    that are not among them, because whatever they could be found by is shared by too many.
+    that are not among them, because most of what they could be found by is shared by too many.
     """
     coarse = "".join(f", {column.coarse_sql} as {column.coarse}" for column in columns if column.coarse)
-    keys, counts, blocks, large, unfound = "", "", "", "0", "true"
+    keys, counts, blocks, large, known_keys = "", "", "", "0", "0"
     for number, rule in enumerate(rules):
         known = " and ".join(f"{key} is not null" for key in rule.keys)
         keys += f", case when {known} then hash({', '.join(rule.keys)}) end as key{number}"
         counts += f", count(*) over (partition by key{number}) as n{number}"
         blocks += f", case when n{number} <= {BLOCK_MAX} then key{number} end as block{number}"
-        unfound += f" and block{number} is null"
+        known_keys += f" + (key{number} is not null)::int"
         large += f" + (key{number} is not null and n{number} > {BLOCK_MAX})::int"
     shown = ", ".join(name for column in columns for name in _forms(column))
     con.sql(
@@ -208,7 +208,8 @@ def _block(
         with coarsened as (select *{coarse} from cleaned),
         keyed as (select *{keys} from coarsened),
         counted as (select *{counts} from keyed)
-        select row_id, {shown}{blocks}, {large} > 0 and {unfound} as is_alike from counted order by row_id"""
+        select row_id, {shown}{blocks}, 2 * ({large}) > {known_keys} as is_alike
+        from counted order by row_id"""
     )
     alike = [row for (row,) in con.sql("select row_id from blocked where is_alike order by 1").fetchall()]
     con.sql("delete from blocked where is_alike")
