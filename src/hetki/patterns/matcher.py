@@ -40,15 +40,23 @@ def observe(
     """
     if seen.name not in pattern.names:
         return []
+    opening = pattern.opening.get(seen.name, ())
+    if not run.partials and not opening and not pattern.before:
+        return []
     move = Move(pattern, traits, telling)
     at, matches = seen.occurred_at, list[Match]()
     if run.partials:
-        pass_time(pattern, run, at - 1, telling)
+        if pattern.wakes:
+            pass_time(pattern, run, at - 1, telling)
         kept: list[Partial] = []
+        n_stages = len(pattern.stages)
         for partial in run.partials:
             ended = advanced(move, partial, seen)
             if ended is None:
-                _sort(move, partial, at, kept, matches)
+                if partial.stage < n_stages:
+                    kept.append(partial)
+                else:
+                    _sort(move, partial, at, kept, matches)
             elif telling is not None:
                 _tell_end(telling, partial, at, ended, seen)
             if move.branches:
@@ -56,7 +64,6 @@ def observe(
                     _sort(move, each, at, kept, matches)
                 move.branches = []
         run.partials = kept
-    opening = pattern.opening.get(seen.name, ())
     if opening and pattern.one_open and (matches or _still_open(run, at)):
         if telling is not None:
             name = pattern.events[opening[0]].name
@@ -66,15 +73,18 @@ def observe(
     for index in opening:
         if _starts(move, index, run, seen):
             opened, ended = start(move, index, seen)
-            for each in [opened, *move.branches] if ended is None else move.branches:
+            if ended is None:
+                _sort(move, opened, at, run.partials, matches)
+            for each in move.branches:
                 _sort(move, each, at, run.partials, matches)
             if ended is not None and telling is not None:
                 _tell_end(telling, opened, at, ended, seen)
             break
-    _push_out(move, run, at)
+    if len(run.partials) > OPEN_MAX or move.n_dropped:
+        _push_out(move, run, at)
     if pattern.before:
         _remember(pattern, run, seen, traits)
-    return _emitted(pattern, run, telling, matches)
+    return _emitted(pattern, run, telling, matches) if matches else matches
 
 
 def settle(pattern: Pattern, run: Run, until: int, telling: Telling | None = None) -> list[Match]:
@@ -83,7 +93,8 @@ def settle(pattern: Pattern, run: Run, until: int, telling: Telling | None = Non
     Nothing else is changed but what time alone does: a partial whose `within` has passed leaves with the
     next event, so that a run does not depend on how often it was looked at. The run is changed in place.
     """
-    pass_time(pattern, run, until, telling)
+    if pattern.wakes:
+        pass_time(pattern, run, until, telling)
     due, kept = [], []
     for partial in run.partials:
         if partial.due_at is not None and partial.due_at <= until:
@@ -173,7 +184,7 @@ def _due_at(partial: Partial) -> int:
 
 def _sort(move: Move, partial: Partial, at: int, kept: list[Partial], matches: list[Match]) -> None:
     """What lives on is kept, what an event has completed is a match."""
-    if is_complete(move.pattern, partial):
+    if partial.stage == len(move.pattern.stages) and is_complete(move.pattern, partial):
         matches.append(_match(move.pattern, partial, at))
         if move.telling is not None:
             move.telling.tell("caught", partial.opened.event_id, at)
@@ -194,7 +205,7 @@ def _starts(move: Move, index: int, run: Run, seen: Seen) -> bool:
     if not takes(move, step, nothing, seen):
         return False
     why, about = "", step.name
-    if stops(move, step, nothing, seen):
+    if step.stops and stops(move, step, nothing, seen):
         why = "until"
     elif pattern.who is not None and pattern.who.test(seen.fields, (), move.traits) is not True:
         why = "who"

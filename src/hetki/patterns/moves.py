@@ -74,18 +74,20 @@ def advanced(move: Move, partial: Partial, seen: Seen) -> Ended | None:
     if partial.due_at is not None:
         if at > partial.due_at:
             return None  # it has happened, and waits only for late events
-    elif at > partial.opened.occurred_at + pattern.within_us:
-        return ("within", _awaited(pattern, partial))
+    else:
+        opened = partial.bound[partial.start]
+        if at > (opened.before[0] if opened.before else opened).occurred_at + pattern.within_us:
+            return ("within", _awaited(pattern, partial))
     if seen.name in pattern.forbids:
         ended = _broken(move, partial, seen)
         if ended is not None:
             return ended
     if partial.due_at is not None:
         return None
-    if partial.stage < len(pattern.stages) and pattern.stages[partial.stage].is_plain:
-        stage = pattern.stages[partial.stage]
+    stage = pattern.stages[partial.stage] if partial.stage < len(pattern.stages) else None
+    if stage is not None and stage.is_plain:
         step = pattern.events[stage.steps[0]]
-        if seen.name not in step.tests or not are_over(partial, stage.waits, at):
+        if seen.name not in step.tests or (stage.waits and not are_over(partial, stage.waits, at)):
             return None
         return _bind(move, partial, step, seen) if takes(move, step, partial.bound, seen) else None
     while len(partial.bound) < len(pattern.events):
@@ -270,7 +272,8 @@ def _enter(move: Move, partial: Partial, at: int, by_time: bool) -> None:
         if pattern.branches:
             partial.open_from = partial.stage
     if partial.stage < len(pattern.stages):
-        _watch(pattern, partial, at)
+        if pattern.wakes:
+            _watch(pattern, partial, at)
     elif pattern.ending:
         partial.due_at = max(at, *(end(partial, n) for n in pattern.ending))
     elif by_time or pattern.ends_by_time:
