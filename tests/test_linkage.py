@@ -185,6 +185,10 @@ def test_what_says_nothing_is_left_out_with_its_reason() -> None:
         (pa.table({"a": ["x", "y"] * 5, "A": ["x", "y"] * 5}), "two columns 'a'"),
         (pa.table({f"c{n}": ["x", "y"] for n in range(201)}), "got 201 columns"),
         (pa.table({"a": ["x", "y", "y"] * 5}), "got 1 columns that tell people apart"),
+        (
+            pa.table({"a": ["x", "y", "y"] * 999, "b": ["u", "u", "v"] * 999}),
+            "too coarse to tell 2997 records",
+        ),
     ],
 )
 def test_a_table_that_cannot_be_linked_is_refused(table: pa.Table, told: str) -> None:

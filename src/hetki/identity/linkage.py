@@ -27,7 +27,7 @@ from splink.internals.exceptions import EMTrainingException
 from hetki.errors import Fault, Invalid
 from hetki.identity import clusters
 from hetki.identity.clusters import Clusters, Pairs
-from hetki.identity.columns import Column, Ignored, clean, typed, units
+from hetki.identity.columns import Column, Ignored, checked, clean, typed, units
 
 #: A blocking rule may bring together this many random pairs for each record.
 PAIRS_PER_RECORD = 40
@@ -91,6 +91,9 @@ def link(con: duckdb.DuckDBPyConnection, records: pa.Table, where: str = "table"
     """
     found = typed(con, records, where)
     rules = blocking_rules(found.columns, records.num_rows)
+    if not rules:
+        got = f"columns too coarse to tell {records.num_rows} records apart"
+        raise Invalid(Fault(where, got, "some with more values", "no blocking rule would bring few pairs"))
     n_left, alike = _block(con, found.columns, rules, where)
     blocking = [block_on(f"block{number}") for number in range(len(rules))]
     linker = trained(con, "blocked", found.columns, blocking, n_left)
@@ -108,6 +111,7 @@ def apply(con: duckdb.DuckDBPyConnection, records: pa.Table, model: Model, where
     if missing:
         faults = [Fault(where, f"no column {name!r}", "there: the model compares it") for name in missing]
         raise Invalid(*faults)
+    checked(records, where)
     clean(con, records, {column.key: column.name for column in model.columns})
     _, alike = _block(con, model.columns, model.rules, where)
     database = DuckDBAPI(con)
