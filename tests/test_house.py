@@ -94,6 +94,7 @@ DEPENDENCIES = {
     "rich",  # progress, tables
     "ruamel.yaml",  # declarations with positions
     "scipy",
+    "splink",  # linkage
     "sqlglot",  # the parser of conditions
     "starlette",
     "tea-tasting",  # effects and intervals

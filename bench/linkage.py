@@ -1,0 +1,156 @@
+"""Linkage against a known truth, beside plain Splink: precision, recall, F1, B3, largest cluster and time.
+
+    python bench/linkage.py TABLE... --truth COLUMN
+
+    python bench/linkage.py historical_figures_with_errors_50k.parquet --truth cluster
+    python bench/linkage.py febrl4a.csv.gz febrl4b.csv.gz --truth rec_id --pattern 'rec-([0-9]+)'
+
+TABLE is CSV or Parquet; several are put below each other. The truth column is taken away before anything
+looks at the table; with --pattern its first group is the truth. Both sides get the same typed columns,
+comparisons and rules, and train for themselves. Plain Splink is given those for nothing, has no bound on a
+block, takes pairs from --threshold up and joins connected components; ours pays for the typing.
+A record in quarantine counts as linked with nobody.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from splink import block_on
+
+from hetki.errors import Fault, Invalid, shown
+from hetki.identity.clusters import renumbered
+from hetki.identity.columns import typed
+from hetki.identity.linkage import Linkage, blocking_rules, link, trained
+
+Labels = NDArray[np.int64]
+T = TypeVar("T")
+
+
+class Measured(NamedTuple):
+    """How well clusters meet the truth: pairwise, and per record (Bagga and Baldwin, 1998)."""
+
+    precision: float
+    recall: float
+    f1: float
+    b3: float
+    largest: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("tables", type=Path, nargs="+", metavar="TABLE")
+    parser.add_argument("--truth", required=True, metavar="COLUMN")
+    parser.add_argument("--pattern", help="of the truth within its column")
+    parser.add_argument("--ignore", action="append", default=[], metavar="COLUMN")
+    parser.add_argument("--threshold", type=float, default=0.95, help="plain Splink's match probability")
+    given = parser.parse_args()
+    try:
+        truth, records = read(given.tables, given.truth, given.pattern, given.ignore)
+        found, ours = timed(lambda: link(duckdb.connect(), records, str(given.tables[0])))
+        joined, plain = timed(plain_splink(records, given.threshold))
+    except Invalid as fault:
+        sys.exit(str(fault))
+    print(f"{records.num_rows} records of {truth.max() + 1}, {len(found.model.rules)} blocking rules")
+    told(found)
+    share = found.model.settings["probability_two_random_records_match"]
+    size = np.bincount(truth)
+    print(f"prior: {share:.4g}, in truth {(size * (size - 1)).sum() / (len(truth) * (len(truth) - 1)):.4g}")
+    print(f"{'':24}precision  recall      F1      B3  largest  seconds  CPU seconds")
+    line("plain Splink", measure(truth, joined), plain)
+    line("hetki", measure(truth, found.clusters.cluster), ours)
+    print(f"time of hetki / plain: {ours[0] / plain[0]:.2f} by the clock, {ours[1] / plain[1]:.2f} of CPU")
+
+
+def read(paths: list[Path], truth: str, pattern: str | None, ignored: list[str]) -> tuple[Labels, pa.Table]:
+    """The truth of each row, numbered from 0, and the table without it."""
+    con = duckdb.connect()
+    readers = {".parquet": "read_parquet({})"}
+    parts = []
+    for path in paths:
+        name = "'" + str(path).replace("'", "''") + "'"
+        parts.append("from " + readers.get(path.suffix, "read_csv({}, all_varchar = true)").format(name))
+    try:
+        table = con.sql(" union all by name ".join(f"({part})" for part in parts)).to_arrow_table()
+    except duckdb.Error as error:
+        raise Invalid(
+            Fault(", ".join(map(str, paths)), shown(str(error), 200), "CSV or Parquet in UTF-8")
+        ) from None
+    for name in (truth, *ignored):
+        if name not in table.column_names:
+            raise Invalid(Fault(str(paths[0]), f"no column {name!r}", f"one of {table.column_names}"))
+    con.register("given", table)
+    value = (
+        f'"{truth}"::varchar' if pattern is None else f"regexp_extract(\"{truth}\"::varchar, '{pattern}', 1)"
+    )
+    values = con.sql(f"select {value} as truth from given").to_arrow_table()["truth"]
+    labels = values.combine_chunks().dictionary_encode(null_encoding="encode").indices
+    return renumbered(labels.to_numpy().astype(np.int64)), table.drop_columns([truth, *ignored])
+
+
+def timed(work: Callable[[], T]) -> tuple[T, tuple[float, float]]:
+    """What it gave, and the seconds by the clock and of CPU."""
+    clock, cpu = time.perf_counter(), time.process_time()
+    given = work()
+    return given, (time.perf_counter() - clock, time.process_time() - cpu)
+
+
+def plain_splink(records: pa.Table, threshold: float) -> Callable[[], Labels]:
+    """Splink as its own guide has it, on columns that are typed already."""
+    con = duckdb.connect()
+    columns = typed(con, records, "table").columns
+    rules = blocking_rules(columns, records.num_rows)
+    coarse = "".join(f", {column.coarse_sql} as {column.coarse}" for column in columns if column.coarse)
+    con.sql(f"create table plain as select *{coarse} from cleaned order by row_id")
+
+    def run() -> Labels:
+        blocking = [block_on(*rule.keys) for rule in rules]
+        linker = trained(con, "plain", columns, blocking, records.num_rows)
+        pairs = linker.inference.predict(threshold_match_probability=threshold)
+        joined = linker.clustering.cluster_pairwise_predictions_at_threshold(pairs, threshold)
+        sql = f"select cluster_id from {joined.physical_name} order by row_id"
+        return renumbered(con.sql(sql).to_arrow_table()["cluster_id"].to_numpy())
+
+    return run
+
+
+def measure(truth: Labels, cluster: Labels) -> Measured:
+    """Precision, recall and F1 of pairs, B3's F1, and the size of the largest cluster."""
+    both = renumbered(cluster * (truth.max() + 1) + truth)
+    shared, found, real = (np.bincount(each) for each in (both, cluster, truth))
+    n_shared, n_found, n_real = (int((n * (n - 1) // 2).sum()) for n in (shared, found, real))
+    precision, recall = n_shared / max(n_found, 1), n_shared / max(n_real, 1)
+    b3_precision, b3_recall = (shared[both] / found[cluster]).mean(), (shared[both] / real[truth]).mean()
+    return Measured(
+        precision, recall, harmonic(precision, recall), harmonic(b3_precision, b3_recall), int(found.max())
+    )
+
+
+def harmonic(a: float, b: float) -> float:
+    return 2 * a * b / (a + b) if a + b else 0.0
+
+
+def told(found: Linkage) -> None:
+    """What was compared, what was left out, what is in quarantine."""
+    print("compared:", ", ".join(f"{each.name} ({each.kind})" for each in found.model.columns))
+    print("left out:", ", ".join(f"{each.name} ({each.reason})" for each in found.ignored) or "nothing")
+    for each in found.quarantined:
+        print(f"in quarantine: {len(each.rows)} records ({each.reason})")
+
+
+def line(name: str, result: Measured, seconds: tuple[float, float]) -> None:
+    figures = "".join(f"{figure:8.4f}" for figure in result[:4])
+    print(f"{name:24} {figures}{result.largest:9}{seconds[0]:9.1f}{seconds[1]:13.1f}")
+
+
+if __name__ == "__main__":
+    main()
