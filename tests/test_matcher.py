@@ -240,6 +240,10 @@ once per period
     a: A; repeat: once per 10 seconds
     0 A, 9 A, 10 A, 15 A, 20 A
     -> 0: a0; 10: a10; 20: a20
+a key beyond every whole number
+    a: A; repeat: once per a.v
+    0 A v=1e300, 1 A v=1e300, 2 A v=9.3e18
+    -> 0: a0; 2: a2
 what is suppressed does not count
     a: A; repeat: once per 10 seconds
     0 A, 6 A, 12 A

@@ -16,6 +16,7 @@ from typing import Final, Iterable, Mapping
 
 import msgspec
 
+from hetki.patterns.evaluate import INTEGER_MAX
 from hetki.patterns.moves import Ended, Move, advanced, start, stops, takes, wake
 from hetki.patterns.run import UNBOUND, Match, Partial, Run, Seen, copied
 from hetki.patterns.sequence import Pattern
@@ -288,6 +289,6 @@ def _tell_repeated(telling: Telling | None, match: Match) -> None:
 
 def _digest(key: object) -> bytes:
     """Eight bytes that stand for a key; 1 and 1.0 are one key, as they are equal in conditions."""
-    if isinstance(key, float) and key.is_integer():
+    if isinstance(key, float) and key.is_integer() and abs(key) < INTEGER_MAX:
         key = int(key)
     return blake2b(msgspec.msgpack.encode(key), digest_size=8).digest()
