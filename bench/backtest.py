@@ -22,14 +22,14 @@ from typing import TypeVar
 import duckdb
 import msgspec
 
-from hetki.consent.statements import SPOKEN
 from hetki.engine.advance import advance
-from hetki.engine.backtest import HISTORY, ROWS_MAX, backtest
+from hetki.engine.backtest import backtest
 from hetki.engine.engine import Engine, open_engine
+from hetki.engine.history import HISTORY, ROWS_MAX, names_of
 from hetki.engine.importing import import_file, load_map
 from hetki.engine.project import load
 from hetki.events import segment
-from hetki.events.event import IDENTIFIED, instant
+from hetki.events.event import instant
 from hetki.moments.fold import Program
 from hetki.settings import DAY
 from hetki.simulation.restaurants import Restaurants
@@ -93,7 +93,7 @@ def opened(project_folder: Path) -> Engine:
 
 def floor(lake: duckdb.DuckDBPyConnection, program: Program, advance_to: int) -> int:
     """Read the rows that a backtest reads, decode their JSON, and do nothing with them."""
-    names = sorted({*program.listening, *SPOKEN, IDENTIFIED})
+    names = names_of(program)
     n = 0
     reader = lake.sql(HISTORY, params={"names": names, "until": advance_to}).to_arrow_reader(ROWS_MAX)
     for batch in reader:

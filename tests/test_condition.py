@@ -153,6 +153,9 @@ is_first > true -> 0: got true or false >, must be = or <> between true and fals
 promised_at < 'soon' -> 0: got 'soon', must be a time such as '2026-01-31T12:00:00Z'.
 products = 'x' -> 0: got a comparison of a list, must be is null or is not null.
 query = null -> 0: got a comparison with null, must be is null or is not null.
+price > 1 && query = 'x' -> 10: got '&&', must be a condition such as n_results = 0 and device = 'mobile'. Hint: write and.
+(price > 1 or (query = 'x' and price < 9) -> 0: got a bracket that is not closed, must be a condition such as n_results = 0 and device = 'mobile'.
+properties.query = 'x' -> 0: got 'properties', must be a step before this one, or customer. Hint: a field of the event stands by its name alone.
 price -> 0: got a number, must be true or false; compare it with something.
 price = 1 or query -> 13: got a text, must be true or false; compare it with something.
 price > interval '3 dys' -> 0: got '3 dys', must be a duration such as '10 minutes' or '1 day 2 hours'. Hint: did you mean 'day'.

@@ -12,7 +12,8 @@ from hetki.engine.telling import titles, why_moment
 from hetki.errors import Invalid
 from hetki.events.event import LeafId
 from hetki.moments.moment import Occurrence
-from hetki.patterns.around import OPEN_TO
+from hetki.patterns import around
+from hetki.patterns.run import OPEN_TO
 
 CLUB = "segment: club\ntitle: Club members\npurpose: service\nwho: customer.plan = 'club'\n"
 ASKED = moment(
@@ -136,11 +137,64 @@ def test_an_answer_may_not_rest_on_what_was_closed_to_its_purpose() -> None:
         """
     )
     one, other = (each.question.candidates[0] for each in world.records())
-    assert (one.closed_sources, other.closed_sources) == (["earlier events that it counts"], [])
+    assert (one.closed_sources, other.closed_sources) == (["earlier events that it rests on"], [])
     assert "that was not open to 'Offers'" in "\n".join(
         decision_words(world.records()[0], titles(world.engine.project))
     )
     assert world.records()[0].question.context == {}
+
+
+def test_what_an_occurrence_rested_on_before_its_last_events_is_closed_as_well() -> None:
+    """Figures that earlier steps looked up, however old by now, and earlier rounds of a group."""
+    counted = moment(
+        "counted",
+        "a: Help Searched where aggregate.n >= 1 | b: Order Tracked",
+        answers="remind",
+        more="within: 1 hour\naggregates: {n: count of Help Searched over 5 minutes}",
+    )
+    again = moment("rounds", "a: Help Viewed | b: STEP", answers="remind", more="within: 1 hour")
+    again = {
+        name: text.replace('{"b": "STEP"}', "{again: [{b: Chat Ended}]}") for name, text in again.items()
+    }
+    world = World(project({**FILES, **counted, **again}))
+    world.live(
+        """
+        09:00 web u=anna mail=anna@kauppa.fi Consent Granted purpose=marketing
+        10:00 shop u=anna Help Searched
+        10:01 web u=anna Help Searched
+        10:20 web u=anna Order Tracked
+        11:00 web u=anna Help Viewed
+        11:01 shop u=anna Chat Ended
+        11:20 web u=anna Chat Ended
+        """
+    )
+    records = [each.question for each in world.records() if each.question.moment in ("counted", "rounds")]
+    assert [each.candidates[0].closed_sources for each in records] == [
+        ["earlier events that it rests on"],
+        ["shop"],
+        ["earlier events that it rests on"],
+    ]
+
+
+def test_a_figure_is_worked_out_once_for_an_event_however_many_tries_ask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = moment(
+        "asked",
+        "a: Help Searched | b: Order Tracked where aggregate.spent > 100",
+        more="within: 1 hour\naggregates: {spent: sum total of Order Completed over 30 days}",
+    )
+    world = World(project({**asked, "moments/help.yaml": None}))
+    world.live("\n".join(f"10:{minute:02} web u=anna Help Searched" for minute in range(30)))
+    worked_out = []
+
+    def counting(*given: object) -> object:
+        worked_out.append(given)
+        return 0.0
+
+    monkeypatch.setattr(around, "figure", counting)
+    world.live("10:40 web u=anna Order Tracked")
+    assert len(worked_out) == 1
 
 
 def test_consent_is_that_of_the_instant() -> None:

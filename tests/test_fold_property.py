@@ -9,6 +9,7 @@ once, resolves all evidence at once and folds each customer in one pass.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -18,6 +19,7 @@ from world import ORIGIN, World, moment, project
 
 from hetki.engine.commands import Merge, Unmerge
 from hetki.engine.folding import decode_occurrence
+from hetki.engine.project import Project
 from hetki.engine.rebuilding import rebuild
 from hetki.events.event import Event, LeafId, event_id
 from hetki.identity.identifier import Namespace, NodeId, as_leaf
@@ -27,6 +29,7 @@ from hetki.moments.fold import Fact, Folded, Joined, encode, step
 from hetki.moments.moment import Occurrence
 from hetki.patterns.staffing import read_report, timeline
 from hetki.settings import SECOND
+from hetki.simulation.world import MemoryDisk
 
 MOMENTS = (
     moment("silent", "a: Order Tracked | no b: Chat Started, for 5 minutes")
@@ -151,9 +154,17 @@ def command(world: World, draw: random.Random, told: list[Told]) -> None:
     told.append(Told(make_link("merge", a, b, at, stored.event_id, once=stored.event_id)))
 
 
-def live(draw: random.Random, events: list[Event], commands: bool) -> tuple[World, list[Told]]:
+def live(
+    draw: random.Random,
+    events: list[Event],
+    commands: bool,
+    of: Project = PROJECT,
+    disk: MemoryDisk | None = None,
+) -> tuple[World, list[Told]]:
     """The events as they arrive, in random bodies, repeats among them, folded at random times."""
-    world = World(PROJECT, starts="00:00", batch_max=draw.choice([1, 2, 3, 7, 2000]), seed=draw.randrange(99))
+    world = World(
+        of, disk, starts="00:00", batch_max=draw.choice([1, 2, 3, 7, 2000]), seed=draw.randrange(99)
+    )
     repeats = draw.sample(events, len(events) // 4)
     stream = sorted([*events, *repeats], key=lambda each: (each.received_at, draw.random()))
     told: list[Told] = []
@@ -232,11 +243,17 @@ def stored(world: World) -> History:
     return found
 
 
-def check(seed: int, n_max: int, commands: bool) -> int:
+def check(
+    seed: int,
+    n_max: int,
+    commands: bool,
+    of: Project = PROJECT,
+    one_event: Callable[[random.Random, int], Event] = random_event,
+) -> int:
     """One random story; returns how many occurrences it had."""
     draw = random.Random(seed)
-    events = [random_event(draw, number) for number in range(draw.randint(1, n_max))]
-    world, told = live(draw, events, commands)
+    events = [one_event(draw, number) for number in range(draw.randint(1, n_max))]
+    world, told = live(draw, events, commands, of)
     progress = world.engine.state.progress()
     assert progress is not None
     got, expected = stored(world), one_pass(world, events, told, progress.advance_to)

@@ -87,6 +87,7 @@ DEPENDENCIES = {
     "httptools",  # uvicorn's fast parser
     "jinja2",  # the console's pages
     "msgspec",  # wire decoding, typed specs, JSON Schema
+    "numba",  # the fast form of the matcher, in machine code
     "numpy",
     "pyarrow",  # the lake's files
     "python-liquid",  # message templates

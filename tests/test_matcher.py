@@ -754,6 +754,21 @@ def test_every_event_of_a_step_is_kept() -> None:
     assert several.first.event_id == match.start_id
 
 
+@pytest.mark.parametrize("group", ["b: any B", "b: 1 to 2 times B", "b: any B then no x: X, for 1 second"])
+def test_every_way_has_an_identity_of_its_own_also_by_the_rounds_before(group: str) -> None:
+    pattern = pattern_of(f"a: A | again[{group}]", match="all")
+    _, matches = matcher.step(pattern, Run(), events_of("0 A, 1 B, 3 B, 5 B, 7 B"), FAR, 0)
+    assert len(matches) > 6
+    assert len({(each.start_id, each.way) for each in matches}) == len(matches)
+
+
+def test_fields_of_the_events_in_between_are_not_kept() -> None:
+    pattern = pattern_of("f: at least 2 times A where k <> f.k or f.k is null | b: B where k = f.first.k")
+    run, _ = matcher.step(pattern, Run(), events_of("0 A k=x, 1 A k=y, 2 A k=z"), FAR, 0)
+    kept = [each.values for each in run.partials[0].bound[0].all]
+    assert kept == [{}, {}, {"k": "z", "first.k": "x"}]
+
+
 def test_the_start_is_the_event_that_opened_it() -> None:
     pattern = pattern_of("a: A & b: B")
     events = events_of("0 B, 1 A, 2 B")

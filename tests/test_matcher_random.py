@@ -191,6 +191,7 @@ def test_any_split_gives_the_same(seed: int, open_max: int, lateness_s: int, n_b
             in_place += matcher.observe(pattern, plain, each, {})
         in_place += matcher.settle(pattern, plain, advance_to - lateness_s * SECOND)
     assert matches == expected == in_place
+    assert len({(each.start_id, each.way) for each in matches}) == len(matches), "each has its identity"
     encode = msgspec.msgpack.encode
     assert encode(run) == encode(whole) == encode(plain)
 

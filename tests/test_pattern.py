@@ -106,12 +106,12 @@ STEP_FAULTS = """
 late: Delivery Delaid -> 0+0: got 'Delivery Delaid', must be an event of the catalogue. Hint: did you mean 'Delivery Delayed'.
 late: Delivery Delayed where n_minute > 1 -> 0+23: got 'n_minute', must be a field of Delivery Delayed. Hint: did you mean 'n_minutes'.
 late: Delivery Delayed or Chat Startd where n_minutes > 1 -> 0+20: got 'Chat Startd', must be an event of the catalogue. Hint: did you mean 'Chat Started'.
-late: Delivery Delayed, for 3 days -> 0+16: got ', for 3 days', must be the end of the step: only an absence ('no name: ...') has a time.
+late: Delivery Delayed, for 3 days -> 0+16: got ', for 3 days', must be the end of the step: only a silence ('no name: ...') has a time.
 late:  -> 0+0: got nothing, must be an event of the catalogue. Hint: known are 'Chat Started', 'Delivery Delayed', 'Help Searched', 'Order Tracked', 'Trick or Treat'.
 Late: Chat Started -> 0+0: got 'Late', must be a step name of small letters, digits and _, such as late.
 customer: Chat Started -> 0+0: got 'customer', must be a step name of its own, and not customer.
 a: Chat Started | a: Chat Started -> 1+0: got 'a', must be a step name of its own, and not customer.
-no a: Chat Started, for 3 days -> 0+0: got the absence 'a' first, must be an event, or a silence before it, such as: Store Visited, for 7 days before searched.
+no a: Chat Started, for 3 days -> 0+0: got the silence 'a' first, must be an event, or a silence before it, such as: Store Visited, for 7 days before searched.
 a: Chat Started | b: Help Searched where order_id = c.order_id -> 1+31: got 'c', must be a step before this one, or customer. Hint: known are 'a', 'customer'.
 a: Chat Started | no b: Help Searched, for 3 dys -> 1+19: got '3 dys', must be a duration such as '10 minutes' or '1 day 2 hours'. Hint: did you mean 'day'.
 a: Chat Started | no b: Help Searched, for 0 days -> 1+19: got '0 days', must be longer than nothing.
@@ -119,14 +119,19 @@ a: Chat Started | no b: Help Searched, for 1 day after c -> 1+31: got 'c', must 
 a: Chat Started | no b: Help Searched, by a.promise -> 1+20: got 'promise', must be a time of Chat Started. Hint: did you mean 'promised_at'.
 a: Chat Started | no b: Help Searched, by a.n_minutes -> 1+20: got 'n_minutes', which is number, must be a time of Chat Started. Hint: known are 'occurred_at', 'promised_at'.
 a: Chat Started | no b: Help Searched, until Friday -> 1+15: got 'until Friday', must be for and a duration, or by and a step's time, as in: for 10 minutes after late.
-a: Chat Started | no b: Help Searched -> 1+0: got an absence at the end without a deadline, must be followed by an event step, or end with a time, such as: for 10 minutes.
-a: Chat Started | no b: Help Searched or Order Tracked | c: Help Searched -> 1+0: got an absence of what the step c needs, must be another event, or have a where: this can never match.
+a: 2 times Chat Started until Chat Started -> 0+0: got several events until the first of them, must be until another event, or until one with a where: this can never match.
+a: Chat Started where -> 0+18: got nothing, must be a condition such as n_results = 0 and device = 'mobile'.
+a: Chat Started if device = 'mobile' -> 0+0: got "Chat Started if device = 'mobile'", must be an event of the catalogue. Hint: a condition begins with where.
+a: Chat Started | no b: Help Searched, for 3 days where n_results = 0 -> 1+19: got '3 days where n_results = 0', must be a duration such as '10 minutes' or '1 day 2 hours'. Hint: a where stands before the time.
+a: Chat Started | not b: Help Searched -> 1+0: got 'not b', must be a step name of small letters, digits and _, such as late. Hint: a silence is written no b.
+a: Chat Started | no b: Help Searched -> 1+0: got a silence at the end without a deadline, must be followed by an event step, or end with a time, such as: for 10 minutes.
+a: Chat Started | no b: Help Searched or Order Tracked | c: Help Searched -> 1+0: got a silence of what the step c needs, must be another event, or have a where: this can never match.
 a: Chat Started | no b: Help Searched, for 1 day | c: Help Searched -> 2+0: got silences as long as within before a step, must be shorter than within together, as the next event step could never bind.
 a: Chat Started | no b: Help Searched, for 12 hours | c: Help Searched | no d: Chat Started, for 12 hours | e: Chat Started -> 4+0: got silences as long as within before a step, must be shorter than within together, as the next event step could never bind.
 a: Chat Started | b: Help Searched & no c: Help Searched, for 1 day | d: Chat Started -> 2+0: got silences as long as within before a step, must be shorter than within together, as the next event step could never bind.
 a: Chat Started | no b: Help Searched, for 2 hours | c: Help Searched within 2 hours -> 2+0: got a step whose within ends before it may come, must be longer than the silences that it waits for.
 a: Chat Started | b: Help Searched | no c: Help Searched, for 2 hours after a | d: Help Searched within 1 hour of a -> 3+0: got a step whose within ends before it may come, must be longer than the silences that it waits for.
-a: Chat Started | b: Help Searched | no c: Order Tracked where order_id = b.order_id, for 1 hour after a -> 2+31: got 'b', must be a or a step before it, as the absence is watched from a on.
+a: Chat Started | b: Help Searched | no c: Order Tracked where order_id = b.order_id, for 1 hour after a -> 2+31: got 'b', must be a or a step before it, as the silence is watched from a on.
 a: next Chat Started -> 0+0: got next in the first step, must be an event: nothing stands before it.
 a: 0 times Chat Started -> 0+0: got '0 times', must be from 2 to 100 times, the fewest first, such as 2 to 4 times.
 a: 4 to 2 times Chat Started -> 0+0: got '4 to 2 times', must be from 2 to 100 times, the fewest first, such as 2 to 4 times.
@@ -139,12 +144,12 @@ a: Chat Started | b: Help Searched where n_minutes = a.n -> 1+34: got 'n', must 
 a: Chat Started and Help Searched -> 0+0: got 'Chat Started and Help Searched', must be an event of the catalogue. Hint: for both, in any order, put two names into one entry: {one: ..., other: ...}.
 a: 3x Chat Started -> 0+0: got '3x Chat Started', must be an event of the catalogue. Hint: a count is written 3 times Help Searched, 2 to 4 times, or at least 3 times.
 a: three times Chat Started -> 0+0: got 'three times Chat Started', must be an event of the catalogue. Hint: a count is written 3 times Help Searched, 2 to 4 times, or at least 3 times.
-a: Chat Started, n_minutes = 3 -> 0+12: got ', n_minutes = 3', must be the end of the step: only an absence ('no name: ...') has a time. Hint: a condition begins with where.
+a: Chat Started, n_minutes = 3 -> 0+12: got ', n_minutes = 3', must be the end of the step: only a silence ('no name: ...') has a time. Hint: a condition begins with where.
 a: Chat Started within 1 hour -> 0+12: got within in the first step, must be a step after the first one: the time runs from a step before.
 a: Chat Started | b: Help Searched within 1 hor -> 1+21: got '1 hor', must be a duration such as '10 minutes' or '1 day 2 hours'. Hint: did you mean 'hour'.
 a: Chat Started | b: Help Searched within 1 hour of c -> 1+31: got 'c', must be an event step before this one. Hint: known are 'a'.
 a: Chat Started | b: Help Searched within 2 days -> 1+0: got a step with a longer within, must be no longer than within, which ends the whole.
-a: Chat Started & no b: Help Searched -> 0+0: got a silence in the first step, must be events only: a silence starts with a step before it.
+a: Chat Started & no b: Help Searched -> 0+0: got a silence in the first step, must be events only: a silence starts with a step before it. Hint: a step of its own begins with a dash.
 c: Chat Started | a: Chat Started & no b: Help Searched -> 1+13: got no time, must be for and a duration, or by and a step's time, as in: for 10 minutes after late.
 c: Chat Started | a: Chat Started & no b: Help Searched, for 1 day after c -> 1+25: got 'after', must be a duration alone: as a part of a step it starts when the step is awaited.
 a: maybe Chat Started -> 0+0: got maybe in the first step, must be an event: nothing stands before it.
@@ -156,10 +161,10 @@ a: Chat Started | b: any Help Searched -> 1+0: got any in a step, must be match:
 a: Chat Started | b: Help Searched until Order Tracked -> 1+13: got until after a single event, must be several events, such as: at least 2 times Help Searched until Contact Started.
 a: 3 times in a row any Chat Started -> 0+17: got any, must be in a row, or any: not both.
 a: 2 times Chat Started where order_id <> b.order_id -> 0+39: got 'b', must be a step before this one, or customer. Hint: known are 'a', 'customer'.
-a: Chat Started | any(b: Help Searched) -> 1+0: got any with something else, must be named parts of which one is enough, as in: {any: {paid: Order Completed, left: Cart Left}}.
+a: Chat Started | any(b: Help Searched) -> 1+0: got any with too few parts, must be named parts of which one is enough, as in: {any: {paid: Order Completed, left: Order Cancelled}}.
 a: Chat Started | any(b: Help Searched & c: Order Tracked) | no d: Chat Started, for 1 day after c -> 2+30: got 'c', must be a step that always comes: c may be missing.
 again[a: Chat Started] -> 0+0: got again in the first step, must be a step before the group; each first event opens a try of its own by itself.
-a: Chat Started | again[b: Help Searched then no c: Order Tracked] -> 1+0: got an absence that ends a group, must be an absence with a time, or a step after it in the group.
+a: Chat Started | again[b: Help Searched then no c: Order Tracked] -> 1+0: got a silence that ends a group, must be a silence with a time, or a step after it in the group.
 a: Chat Started | again[no c: Order Tracked, by a.promised_at] -> 1+0: got a group that nothing passes, must be an event, or a silence with a time.
 a: Chat Started | again[b: maybe Help Searched then c: Order Tracked] -> 1+0: got a group with a step that may be missing, must be steps that always come, first and last.
 a: Chat Started & b: Help Searched where order_id = a.order_id -> 0+31: got 'a', must be customer, as no step is known here. Hint: known are 'customer'.
@@ -175,6 +180,17 @@ def test_faults_of_steps(line: str) -> None:
     pattern, faults = parsed(steps)
     assert pattern is None
     assert faults == [expected]
+
+
+def test_a_group_of_silences_in_the_first_step_is_a_fault() -> None:
+    _, faults = parsed(
+        "again[no a: Chat Started, for 1 day & no b: Help Searched, for 1 day] | c: Chat Started"
+    )
+    assert [each.partition(",")[0] for each in faults] == [
+        "0+0: got again in the first step",
+        "0+0: got a silence in the first step",
+        "0+0: got a silence in the first step",
+    ]
 
 
 OTHER_FAULTS = """

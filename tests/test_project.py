@@ -318,6 +318,13 @@ ONE_FAULT = [
         ":10:14: got 'Help Serched', must be an event of the catalogue. Hint: did you mean 'Help Searched'",
     ),
     (
+        MOMENT,
+        "- again: Help Searched where",
+        "- Help Searched where",
+        ":10:7: got steps[1]: 'Help Searched where n_results = 0', must be a name and what happens, "
+        "such as late: Delivery Delayed.",
+    ),
+    (
         "templates/offer_chat.liquid",
         "again.query",
         "agian.query",

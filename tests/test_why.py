@@ -45,6 +45,20 @@ def test_a_caught_occurrence_and_a_broken_silence() -> None:
     )
 
 
+def test_a_try_of_several_rounds_that_were_all_told_before_is_repeated() -> None:
+    waiting = moment(
+        "waiting", "a: Chat Started | b: STEP", more="within: 1 minute\nrepeat: once per a.order_id"
+    )
+    group = '{"b": "STEP"}', '{again: [{"no b": "Chat Ended, for 1 minute"}]}'
+    world = World(project({name: text.replace(*group) for name, text in waiting.items()}))
+    world.tell("10:00 web u=anna Chat Started order_id=o1\n10:10 web u=anna Chat Started order_id=o1")
+    world.until("12:00")
+    customers = [LeafId(each[0]) for each in world.rows("SELECT customer FROM customers")]  # type: ignore[arg-type]
+    found = why_moment(world.engine, customers[0], "waiting")
+    assert len(found.occurrences) == 1
+    assert [each.end for each in found.tries] == ["caught", "repeated"]
+
+
 def test_a_condition_that_was_not_true_says_what_was() -> None:
     world = World()
     world.live("10:00 web u=anna Help Searched n_results=3\n10:01 web u=anna Help Searched")
@@ -113,6 +127,33 @@ def test_a_purpose_that_was_not_in_force_and_one_that_was_withdrawn() -> None:
     )
     ended = "  ended, seen at 11:20:00: its purpose was withdrawn, so what was half matched was dropped"
     assert ended in asked(world, "again")
+
+
+def test_each_of_several_occurrences_is_told_and_what_they_share_once() -> None:
+    steps = "searched: Help Searched | read: any Help Viewed | called: Contact Started"
+    files = moment("read_first", steps, more="within: 1 hour\nmatch: all")
+    world = World(project(files))
+    world.live(
+        """
+        10:00 web u=anna Help Searched n_results=3
+        10:01 web u=anna Help Viewed
+        10:02 web u=anna Help Viewed
+        10:05 web u=anna Contact Started
+        """
+    )
+    told = asked(world, "read_first")
+    assert told[1] == "It was caught 2 times, of 1 start."
+    assert told[3:] == lines_of(
+        """
+        Started 10:00:00
+          10:00:00  searched: Help Searched
+          10:01:00  read: Help Viewed
+          10:02:00  read: Help Viewed
+          10:05:00  called: Contact Started
+          10:05:00  caught
+          10:05:00  caught
+        """
+    )
 
 
 def test_what_is_the_same_again_is_said() -> None:

@@ -19,7 +19,7 @@ COMMANDS = {
     "check": "hetki.cli.project",
     "schema": "hetki.cli.project",
     "import": "hetki.cli.data",
-    "backtest": "hetki.cli.data",
+    "backtest": "hetki.cli.trying",
     "lake": "hetki.cli.data",
     "serve": "hetki.cli.running",
     "demo": "hetki.cli.running",
@@ -40,7 +40,7 @@ EXIT = {"invalid": 1, "not_found": 3, "conflict": 4, "forbidden": 5, "exhausted"
 
 
 def program(words: list[str]) -> typer.Typer:
-    """The command line as far as these words need it: one module, or all of them for the help."""
+    """The command line as far as these words need it: none for the version, all for the help."""
     app = typer.Typer(
         name="hetki",
         help="Hetki: from an event to a moment, a decision and a proven effect.",
@@ -51,6 +51,7 @@ def program(words: list[str]) -> typer.Typer:
     )
     asked = words[0] if words and words[0] in COMMANDS else None
     modules = [COMMANDS[asked]] if asked else list(dict.fromkeys(COMMANDS.values()))
+    modules = [] if words == ["--version"] else modules
     for name in modules:
         part: typer.Typer = importlib.import_module(name).app
         app.registered_commands += part.registered_commands

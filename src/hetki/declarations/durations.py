@@ -24,8 +24,10 @@ def seconds(text: str, where: str = "duration") -> int:
     """
     must = "a duration such as '10 minutes' or '1 day 2 hours'"
     if not isinstance(text, str) or len(text) > 200 or not _WHOLE.fullmatch(text):
-        units = "units are second, minute, hour, day, week, month, year"
-        raise Invalid(Fault(where, shown(text), must, units))
+        hint = "units are second, minute, hour, day, week, month, year"
+        if isinstance(text, str) and " where " in text:
+            hint = "a where stands before the time"
+        raise Invalid(Fault(where, shown(text), must, hint))
     total = 0
     for count, unit in _PART.findall(text):
         scale = _scale(unit)

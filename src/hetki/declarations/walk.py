@@ -111,6 +111,8 @@ def _kinds(spec: inspect.Type) -> tuple[Kind, ...]:
 
 def words(spec: inspect.Type) -> str:
     """What a spec's type must be, for a reader who knows no Python."""
+    if isinstance(spec, inspect.Metadata) and "description" in (spec.extra_json_schema or {}):
+        return str((spec.extra_json_schema or {})["description"])
     if isinstance(spec, inspect.LiteralType):
         return "one of " + ", ".join(repr(each) for each in spec.values)
     if isinstance(spec, (inspect.ListType, inspect.VarTupleType)):

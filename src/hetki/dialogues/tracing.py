@@ -43,13 +43,18 @@ def why_words(why: Why, moment: Moment, action_titles: Mapping[str, str], time_z
 def _try(told: Try, moment: Moment, time_zone: str) -> list[str]:
     lines = [f"Started {spoken_at(told.started_at, time_zone)}"]
     for each in told.steps:
-        kept = f"{each.event}" if each.what == "bound" else "the silence was kept"
-        lines.append(f"  {spoken_at(each.occurred_at, time_zone)}  {each.step}: {kept}")
+        lines.append(f"  {spoken_at(each.occurred_at, time_zone)}  {_happened(each)}")
     lines.append(f"  {_end(told, moment, time_zone)}")
     if told.end in ("ended", "open") and told.missed:
         lines += ["  what came for a step and did not fit, newest first:"]
         lines += [f"  {line}" for line in _misses(list(reversed(told.missed)), moment, time_zone)]
     return lines
+
+
+def _happened(told: Told) -> str:
+    if told.what == "caught":
+        return "caught"
+    return f"{told.step}: {told.event}" if told.what == "bound" else f"no {told.step}: the silence was kept"
 
 
 def _end(told: Try, moment: Moment, time_zone: str) -> str:

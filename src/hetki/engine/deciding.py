@@ -25,9 +25,8 @@ from hetki.events.event import LeafId, utc
 from hetki.identity.identifier import as_leaf
 from hetki.moments.fold import Folded, Program, in_force
 from hetki.moments.moment import Moment, Occurrence
-from hetki.patterns.around import OPEN_TO
 from hetki.patterns.condition import Condition, holds
-from hetki.patterns.run import Bound
+from hetki.patterns.run import OPEN_TO, Bound
 from hetki.patterns.scope import CONTEXT, CUSTOMER
 from hetki.patterns.tree import Known, walk
 from hetki.settings import SECOND
@@ -35,7 +34,7 @@ from hetki.store.ledger import Ledger
 from hetki.store.state import State
 
 #: What stands in the place of a source for the events that a moment's aggregates count.
-COUNTED = "earlier events that it counts"
+EARLIER = "earlier events that it rests on"
 
 
 class Situation(msgspec.Struct, frozen=True):
@@ -186,7 +185,7 @@ def _candidate(
     closed = {one.source for one in situation.occurrence.events if not one.purposes & bit}
     open_to = situation.occurrence.context.get(OPEN_TO, bit)
     if isinstance(open_to, int) and not open_to & bit:
-        closed.add(COUNTED)
+        closed.add(EARLIER)
     condition = project.eligible.get((moment.name, action.action))
     cap = None
     if action.action in project.action_caps:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hetki.decisions.question import Decision
 from hetki.dialogues.explaining import Used
 from hetki.dialogues.wording import Titles
-from hetki.engine.backtest import only
 from hetki.engine.engine import Engine
 from hetki.engine.folding import load_facts, ordered, read_event, staffing_of
+from hetki.engine.history import only
 from hetki.engine.project import Project
 from hetki.events.event import EventId, LeafId
 from hetki.identity.identifier import NodeId, as_leaf

@@ -30,7 +30,7 @@ from hetki.settings import SECOND
 
 #: The form of folded states. It is part of the program's version: under another one everybody is folded
 #: again.
-FORM: Final = 4
+FORM: Final = 5
 
 #: Traits that answers need of every customer: where and how to reach them.
 REACH = frozenset({"email", "locale", "timezone"})

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from hashlib import blake2b
-from typing import Final, Iterable, Literal, Mapping
+from typing import Annotated, Final, Iterable, Literal, Mapping
 
 import msgspec
 
@@ -30,10 +30,9 @@ from hetki.moments.context import (
     test_of,
 )
 from hetki.patterns.aggregates import Aggregate, parse_aggregates
-from hetki.patterns.around import OPEN_TO
 from hetki.patterns.choices import Choice, EventWithin, parse_outcome
 from hetki.patterns.pattern import FIRST_PER_START, parse_pattern
-from hetki.patterns.run import Bound
+from hetki.patterns.run import OPEN_TO, Bound
 from hetki.patterns.segments import needed, unused_fault
 from hetki.patterns.sequence import Pattern
 from hetki.patterns.tree import Node
@@ -55,7 +54,12 @@ class Identify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     need: str
-    steps: list[dict[str, str | dict[str, str] | list[dict[str, str | dict[str, str]]]]]
+    steps: list[
+        Annotated[
+            dict[str, str | dict[str, str] | list[dict[str, str | dict[str, str]]]],
+            msgspec.Meta(description="a name and what happens, such as late: Delivery Delayed"),
+        ]
+    ]
     expires: str
     who: str = ""
     within: str = ""
@@ -145,7 +149,7 @@ class Moment:
 class Occurrence(msgspec.Struct, frozen=True, array_like=True):
     """A moment caught for one customer. `bound` has an entry for each event step; one without an event has
     no `step`. `context` is what was kept of the situation, by name, and under `OPEN_TO` the purposes to which
-    everything was open that its aggregates counted.
+    everything was open that it rests on beside: what aggregates counted, and earlier rounds of a group.
     """
 
     occurrence_id: str

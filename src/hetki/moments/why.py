@@ -21,10 +21,10 @@ from hetki.patterns.told import Telling, Told
 class Try(msgspec.Struct, frozen=True):
     """What became of one start.
 
-    `steps` are the bound steps and the kept silences, in order, with their instants and events; `missed` the
-    events that an awaited step listens to and that did not fit. `end`: `caught` (at least once), `repeated`
-    (the same again, so not told), `ended` (`why` as in `Told`, `about` a step) or `open`, with what it awaits
-    and until when.
+    `steps` are the bound steps, the kept silences and all occurrences but the last, in order, with their
+    instants and events; what several ways share is there once. `missed` are the events that an awaited step
+    listens to and that did not fit. `end`: `caught` (at least once), `repeated` (the same again, so not
+    told), `ended` (`why` as in `Told`, `about` a step) or `open`, with what it awaits and until when.
     """
 
     started_at: int
@@ -78,14 +78,17 @@ def why(
 
 
 def _try(pattern: Pattern, told: list[Told], partial: Partial | None) -> Try:
-    steps = [each for each in told if each.what in ("bound", "silent")]
     missed = [each for each in told if each.what == "missed"]
     started_at, last = told[0].occurred_at, told[-1]
-    caught = [
-        each
-        for each, after in zip(told, [*told[1:], None], strict=True)
-        if each.what == "caught" and (after is None or after.what != "repeated")
-    ]
+    caught = [each for each in told if each.what == "caught"]
+    for each in told:
+        if each.what == "repeated":  # one of those that were caught at its instant
+            caught.remove(next(one for one in caught if one.occurred_at == each.occurred_at))
+    steps: list[Told] = []
+    for each in sorted(told, key=lambda each: each.occurred_at):
+        is_earlier = any(each is one for one in caught[:-1])
+        if is_earlier or (each.what in ("bound", "silent") and each not in steps):
+            steps.append(each)
     if caught:
         return Try(started_at, steps, missed, "caught", caught[-1].occurred_at)
     if partial is not None:

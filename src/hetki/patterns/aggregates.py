@@ -193,7 +193,8 @@ def _at(where: Callable[..., str], name: str, offset: int) -> str:
 def _parsed(name: str, text: str, scope: Scope, place: Place, faults: list[Fault]) -> Aggregate | None:
     head = _HEAD.match(text)
     if head is None:
-        faults.append(Fault(place(0), shown(text), _MUST))
+        hint = "it begins with count of, or with sum, mean, distinct or last and a field"
+        faults.append(Fault(place(0), shown(text), _MUST, hint))
         return None
     function, field = _FUNCTIONS[head["word"] or "count"], head["field"] or ""
     over_s, body = _over(text, head.end(), function, place, faults)

@@ -6,24 +6,22 @@ for more than traits.
 
 from __future__ import annotations
 
-from typing import Callable, Final, Iterator, Mapping, Sequence
+from typing import Callable, Iterator, Mapping, Sequence
 
 from hetki.events.event import OrderKey
 from hetki.patterns.aggregates import Aggregate, figure, open_to
-from hetki.patterns.run import Window
+from hetki.patterns.run import OPEN_TO, Window
 from hetki.patterns.staffing import Timeline
-
-#: What stands for the purposes to which everything was open that the aggregates count. No trait is so called.
-OPEN_TO: Final = ".open_to"
 
 
 class Around(Mapping[str, object]):
     """A customer's traits by name, and by names with a dot all that was known at a place in the order.
 
-    `consents` gives the purposes that are in force there.
+    `consents` gives the purposes that are in force there. A name with a dot is worked out once, however many
+    tries ask for it: nothing of it may change while this is in use.
     """
 
-    __slots__ = ("_aggregates", "_consents", "_key", "_staffing", "_traits", "_windows")
+    __slots__ = ("_aggregates", "_consents", "_key", "_staffing", "_traits", "_windows", "_worked_out")
 
     def __init__(
         self,
@@ -40,13 +38,19 @@ class Around(Mapping[str, object]):
         self._key = key
         self._consents = consents
         self._staffing = staffing
+        self._worked_out: dict[str, object] = {}
 
     def __getitem__(self, name: str) -> object:
+        if "." not in name:
+            return self._traits[name]
+        if name not in self._worked_out:
+            self._worked_out[name] = self._looked_up(name)
+        return self._worked_out[name]
+
+    def _looked_up(self, name: str) -> object:
         if name == OPEN_TO:
             return open_to(self._aggregates, self._windows, self._key[0])
         head, _, rest = name.partition(".")
-        if not rest:
-            return self._traits[name]
         if head == "aggregate":
             for place, each in enumerate(self._aggregates):
                 if each.name == rest:

@@ -22,7 +22,8 @@ _NAME_CHARS_MAX: Final = 512
 _END: Final = re.compile(r"\s*,|\s+(?:within|until|for|by)\s|\s*$")
 _OR: Final = re.compile(r"\s+or\s+")
 _WHERE: Final = re.compile(r"\s+where(?:\s+|$)")
-_STOP: Final = re.compile(r"\s+(?:or|where|within|until|for|by)\s|\s*,|\s*$")
+_STOP: Final = re.compile(r"\s+(?:or|where|within|until|for|by)(?:\s|$)|\s*,|\s*$")
+_LOOKS_LIKE_CONDITION: Final = re.compile(r"[=<>]|\b(?:is|in|like|between)\b")
 _LOOKS_LIKE_EVENT: Final = re.compile(
     r"[A-Z][a-z]+(?: [A-Z][A-Za-z]*)*(?=\s*$|\s+or\s|\s+where\s|\s*,|\s+within\s|\s+until\s)"
 )
@@ -109,6 +110,8 @@ def _hint(name: str, catalogue: Catalogue) -> str:
     """What may be meant by a name that is no event: a count or an order written otherwise, or the nearest."""
     if re.match(r"\d+ ?x\b|\w+ times\b", name):
         return "a count is written 3 times Help Searched, 2 to 4 times, or at least 3 times"
+    if _LOOKS_LIKE_CONDITION.search(name):
+        return "a condition begins with where"
     if all(part in catalogue.events for part in name.split(" and ")):
         return "for both, in any order, put two names into one entry: {one: ..., other: ...}"
     return nearest(name, catalogue.events)

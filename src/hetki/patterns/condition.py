@@ -30,6 +30,7 @@ TOKENS_MAX = 300
 NESTED_MAX = 16
 
 _MUST = "a condition such as n_results = 0 and device = 'mobile'"
+_WRITTEN_AS = {"&&": "write and", "||": "write or", "&": "write and", "|": "write or"}
 _OPERANDS = {TokenType.VAR, TokenType.STRING, TokenType.NUMBER, TokenType.IDENTIFIER}
 _NOTHING = Fields(Event("", "", "", "", 0, 0, {}))
 
@@ -147,14 +148,27 @@ def _parsed(text: str) -> exp.Expr | _Refused:
         details = getattr(error, "errors", None)
         if not details:
             return _Refused(max(line.rfind("'"), line.rfind('"'), 0), "a text that is not closed")
+        if (opened := _unclosed(line)) is not None:
+            return _Refused(opened, "a bracket that is not closed")
         word = str(details[0].get("highlight") or "")
         end = int(details[0].get("col") or 0)
         if end >= len(line.rstrip()) and "missing" in str(details[0].get("description")):
             return _Refused(max(end - len(word), 0), f"nothing after {shown(word)}")
-        hint = A_DURATION if word.lower().removesuffix("s") in UNITS else ""
+        hint = A_DURATION if word.lower().removesuffix("s") in UNITS else _WRITTEN_AS.get(word, "")
         return _Refused(max(end - len(word), 0), shown(word) if word else shown(line), hint=hint)
     except (RecursionError, ValueError):
         return _Refused(0, shown(line))
+
+
+def _unclosed(line: str) -> int | None:
+    """Where the last bracket stands that nothing closes."""
+    opened: list[int] = []
+    for token in sqlglot.tokenize(line):
+        if token.token_type == TokenType.L_PAREN:
+            opened.append(token.start)
+        elif token.token_type == TokenType.R_PAREN and opened:
+            opened.pop()
+    return opened[-1] if opened else None
 
 
 def _too_large(tokens: list[Token]) -> _Refused | None:

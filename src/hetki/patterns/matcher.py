@@ -19,7 +19,7 @@ import msgspec
 from hetki.patterns.moves import Ended, Move, advanced, start, stops, takes, wake
 from hetki.patterns.run import UNBOUND, Match, Partial, Run, Seen, copied
 from hetki.patterns.sequence import Pattern
-from hetki.patterns.standing import end, is_complete
+from hetki.patterns.standing import end, is_complete, way_of
 from hetki.patterns.told import NO_EVENT, Telling, misses
 from hetki.settings import SECOND
 
@@ -255,17 +255,8 @@ def _match(pattern: Pattern, partial: Partial, at: int) -> Match:
     bound += [UNBOUND] * (len(pattern.events) - len(bound))
     key = bound[repeat.index].values.get(repeat.field) if repeat.once == "field" else None
     deadline = max(end(partial, n) for n in pattern.ending) if pattern.ending else partial.due_at
-    way = _way(partial) if pattern.has_many else b""
+    way = way_of(partial) if pattern.has_many else b""
     return Match(at, bound, partial.opened.event_id, deadline, key, way, partial.context)
-
-
-def _way(partial: Partial) -> bytes:
-    """Eight bytes that tell apart the occurrences of one start."""
-    ids = b"".join(
-        len(bound.all).to_bytes(1, "big") + b"".join(each.event_id for each in bound.all)
-        for bound in partial.bound
-    )
-    return blake2b(partial.n_rounds.to_bytes(2, "big") + ids, digest_size=8).digest()
 
 
 def _emitted(pattern: Pattern, run: Run, telling: Telling | None, matches: list[Match]) -> list[Match]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, Mapping, Sequence
 
-from hetki.patterns.run import UNBOUND, Bound, Partial, Seen, branch
+from hetki.patterns.run import OPEN_TO, UNBOUND, Bound, Partial, Seen, branch
 from hetki.patterns.sequence import EventStep, Pattern, Stage
 from hetki.patterns.standing import (
     are_over,
@@ -23,8 +23,10 @@ from hetki.patterns.standing import (
     is_past,
     may_begin,
     may_have_more,
+    narrowed,
     skips,
     waking,
+    way_of,
 )
 from hetki.patterns.told import NO_EVENT, Telling, misses
 from hetki.settings import SECOND
@@ -285,14 +287,17 @@ def _begin_again(move: Move, partial: Partial, back: int, at: int) -> None:
     pattern = move.pattern
     if at > partial.opened.occurred_at + pattern.within_us:
         return
-    if partial.n_rounds >= ROUNDS_MAX:
+    n_rounds = partial.rounds[0] if partial.rounds else 0
+    if n_rounds >= ROUNDS_MAX:
         move.n_dropped += 1
         return
     anew = branch(partial)
-    anew.n_rounds += 1
+    anew.rounds = n_rounds + 1, way_of(partial)
     for stage in pattern.stages[back : partial.stage + 1]:
         for index in stage.steps:
-            if index < len(anew.bound):
+            if count(anew, index):
+                for each in anew.bound[index].all:
+                    anew.context = narrowed(anew.context, each.purposes)
                 anew.bound[index] = UNBOUND
     for n, absence in enumerate(pattern.timed):
         begun = pattern.events[absence.anchor].stage if absence.after is None else absence.after
@@ -388,10 +393,8 @@ def _put(move: Move, partial: Partial, step: EventStep, seen: Seen) -> None:
         bound.append(UNBOUND)
     bound[step.index] = bound_by(step, seen, bound[step.index])
     if move.pattern.context:
-        partial.context = {
-            name: value
-            for name, test in move.pattern.context
-            if (value := test(seen.fields, bound, move.traits)) is not None
-        }
+        asked = ((name, test(seen.fields, bound, move.traits)) for name, test in move.pattern.context)
+        kept = {name: value for name, value in asked if value is not None}
+        partial.context = narrowed(kept, partial.context.get(OPEN_TO, -1))
     if move.telling is not None:
         move.telling.tell("bound", partial.opened.event_id, seen.occurred_at, step.name, seen=seen)

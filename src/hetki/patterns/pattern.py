@@ -135,6 +135,12 @@ def _impossible(reading: Reading, within_s: int | None) -> list[Fault]:
             if within_s is not None and step.limit is not None and step.limit.within_s > within_s:
                 must = "no longer than within, which ends the whole"
                 faults.append(Fault(place(0), "a step with a longer within", must))
+            ends = {each.event for each in step.until if each.where is None}
+            stage = reading.stages[step.stage]
+            is_needed = not (stage.is_any or stage.is_optional)
+            if is_needed and {each.event for each in step.choices} <= ends:
+                must = "until another event, or until one with a where: this can never match"
+                faults.append(Fault(place(0), "several events until the first of them", must))
         elif step.before_s is None:
             faults += _impossible_absence(step, reading, place)
     return faults or _too_early(reading, within_s)
@@ -195,14 +201,14 @@ def _impossible_absence(absence: Absence, reading: Reading, place: Place) -> lis
         if absence.is_timed:
             return []
         must = "followed by an event step, or end with a time, such as: for 10 minutes"
-        return [Fault(place(0), "an absence at the end without a deadline", must)]
+        return [Fault(place(0), "a silence at the end without a deadline", must)]
     faults = []
     stage = reading.stages[absence.follows]
     always = {choice.event for choice in absence.choices if choice.where is None}
     needs = [reading.events[index] for index in stage.steps]
     impossible = [step for step in needs if {choice.event for choice in step.choices} <= always]
     if not absence.is_timed and impossible and not (stage.is_any and len(impossible) < len(needs)):
-        got = f"an absence of what the step {impossible[0].name} needs"
+        got = f"a silence of what the step {impossible[0].name} needs"
         faults.append(Fault(place(0), got, "another event, or have a where: this can never match"))
     return faults
 

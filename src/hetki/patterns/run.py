@@ -29,8 +29,8 @@ class Seen(msgspec.Struct, frozen=True, gc=False):
 class Bound(msgspec.Struct, frozen=True, array_like=True):
     """An event bound to a step. `values` are the captured fields that were there, as they were sent.
 
-    Of a step that several events fulfil it is the last, and `before` are the others in their order; `values`
-    then also holds `first.FIELD` and `n`, as far as they are asked for.
+    Of a step that several events fulfil it is the last, and `before` are the others in their order, without
+    values; `values` then also holds `first.FIELD` and `n`, as far as they are asked for.
     """
 
     step: str
@@ -53,6 +53,9 @@ class Bound(msgspec.Struct, frozen=True, array_like=True):
         return (*self.before, self)
 
 
+#: In a context: the purposes (bits) to which all was open that a try rests on and that is not bound: what
+#: aggregates counted, and earlier rounds of a group. No trait is so called.
+OPEN_TO: Final = ".open_to"
 #: What stands for a step whose peers came first.
 UNBOUND: Final = Bound("", EventId(b""), LeafId(b""), 0, "", 0, {})
 
@@ -64,9 +67,9 @@ class Partial(msgspec.Struct, array_like=True):
     for those without one. `deadlines` follows the pattern's timed absences; `None` while one is not watched.
     `stage` is the one that is awaited, and stages from `open_from` on may take more events, until something
     is bound further on. `due_at` is set once all stages are passed: the instant of the occurrence, unless an
-    absence is broken before. `start` is the step that bound the first event, `n_rounds` counts how often a
-    group has started again, and `wakes_at` is when a silence passes the awaited stage by itself.
-    `context` is what the moment keeps as of the last event.
+    absence is broken before. `start` is the step that bound the first event, and `wakes_at` is when a
+    silence passes the awaited stage by itself. `rounds` is there once a group has started again: how often,
+    and a digest of what was bound before. `context` is what the moment keeps as of the last event.
     """
 
     bound: list[Bound]
@@ -75,7 +78,7 @@ class Partial(msgspec.Struct, array_like=True):
     stage: int = 0
     open_from: int = 0
     start: int = 0
-    n_rounds: int = 0
+    rounds: tuple[int, bytes] | None = None
     wakes_at: int | None = None
     context: dict[str, object] = {}
 

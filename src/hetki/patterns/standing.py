@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Mapping, Sequence
 
 import msgspec
 
 from hetki.events.fields import instant_of
 from hetki.patterns.evaluate import Test, number
-from hetki.patterns.run import Bound, Partial, Seen
+from hetki.patterns.run import OPEN_TO, Bound, Partial, Seen
 from hetki.patterns.sequence import EventStep, Limit, Pattern, Stage
 from hetki.settings import SECOND
 
@@ -117,7 +118,8 @@ def bound_by(step: EventStep, seen: Seen, last: Bound) -> Bound:
         value = last.values.get(key) if last.step else seen.fields.get(name)
         if value is not None:
             values[key] = storable(value)
-    before = (*last.before, msgspec.structs.replace(last, before=())) if last.step else ()
+    # Nobody reads the fields of those in between, so that a state stays small however long a text is sent.
+    before = (*last.before, msgspec.structs.replace(last, before=(), values={})) if last.step else ()
     if step.counts:
         values["n"] = len(before) + 1
     return msgspec.structs.replace(bound, before=before)
@@ -130,6 +132,22 @@ def deadline_of(pattern: Pattern, n: int, seen: Seen) -> int | None:
         return seen.occurred_at + absence.for_s * SECOND
     assert absence.by is not None, "a timed absence has a duration or names a field"
     return seen.occurred_at if absence.by == "occurred_at" else instant_of(seen.fields.get(absence.by))
+
+
+def narrowed(context: dict[str, object], purposes: object) -> dict[str, object]:
+    """A context that also rests on what was open to these purposes (bits) only; -1 narrows nothing."""
+    already = context.get(OPEN_TO, -1)
+    assert isinstance(purposes, int) and isinstance(already, int), "purposes are bits"
+    return context if purposes == -1 else {**context, OPEN_TO: already & purposes}
+
+
+def way_of(partial: Partial) -> bytes:
+    """Eight bytes that tell apart the ways from one start: what was bound, in each round of a group."""
+    ids = b"".join(
+        len(bound.all).to_bytes(1, "big") + b"".join(each.event_id for each in bound.all)
+        for bound in partial.bound
+    )
+    return blake2b((partial.rounds[1] if partial.rounds else b"") + ids, digest_size=8).digest()
 
 
 def storable(value: object) -> object:

@@ -30,9 +30,15 @@ Entry = Mapping[str, str | Part | Sequence[Inner]]
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _MUST_ANY: Final = (
-    "named parts of which one is enough, as in: {any: {paid: Order Completed, left: Cart Left}}"
+    "named parts of which one is enough, as in: {any: {paid: Order Completed, left: Order Cancelled}}"
 )
 _MUST_AGAIN: Final = "a list of steps, as in: {again: [{failed: Help Searched}]}"
+#: What must stand under a word that is no step of its own, or is easily taken for one.
+_MUST_BE: Final = {
+    ANY: _MUST_ANY,
+    AGAIN: _MUST_AGAIN,
+    "all": "two names in one entry, as in: {failed: Delivery Failed, waited: Chat Started}",
+}
 
 
 def read_steps(entries: Sequence[Entry], reading: Reading) -> None:
@@ -50,7 +56,8 @@ def read_steps(entries: Sequence[Entry], reading: Reading) -> None:
         elif len(entry) == 1 and group:
             _read_group(group, (*key, AGAIN), reading)
         else:
-            reading.faults.append(Fault(reading.where(*key), "again with something else", _MUST_AGAIN))
+            got = "again beside another name" if group else "again with nothing"
+            reading.faults.append(Fault(reading.where(*key), got, _MUST_AGAIN))
     opening = [step.name for step in reading.events if step.stage == 0]
     for name, at in reading.starts:
         if name not in opening and opening:
@@ -85,10 +92,10 @@ def _read_group(entries: Sequence[Inner], key: Key, reading: Reading) -> None:
         must = "an event, or a silence with a time"
         reading.faults.append(Fault(reading.where(*key), "a group that nothing passes", must))
         return
-    last = reading.steps[-1]
+    last = reading.steps[-1] if reading.steps else None
     if isinstance(last, Absence) and last.follows == len(reading.stages) and len(reading.steps) > n_steps:
-        must = "an absence with a time, or a step after it in the group"
-        reading.faults.append(Fault(reading.where(*reading.keys[-1]), "an absence that ends a group", must))
+        must = "a silence with a time, or a step after it in the group"
+        reading.faults.append(Fault(reading.where(*reading.keys[-1]), "a silence that ends a group", must))
     if reading.stages[first].is_optional or reading.stages[-1].is_optional:
         must = "steps that always come, first and last"
         reading.faults.append(Fault(reading.where(*key), "a group with a step that may be missing", must))
@@ -99,7 +106,8 @@ def _read_entry(entry: Inner | Entry, key: Key, reading: Reading, in_group: bool
     parts = entry.get(ANY)
     if isinstance(parts, Mapping):
         if len(entry) > 1 or len(parts) < 2:
-            reading.faults.append(Fault(reading.where(*key), "any with something else", _MUST_ANY))
+            got = "any beside another name" if len(entry) > 1 else "any with too few parts"
+            reading.faults.append(Fault(reading.where(*key), got, _MUST_ANY))
             return
         _read_stage(parts, (*key, ANY), reading, is_any=True)
         return
@@ -108,7 +116,8 @@ def _read_entry(entry: Inner | Entry, key: Key, reading: Reading, in_group: bool
         if isinstance(text, str):
             texts[name] = text
         else:
-            got, must = f"a list or a mapping in {shown(name)}", "the text of a step, or any, or again"
+            got = f"a {'mapping' if isinstance(text, Mapping) else 'list'} in {shown(name)}"
+            must = _MUST_BE.get(name, "the text of a step, or any, or again")
             reading.faults.append(Fault(reading.where(*key, name), got, must))
     if not entry:
         must = "one name and its event, as in: late: Delivery Delayed"
@@ -140,7 +149,9 @@ def _read_stage(parts: Part, key: Key, reading: Reading, is_any: bool) -> None:
         if name.startswith("no "):
             if not stage:
                 must = "events only: a silence starts with a step before it"
-                reading.faults.append(Fault(reading.where(*key, name), "a silence in the first step", must))
+                hint = "a step of its own begins with a dash" if len(parts) > 1 else ""
+                got = "a silence in the first step"
+                reading.faults.append(Fault(reading.where(*key, name), got, must, hint))
                 continue
             reading.add(read_part(called, text, (*key, name), reading), (*key, name))
             continue
@@ -162,7 +173,8 @@ def _named(key: str, at: Key, reading: Reading) -> str:
     name = key.removeprefix("no ").strip()
     if not _NAME.fullmatch(name):
         must = "a step name of small letters, digits and _, such as late"
-        reading.faults.append(Fault(reading.where(*at), shown(name), must))
+        hint = f"a silence is written no {name[4:].strip()}" if name.startswith("not ") else ""
+        reading.faults.append(Fault(reading.where(*at), shown(name), must, hint))
     elif name in RESERVED or name in reading.names:
         must = f"a step name of its own, and not {name if name in RESERVED else CUSTOMER}"
         reading.faults.append(Fault(reading.where(*at), shown(name), must))

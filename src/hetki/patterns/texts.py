@@ -105,7 +105,7 @@ def read_event(name: str, text: str, known: Scope, key: Key, reading: Reading) -
         own = name if most > 1 and written["step"] in ((name,) if known.steps else (name, None)) else ""
         limit = _limit(written, known, shifted(place, stop), reading, own)
     elif rest.strip():
-        must = "the end of the step: only an absence ('no name: ...') has a time"
+        must = "the end of the step: only a silence ('no name: ...') has a time"
         hint = "a condition begins with where" if _LOOKS_LIKE_CONDITION.search(rest) else ""
         faults.append(Fault(place(stop), shown(rest.strip()), must, hint))
     stage = len(reading.stages)
@@ -176,7 +176,7 @@ def read_absence(name: str, text: str, key: Key, reading: Reading) -> Absence | 
         return Absence(name, 0, 0, checked(groups, known, place, faults), before_s=before_s)
     if not known.steps:
         must = "an event, or a silence before it, such as: Store Visited, for 7 days before searched"
-        faults.append(Fault(place(0), f"the absence {shown(name)} first", must))
+        faults.append(Fault(place(0), f"the silence {shown(name)} first", must))
         return None
     if written and written["word"] == "before":
         must = "after and a step before this one: only a silence before the first step looks back"
@@ -246,7 +246,7 @@ def _absence(
     steps = list(known.steps)
     reason = ""
     if steps:
-        reason = f"{steps[anchor]} or a step before it, as the absence is watched from {steps[anchor]} on"
+        reason = f"{steps[anchor]} or a step before it, as the silence is watched from {steps[anchor]} on"
     inner = replace(
         known,
         steps={step: known.steps[step] for step in steps[: anchor + 1]},

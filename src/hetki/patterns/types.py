@@ -29,6 +29,8 @@ _WORDS = (
 _NUMBER_MAX = 1e15
 #: Hints for what newcomers write.
 A_DURATION: Final = "a duration is written interval '10 minutes'"
+#: What senders call the parts of an event, which conditions do not name.
+_AROUND_FIELDS: Final = ("properties", "context", "event", "traits")
 _A_TEXT: Final = "a text stands in single quotes"
 
 
@@ -88,7 +90,9 @@ class _Reader:
                 if self.scope.steps
                 else "customer, as no step is known here"
             )
-            return self.fault(given, shown(step), must, nearest(step, known))
+            alone = step in _AROUND_FIELDS
+            hint = "a field of the event stands by its name alone" if alone else nearest(step, known)
+            return self.fault(given, shown(step), must, hint)
         events = self.scope.steps[step]
         kinds = self.scope.of_step(step, name)
         if not events:
