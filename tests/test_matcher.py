@@ -533,6 +533,10 @@ of a later step
     a: A | f: 2 times B within 5 seconds of f
     0 A, 60 B, 65 B, 70 A, 80 B, 86 B
     -> 65: a0 f65
+time passes what had too few
+    a: A | b: maybe 2 times B | any(no x: X, for 5 seconds & y: Y) | c: C where b.n is null
+    0 A, 1 B, 9 C
+    -> 9: a0 c9
 ## Until
 what ends the collecting
     f: at least 2 times A until X | b: B where v = f.n

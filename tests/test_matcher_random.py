@@ -125,9 +125,11 @@ def random_wide(draw: random.Random) -> str:
         times = draw.choice(["", "", "2 times ", "1 to 3 times ", "at least 1 times ", "2 times in a row "])
         names = " or ".join(draw.sample("ABCX", draw.randint(1, 2)))
         where = draw.choice(WHERES)
+        name = next(n_names)
+        if times and draw.random() < 0.2:
+            where = f"v >= {name}.v or {name}.v is null"
         until = draw.choice(["", "", " until X", " until Y where v >= 1"]) if times else ""
         limit = draw.choice(["", "", "", " within 3 seconds of a"])
-        name = next(n_names)
         return f"{name}: {head}{times}{names}{f' where {where}' if where else ''}{until}{limit}"
 
     def silence(part: bool = False) -> str:

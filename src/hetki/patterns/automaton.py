@@ -140,6 +140,9 @@ def _unlike_tables(pattern: Pattern) -> str:
             return f"how often {step.name} comes"
         if step.limit is not None and pattern.events[step.limit.index].stage == step.stage:
             return f"the limit of {step.name}"
+        wheres = [choice.where for choice in step.choices if choice.where is not None]
+        if any(name == step.name for where in wheres for name, _ in where.references()):
+            return f"a condition of {step.name} on its own earlier events"
     for absence in pattern.steps:
         if isinstance(absence, Absence) and (absence.begins_again or absence.part):
             return f"the silence {absence.name}"

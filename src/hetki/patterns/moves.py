@@ -219,9 +219,7 @@ def _more(move: Move, partial: Partial, seen: Seen) -> Ended | None:
 def _bind(move: Move, partial: Partial, step: EventStep, seen: Seen) -> Ended | None:
     """Bind an event to a step of the awaited stage."""
     pattern, stage, at = move.pattern, move.pattern.stages[partial.stage], seen.occurred_at
-    if partial.open_from < partial.stage:
-        skipped = pattern.stages[partial.open_from : partial.stage]
-        _leave_unfulfilled(pattern, partial, [stage for stage in skipped if stage.is_optional])
+    _leave_unfulfilled(pattern, partial, pattern.stages[partial.open_from : partial.stage])
     partial.open_from = partial.stage
     _put(move, partial, step, seen)
     if step.most > 1 and count(partial, step.index) != step.least:
@@ -244,6 +242,8 @@ def _pass(move: Move, partial: Partial, at: int, by_time: bool) -> None:
     """The awaited stage is passed, by an event or by time alone."""
     pattern = move.pattern
     stage = pattern.stages[partial.stage]
+    if by_time:
+        _leave_unfulfilled(pattern, partial, pattern.stages[partial.open_from : partial.stage])
     if stage.is_any:
         _leave_unfulfilled(pattern, partial, [stage])
     for n in stage.silences:
