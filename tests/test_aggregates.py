@@ -183,6 +183,12 @@ def test_the_window_is_bounded_and_what_gives_way_is_counted() -> None:
     assert [each.n_dropped for each in run.windows] == [3, 3, 0], "what is too old is no loss"
 
 
+def test_values_beyond_every_whole_number_are_told_apart() -> None:
+    aggregates = aggregates_of({"k": "distinct v of A over 1 day"})
+    told = followed(aggregates, Run(), events_of("0 A v=1e300, 1 A v=1e300, 2 A v=2e300, 3 A"))
+    assert told == [[0], [1], [1], [2]]
+
+
 def test_what_a_figure_rests_on_is_open_to_what_all_of_it_was() -> None:
     aggregates = aggregates_of({"n": "count of A over 10 seconds", "k": "last k of B"})
     run = Run()

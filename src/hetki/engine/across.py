@@ -23,7 +23,6 @@ from hetki.patterns.aggregates import Aggregate
 from hetki.patterns.condition import Condition, parse
 from hetki.patterns.scope import CONTEXT, CUSTOMER
 from hetki.patterns.segments import Segments
-from hetki.patterns.sequence import EventStep
 from hetki.patterns.tree import InSegment, Node, Trait, children
 from hetki.settings import DAY, SECOND
 from hetki.store.ports import Shelf
@@ -223,8 +222,7 @@ def check_traits(files: Files, moments: Mapping[str, Moment], catalogue: Catalog
         if moment.pattern.who:
             faults.extend(_traits(moment.pattern.who, catalogue, declared, "identify", "who"))
         for step, entry in zip(moment.pattern.steps, moment.pattern.keys, strict=True):
-            until = step.until if isinstance(step, EventStep) else ()
-            for choice in (*step.choices, *until):
+            for choice in step.listens:
                 if choice.where:
                     keys = ("identify", "steps", *entry)
                     faults.extend(_traits(choice.where, catalogue, declared, *keys))

@@ -7,7 +7,7 @@ customer is then folded from the beginning, exactly as repaired history is. `ren
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 
 import duckdb
 import msgspec
@@ -95,6 +95,12 @@ def render(found: Mapping[str, Sequence[Caught]], n_customers_shown: int = 5) ->
     return "\n\n".join(parts) if parts else "no moment is declared"
 
 
+def week_of(caught: Caught) -> date:
+    """The Monday (UTC) of the week in which it occurred."""
+    day = utc(caught.occurrence.occurred_at).date()
+    return day - timedelta(days=day.weekday())
+
+
 def _times(n: int) -> str:
     return "once" if n == 1 else f"{n:,} times"
 
@@ -105,13 +111,11 @@ _BAR = 40
 
 def _weeks(caught: Sequence[Caught]) -> list[str]:
     counts: dict[str, int] = {}
-    day = utc(caught[0].occurrence.occurred_at).date()
-    week, last = day - timedelta(days=day.weekday()), utc(caught[-1].occurrence.occurred_at).date()
+    week, last = week_of(caught[0]), week_of(caught[-1])
     while week <= last:
         counts[f"{week}"] = 0
         week += timedelta(days=7)
     for each in caught:
-        day = utc(each.occurrence.occurred_at).date()
-        counts[f"{day - timedelta(days=day.weekday())}"] += 1
+        counts[f"{week_of(each)}"] += 1
     most = max(counts.values())
     return [f"  week of {week}  {n:>7,}  {'▪' * -(-n * _BAR // most)}".rstrip() for week, n in counts.items()]

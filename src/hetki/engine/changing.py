@@ -41,13 +41,7 @@ class Target:
     @property
     def changed(self) -> Program:
         """The program without the moments that are kept; it reads the same events."""
-        program = self.program
-        listening = {
-            name: tuple(moment for moment in moments if moment.name not in self.kept)
-            for name, moments in program.listening.items()
-        }
-        moments = tuple(moment for moment in program.moments if moment.name not in self.kept)
-        return msgspec.structs.replace(program, moments=moments, listening=listening)
+        return self.program.only({moment.name for moment in self.program.moments} - self.kept)
 
     def joined(self, before: Folded, changed: Folded) -> Folded | None:
         """The state under the whole program, of the one before and of that under `changed`.

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from typing import Literal
 
 import duckdb
 import msgspec
 
-from hetki.engine.backtest import Span, backtest
+from hetki.engine.backtest import Span, backtest, week_of
 from hetki.engine.folding import Caught
 from hetki.errors import Fault, NotFound, nearest, shown
 from hetki.events.event import EventId, utc
@@ -142,8 +141,7 @@ def _weeks(pairs: Sequence[Pair]) -> list[str]:
     """How many of each kind, week by week (from Monday, UTC); weeks in which nothing differs are left out."""
     weeks: dict[str, Counter[Kind]] = {}
     for each in pairs:
-        day = utc(each.caught.occurrence.occurred_at).date()
-        weeks.setdefault(f"{day - timedelta(days=day.weekday())}", Counter())[each.kind] += 1
+        weeks.setdefault(f"{week_of(each.caught)}", Counter())[each.kind] += 1
     return [
         f"  week of {week}  " + "  ".join(f"{counts[kind]:>7,} {kind}" for kind in KINDS)
         for week, counts in weeks.items()

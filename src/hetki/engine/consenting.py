@@ -142,12 +142,6 @@ def _has_many_leaves(events: Events, speaks: NDArray[np.bool_]) -> NDArray[np.bo
     return many
 
 
-def _without_moments(program: Program) -> Program:
-    return msgspec.structs.replace(
-        program, moments=(), segments=(), listening={}, watching={}, traits=frozenset()
-    )
-
-
 def histories_of(
     events: Events, part: Part, program: Program, chosen: NDArray[np.bool_]
 ) -> Iterator[tuple[int, History]]:

@@ -6,7 +6,7 @@ unmerge) is folded again from the journal, and what that changes is told as repa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -160,13 +160,11 @@ def refold(
     saved: list[CustomerRow] = []
     folded: dict[LeafId, Folded] = {}
     for customer in sorted(members):
-        nodes = members[customer]
-        facts = load_facts(journal, state, [as_leaf(node) for node in nodes])
+        whole = load_history(journal, state, program, members[customer])
+        facts = whole.facts
         if not facts:
             continue
-        links = state.joining_links(nodes) if len(nodes) > 1 else []
-        staffing = staffing_of(state, program, facts)
-        after, found = step(program, Folded(), ordered(program, facts, links), advance_to, staffing)
+        after, found = step(program, Folded(), whole.batch, advance_to, whole.staffing)
         folded[customer] = after
         caught.update((each.occurrence_id, Caught(customer, each)) for each in found)
         last_at = max(fact.event.occurred_at for fact in facts)
@@ -184,6 +182,21 @@ def refold(
             repairs.append(Repair("revised", again[was.customer], now))
     new = [each for key, each in caught.items() if key not in old]
     return Folding(new, repairs, folded, 0)
+
+
+class History(msgspec.Struct, frozen=True):
+    """All of a customer: the events, and what the fold reads of them, of links and of staffing."""
+
+    facts: list[Fact]
+    batch: list[Fact | Joined]
+    staffing: Timeline
+
+
+def load_history(journal: Journal, state: State, program: Program, nodes: Collection[NodeId]) -> History:
+    """The whole history of a customer, by its identifiers."""
+    facts = load_facts(journal, state, [as_leaf(node) for node in nodes])
+    links = state.joining_links(nodes) if len(nodes) > 1 else []
+    return History(facts, ordered(program, facts, links), staffing_of(state, program, facts))
 
 
 def staffing_of(state: State, program: Program, facts: Sequence[Fact]) -> Timeline:

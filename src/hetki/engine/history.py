@@ -7,7 +7,6 @@ from itertools import groupby
 from operator import itemgetter
 
 import duckdb
-import msgspec
 
 from hetki.consent.statements import SPOKEN
 from hetki.errors import Fault, NotFound, nearest, shown
@@ -60,15 +59,7 @@ def only(program: Program, moments: Sequence[str]) -> Program:
     for name in moments:
         if name not in known:
             raise NotFound(Fault("moment", shown(name), "a declared moment", nearest(name, known)))
-    if not moments:
-        return program
-    chosen = tuple(known[name] for name in sorted(set(moments)))
-    listening = {
-        name: kept
-        for name, each in program.listening.items()
-        if (kept := tuple(moment for moment in each if moment.name in moments))
-    }
-    return msgspec.structs.replace(program, moments=chosen, listening=listening)
+    return program.only(moments) if moments else program
 
 
 def one_by_one(

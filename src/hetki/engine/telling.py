@@ -6,11 +6,11 @@ from hetki.decisions.question import Decision
 from hetki.dialogues.explaining import Used
 from hetki.dialogues.wording import Titles
 from hetki.engine.engine import Engine
-from hetki.engine.folding import load_facts, ordered, read_event, staffing_of
+from hetki.engine.folding import load_history, read_event
 from hetki.engine.history import only
 from hetki.engine.project import Project
 from hetki.events.event import EventId, LeafId
-from hetki.identity.identifier import NodeId, as_leaf
+from hetki.identity.identifier import NodeId
 from hetki.moments.sentence import step_names
 from hetki.moments.why import Why, why
 from hetki.patterns.words import words
@@ -54,12 +54,10 @@ def why_moment(engine: Engine, customer: LeafId, name: str) -> Why:
     """What one moment made of a customer's whole history, up to the engine's time. Raises `NotFound`."""
     program = only(engine.program, [name])
     nodes = engine.state.members([customer]).get(customer, [NodeId(customer)])
-    facts = load_facts(engine.journal, engine.state, [as_leaf(node) for node in nodes])
-    links = engine.state.joining_links(nodes) if len(nodes) > 1 else []
+    whole = load_history(engine.journal, engine.state, program, nodes)
     progress = engine.state.progress()
     advance_to = progress.advance_to if progress is not None else 0
-    staffing = staffing_of(engine.state, program, facts)
-    return why(program, ordered(program, facts, links), advance_to, staffing)
+    return why(program, whole.batch, advance_to, whole.staffing)
 
 
 def owner_words(owner: Named | None) -> str:

@@ -20,11 +20,10 @@ from hetki.engine.commands import Activated
 from hetki.engine.deciding import apply_repairs, decide_all
 from hetki.engine.engine import Engine, open_engine, version_of
 from hetki.engine.files import Kept
-from hetki.engine.folding import Caught, Repair, decode_occurrence, load_facts, ordered, staffing_of
+from hetki.engine.folding import Caught, Repair, decode_occurrence, load_history
 from hetki.engine.project import Project, load
 from hetki.errors import Conflict, Fault, Invalid
 from hetki.events.event import LeafId
-from hetki.identity.identifier import as_leaf
 from hetki.moments.fold import Folded, decode, due_at, encode, step
 from hetki.moments.moment import Occurrence
 from hetki.store.ledger import Ledger
@@ -141,19 +140,15 @@ def _warm(engine: Engine, found: Target, customers: Sequence[LeafId], advance_to
     changes: list[Change] = []
     program = found.changed
     for customer, row in rows.items():
-        leaves = [as_leaf(node) for node in members[customer]]
-        facts = load_facts(engine.journal, state, leaves)
-        links = state.joining_links(members[customer]) if len(leaves) > 1 else []
-        batch = ordered(found.program, facts, links)
-        staffing = staffing_of(state, found.program, facts)
+        whole = load_history(engine.journal, state, found.program, members[customer])
         mine = {each.occurrence_id: each for each in live.get(customer, [])}
         after = None
         if found.kept:
-            changed, caught = step(program, Folded(), batch, advance_to, staffing)
+            changed, caught = step(program, Folded(), whole.batch, advance_to, whole.staffing)
             after = found.joined(decode(row.state), changed)
             caught += [each for each in mine.values() if each.moment in found.kept]
         if after is None:
-            after, caught = step(found.program, Folded(), batch, advance_to, staffing)
+            after, caught = step(found.program, Folded(), whole.batch, advance_to, whole.staffing)
         folded, next_at = encode(after), due_at(found.program, after)
         if (folded, next_at) != (row.state, row.due_at):
             warmed.append(CustomerRow(customer, folded, next_at, row.last_at, row.n_events))

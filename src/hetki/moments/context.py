@@ -19,7 +19,7 @@ from hetki.patterns.condition import Condition, parse_value
 from hetki.patterns.evaluate import Test, compiled, number
 from hetki.patterns.scope import Place, Scope, Surroundings
 from hetki.patterns.segments import Segments, nodes
-from hetki.patterns.sequence import EventStep, Pattern
+from hetki.patterns.sequence import Pattern
 
 #: Entries of `identify.context`.
 CONTEXT_MAX = 16
@@ -74,8 +74,7 @@ def conditions(pattern: Pattern) -> Iterator[Condition]:
     if pattern.who is not None:
         yield pattern.who
     for step in pattern.steps:
-        until = step.until if isinstance(step, EventStep) else ()
-        for choice in (*step.choices, *until):
+        for choice in step.listens:
             if choice.where is not None:
                 yield choice.where
 

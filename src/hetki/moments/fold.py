@@ -9,7 +9,7 @@ event, a merge, an unmerge) is folded again from the beginning by the caller.
 
 from __future__ import annotations
 
-from typing import Final, Sequence
+from typing import Collection, Final, Sequence
 
 import msgspec
 
@@ -60,6 +60,16 @@ class Program(msgspec.Struct, frozen=True):
     def asks_staffing(self) -> bool:
         """Whether any moment asks for staffing."""
         return any(moment.asks_staffing for moment in self.moments)
+
+    def only(self, names: Collection[str]) -> Program:
+        """The program with these of its moments alone."""
+        moments = tuple(moment for moment in self.moments if moment.name in names)
+        listening = {
+            event: kept
+            for event, each in self.listening.items()
+            if (kept := tuple(moment for moment in each if moment.name in names))
+        }
+        return msgspec.structs.replace(self, moments=moments, listening=listening)
 
     def concerns(self, event: Event) -> bool:
         """Whether the fold reads this event at all; any other cannot change a state."""

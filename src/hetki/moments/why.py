@@ -15,6 +15,7 @@ from hetki.moments.moment import Occurrence
 from hetki.patterns.run import Partial
 from hetki.patterns.sequence import Pattern
 from hetki.patterns.staffing import NO_STAFFING, Timeline
+from hetki.patterns.standing import ends_at
 from hetki.patterns.told import Telling, Told
 
 
@@ -104,7 +105,7 @@ def _awaited(pattern: Pattern, partial: Partial) -> tuple[tuple[str, ...], int |
     """The steps and silences that an open try waits for, and until when it can go on."""
     if partial.due_at is not None:
         return tuple(f"no {pattern.timed[n].name}" for n in pattern.ending), partial.due_at
-    until = partial.opened.occurred_at + pattern.within_us if pattern.within_s is not None else None
+    until = ends_at(pattern, partial) if pattern.within_s is not None else None
     if partial.stage == len(pattern.stages):
         return (), until
     stage = pattern.stages[partial.stage]

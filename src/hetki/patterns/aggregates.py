@@ -15,22 +15,20 @@ import re
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
 from itertools import groupby
 from math import fsum
 from operator import attrgetter
 from typing import Callable, Final, Literal, Mapping, Sequence, cast
 
-import msgspec
-
 from hetki.declarations.durations import spoken
 from hetki.errors import Fault, nearest, shown
 from hetki.events.catalogue import Catalogue
 from hetki.patterns import tree as t
-from hetki.patterns.choices import Choice, checked, duration, is_too_long, masked, split
-from hetki.patterns.evaluate import Test, compiled, number
+from hetki.patterns.choices import Choice, Tests, checked, duration, is_too_long, masked, split, tests_of
+from hetki.patterns.evaluate import Test, compiled, digest, number
 from hetki.patterns.run import Run, Seen, Window
 from hetki.patterns.scope import Place, Scope, shifted
+from hetki.patterns.standing import fits
 from hetki.patterns.words import field_words, listed, words
 from hetki.settings import SECOND
 
@@ -70,7 +68,7 @@ class Aggregate:
     kind: t.Kind
     choices: tuple[Choice, ...]
     over_s: int | None
-    tests: Mapping[str, tuple[Test | None, ...]]
+    tests: Tests
     read: Test | None = None
 
     @property
@@ -88,7 +86,7 @@ def remember(aggregates: Sequence[Aggregate], run: Run, seen: Seen, traits: Mapp
     """Note an event in the windows of a run, after everything else has looked at it. Changes the run."""
     for place, each in enumerate(aggregates):
         tests = each.tests.get(seen.name)
-        if tests is None or not any(test is None or test(seen.fields, (), traits) is True for test in tests):
+        if tests is None or not fits(tests, seen, (), traits):
             continue
         value = None if each.read is None else each.read(seen.fields, (), traits)
         if value is None and each.read is not None:
@@ -141,7 +139,7 @@ def _add(aggregate: Aggregate, window: Window, seen: Seen, value: object) -> Non
         window.times, window.purposes, window.values = [at], [seen.purposes], [value]
         return
     if aggregate.function == "distinct":
-        value = _digest(value)
+        value = digest(value)
         if value in window.values:
             place = window.values.index(value)
             del window.times[place], window.purposes[place], window.values[place]
@@ -154,13 +152,6 @@ def _add(aggregate: Aggregate, window: Window, seen: Seen, value: object) -> Non
     window.purposes.append(seen.purposes)
     if aggregate.function != "count":
         window.values.append(value)
-
-
-def _digest(value: object) -> bytes:
-    """Eight bytes that stand for a value; 1 and 1.0 are one value, as they are equal in conditions."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return blake2b(msgspec.msgpack.encode(value), digest_size=8).digest()
 
 
 def parse_aggregates(
@@ -208,11 +199,7 @@ def _parsed(name: str, text: str, scope: Scope, place: Place, faults: list[Fault
     choices = checked(groups, scope, place, faults)
     events = tuple(dict.fromkeys(choice.event for choice in choices))
     kind, read = _field(function, field, events, scope, shifted(place, max(head.start("field"), 0)), faults)
-    tests: dict[str, tuple[Test | None, ...]] = {}
-    for choice in choices:
-        test = choice.where.test if choice.where else None
-        tests[choice.event] = (*tests.get(choice.event, ()), test)
-    return Aggregate(name, function, field, kind, choices, over_s, tests, read)
+    return Aggregate(name, function, field, kind, choices, over_s, tests_of(choices), read)
 
 
 def _over(

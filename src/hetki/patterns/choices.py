@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Mapping, Sequence
 
 from hetki.declarations.durations import seconds
+from hetki.declarations.walk import TEXT_CHARS_MAX
 from hetki.errors import Fault, Invalid, nearest, shown
 from hetki.events.catalogue import Catalogue
 from hetki.events.event import STAFFED
 from hetki.events.fields import Fields
 from hetki.patterns.condition import Condition, parse
+from hetki.patterns.evaluate import Test
 from hetki.patterns.scope import Place, Scope, shifted
 
 _NAME_CHARS_MAX: Final = 512
-#: Characters of what one step, aggregate or outcome says: reading takes more than proportional time.
-TEXT_CHARS_MAX: Final = 2_000
 _END: Final = re.compile(r"\s*,|\s+(?:within|until|for|by)\s|\s*$")
 _OR: Final = re.compile(r"\s+or\s+")
 _WHERE: Final = re.compile(r"\s+where(?:\s+|$)")
 _STOP: Final = re.compile(r"\s+(?:or|where|within|until|for|by)(?:\s|$)|\s*,|\s*$")
-_LOOKS_LIKE_CONDITION: Final = re.compile(r"[=<>]|\b(?:is|in|like|between)\b")
+LOOKS_LIKE_CONDITION: Final = re.compile(r"[=<>]|\b(?:is|in|like|between)\b")
 _LOOKS_LIKE_EVENT: Final = re.compile(
     r"[A-Z][a-z]+(?: [A-Z][A-Za-z]*)*(?=\s*$|\s+or\s|\s+where\s|\s*,|\s+within\s|\s+until\s)"
 )
@@ -37,6 +37,19 @@ class Choice:
 
     event: str
     where: Condition | None = None
+
+
+#: The conditions of the events that fit, by their names; `None` for one without a condition.
+Tests = Mapping[str, tuple[Test | None, ...]]
+
+
+def tests_of(choices: Sequence[Choice]) -> Tests:
+    """The conditions of choices, by the names of their events."""
+    tests: dict[str, tuple[Test | None, ...]] = {}
+    for choice in choices:
+        test = choice.where.test if choice.where else None
+        tests[choice.event] = (*tests.get(choice.event, ()), test)
+    return tests
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +125,7 @@ def _hint(name: str, catalogue: Catalogue) -> str:
     """What may be meant by a name that is no event: a count or an order written otherwise, or the nearest."""
     if re.match(r"\d+ ?x\b|\w+ times\b", name):
         return "a count is written 3 times Help Searched, 2 to 4 times, or at least 3 times"
-    if _LOOKS_LIKE_CONDITION.search(name):
+    if LOOKS_LIKE_CONDITION.search(name):
         return "a condition begins with where"
     if all(part in catalogue.events for part in name.split(" and ")):
         return "for both, in any order, put two names into one entry: {one: ..., other: ...}"
@@ -140,7 +153,8 @@ def parse_outcome(text: str, catalogue: Catalogue, place: Place) -> tuple[EventW
 
 
 def is_too_long(text: str, place: Place, faults: list[Fault]) -> bool:
-    """Whether a text is longer than anybody writes by hand, which is a fault."""
+    """Whether a text is longer than anybody writes by hand, which is a fault: reading what a step, an
+    aggregate or an outcome says takes more than proportional time."""
     if len(text) > TEXT_CHARS_MAX:
         faults.append(Fault(place(0), f"{len(text)} characters", f"at most {TEXT_CHARS_MAX} characters"))
     return len(text) > TEXT_CHARS_MAX

@@ -6,8 +6,11 @@ A value of the wrong type reads as null. Numbers beyond 64 bits, and results tha
 from __future__ import annotations
 
 import operator
+from hashlib import blake2b
 from math import isfinite
 from typing import Callable, Final, Mapping, Sequence
+
+import msgspec
 
 from hetki.events.fields import Fields, instant_of
 from hetki.patterns import tree as t
@@ -69,6 +72,13 @@ def number(value: object) -> int | float | None:
     if type(value) is int:
         return value if -INTEGER_MAX <= value <= INTEGER_MAX else None
     return value if type(value) is float and isfinite(value) else None
+
+
+def digest(value: object) -> bytes:
+    """Eight bytes that stand for a value; 1 and 1.0 are one value, as they are equal in conditions."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < INTEGER_MAX:
+        value = int(value)
+    return blake2b(msgspec.msgpack.encode(value), digest_size=8).digest()
 
 
 def _text(value: object) -> str | None:

@@ -11,12 +11,9 @@ what time alone does is done in the order of its instants, before the next event
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import Final, Iterable, Mapping
 
-import msgspec
-
-from hetki.patterns.evaluate import INTEGER_MAX
+from hetki.patterns.evaluate import digest
 from hetki.patterns.moves import Ended, Move, advanced, start, stops, takes, wake
 from hetki.patterns.run import UNBOUND, Match, Partial, Run, Seen, copied
 from hetki.patterns.sequence import Pattern
@@ -185,7 +182,7 @@ def _due_at(partial: Partial) -> int:
 
 def _sort(move: Move, partial: Partial, at: int, kept: list[Partial], matches: list[Match]) -> None:
     """What lives on is kept, what an event has completed is a match."""
-    if partial.stage == len(move.pattern.stages) and is_complete(move.pattern, partial):
+    if is_complete(move.pattern, partial):
         matches.append(_match(move.pattern, partial, at))
         if move.telling is not None:
             move.telling.tell("caught", partial.opened.event_id, at)
@@ -273,11 +270,11 @@ def _emitted(pattern: Pattern, run: Run, telling: Telling | None, matches: list[
                 continue
             run.emitted_at = match.occurred_at
         elif match.repeat_key is not None:
-            digest = _digest(match.repeat_key)
-            if digest in run.emitted:
+            key = digest(match.repeat_key)
+            if key in run.emitted:
                 _tell_repeated(telling, match)
                 continue
-            run.emitted.append(digest)
+            run.emitted.append(key)
         emitted.append(match)
     return emitted
 
@@ -285,10 +282,3 @@ def _emitted(pattern: Pattern, run: Run, telling: Telling | None, matches: list[
 def _tell_repeated(telling: Telling | None, match: Match) -> None:
     if telling is not None:
         telling.tell("repeated", match.start_id, match.occurred_at)
-
-
-def _digest(key: object) -> bytes:
-    """Eight bytes that stand for a key; 1 and 1.0 are one key, as they are equal in conditions."""
-    if isinstance(key, float) and key.is_integer() and abs(key) < INTEGER_MAX:
-        key = int(key)
-    return blake2b(msgspec.msgpack.encode(key), digest_size=8).digest()

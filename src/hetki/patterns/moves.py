@@ -17,6 +17,7 @@ from hetki.patterns.standing import (
     count,
     deadline_of,
     end,
+    ends_at,
     fits,
     has_only_more,
     is_fulfilled,
@@ -108,7 +109,7 @@ def wake(move: Move, partial: Partial) -> None:
     assert at is not None, "only a try with a silence is woken"
     partial.wakes_at = None
     stage = pattern.stages[partial.stage]
-    in_time = at <= partial.opened.occurred_at + pattern.within_us
+    in_time = at <= ends_at(pattern, partial)
     if not in_time and stage.index < len(pattern.stages) - 1:
         return  # no later step can be bound any more; it leaves with the next event
     if move.telling is not None:
@@ -151,10 +152,8 @@ def _branched(move: Move, partial: Partial, seen: Seen) -> Ended | None:
     """Every way: what is taken may be left too where the link is `any`, and where there may be more."""
     if has_only_more(move.pattern, partial):
         return _more(move, partial, seen)
-    bound, ended, is_strict = _taken(move, partial, seen)
-    if bound or ended is not None:
-        return ended
-    return ("between", "") if is_strict else None
+    _, ended, is_strict = _taken(move, partial, seen)
+    return ended or (("between", "") if is_strict else None)
 
 
 def _taken(move: Move, partial: Partial, seen: Seen) -> tuple[bool, Ended | None, bool]:
@@ -249,10 +248,7 @@ def _pass(move: Move, partial: Partial, at: int, by_time: bool) -> None:
     for n in stage.silences:
         partial.deadlines[n] = None
     partial.wakes_at = None
-    for n in stage.after:
-        for_s = pattern.timed[n].for_s
-        assert for_s is not None, "what starts with a stage has a duration"
-        partial.deadlines[n] = at + for_s * SECOND
+    _begin_silences(pattern, partial, stage.after, at)
     if stage.back is not None:
         _begin_again(move, partial, stage.back, at)
     partial.stage += 1
@@ -285,7 +281,7 @@ def _enter(move: Move, partial: Partial, at: int, by_time: bool) -> None:
 def _begin_again(move: Move, partial: Partial, back: int, at: int) -> None:
     """A branch of its own in which the group that was passed is awaited anew."""
     pattern = move.pattern
-    if at > partial.opened.occurred_at + pattern.within_us:
+    if at > ends_at(pattern, partial):
         return
     n_rounds = partial.rounds[0] if partial.rounds else 0
     if n_rounds >= ROUNDS_MAX:
@@ -322,8 +318,7 @@ def _broken(move: Move, partial: Partial, seen: Seen) -> Ended | None:
         if test is not None and test(seen.fields, partial.bound, move.traits) is not True:
             continue
         if absence.begins_again:
-            assert absence.for_s is not None, "only a duration can begin again"
-            partial.deadlines[timed] = at + absence.for_s * SECOND
+            _begin_silences(pattern, partial, (timed,), at)
         elif absence.part and pattern.stages[absence.follows].is_any:
             partial.deadlines[timed] = None
             stage = pattern.stages[absence.follows]
@@ -342,11 +337,15 @@ def _watch(pattern: Pattern, partial: Partial, at: int) -> None:
     """Start the silences that are part of the awaited stage."""
     stage = pattern.stages[partial.stage]
     if stage.silences:
-        for n in stage.silences:
-            for_s = pattern.timed[n].for_s
-            assert for_s is not None, "a part of a stage has a duration"
-            partial.deadlines[n] = at + for_s * SECOND
+        _begin_silences(pattern, partial, stage.silences, at)
         partial.wakes_at = waking(pattern, partial)
+
+
+def _begin_silences(pattern: Pattern, partial: Partial, timed: Sequence[int], at: int) -> None:
+    for n in timed:
+        for_s = pattern.timed[n].for_s
+        assert for_s is not None, "what begins with a stage, or again, has a duration"
+        partial.deadlines[n] = at + for_s * SECOND
 
 
 def takes(move: Move, step: EventStep, bound: Sequence[Bound], seen: Seen) -> bool:

@@ -22,11 +22,11 @@ from typing import Final, Iterable, Sequence
 from hetki.errors import Fault, nearest, shown
 from hetki.events.catalogue import Catalogue
 from hetki.events.event import IDENTIFIED, PAGE_VIEWED, SCREEN_VIEWED
-from hetki.patterns.choices import Choice, duration, is_too_long
+from hetki.patterns.choices import duration, is_too_long, tests_of
 from hetki.patterns.condition import Condition, parse
 from hetki.patterns.evaluate import Test
 from hetki.patterns.scope import NOTHING_AROUND, Place, Scope, Surroundings, shifted
-from hetki.patterns.sequence import Absence, EventStep, Pattern, Repeat, Stage, Tests
+from hetki.patterns.sequence import Absence, EventStep, Pattern, Repeat, Stage
 from hetki.patterns.steps import Entry, read_steps
 from hetki.patterns.texts import Reading, Where
 
@@ -263,10 +263,8 @@ def _assembled(
     absences = [step for step in steps if isinstance(step, Absence)]
     timed = tuple(step for step in absences if step.is_timed)
     captures |= {(repeat.step, repeat.field)} if repeat.once == "field" else set()
-    for step in steps:
-        until = step.until if isinstance(step, EventStep) else ()
-        for choice in (*step.choices, *until):
-            captures |= set(choice.where.references()) if choice.where else set()
+    for choice in (choice for step in steps for choice in step.listens):
+        captures |= set(choice.where.references()) if choice.where else set()
     captures |= {(drawn[step.anchor].name, step.by) for step in timed if step.by is not None}
     events = tuple(_completed(step, timed, captures) for step in drawn)
     stages: list[Stage] = []
@@ -287,19 +285,12 @@ def _assembled(
         who=who,
         one_open=match == ONE_OPEN,
         branches=match == ALL,
-        names=_names(steps),
+        names=frozenset(choice.event for step in steps for choice in step.listens),
         keys=tuple(key[1:] for key in reading.keys),
         has_many=match == ALL or any(stage.back is not None for stage in stages),
         wakes=any(stage.silences for stage in stages),
         ends_by_time=bool(next(stage for stage in reversed(stages) if not stage.is_optional).silences),
     )
-
-
-def _names(steps: Iterable[EventStep | Absence]) -> frozenset[str]:
-    """Every event that the moment listens to."""
-    names = {choice.event for step in steps for choice in step.choices}
-    until = (choice.event for step in steps if isinstance(step, EventStep) for choice in step.until)
-    return frozenset(names.union(until))
 
 
 def _forbids(
@@ -354,8 +345,8 @@ def _completed(step: EventStep, timed: tuple[Absence, ...], captures: set[tuple[
     starting = [(n, each) for n, each in enumerate(timed) if each.after is None and not each.part]
     return replace(
         step,
-        tests=_tests(step.choices),
-        stops=_tests(step.until) or None,
+        tests=tests_of(step.choices),
+        stops=tests_of(step.until) or None,
         captures=tuple(
             each for each in wanted if not (counts and (each == "n" or each.startswith("first.")))
         ),
@@ -363,11 +354,3 @@ def _completed(step: EventStep, timed: tuple[Absence, ...], captures: set[tuple[
         counts=counts and "n" in wanted,
         anchors=tuple(n for n, each in starting if each.anchor == step.index),
     )
-
-
-def _tests(choices: tuple[Choice, ...]) -> Tests:
-    tests: dict[str, tuple[Test | None, ...]] = {}
-    for choice in choices:
-        test = choice.where.test if choice.where else None
-        tests[choice.event] = (*tests.get(choice.event, ()), test)
-    return tests

@@ -19,12 +19,9 @@ from hetki.patterns.evaluate import compiled
 #: More alternatives than these are not looked at.
 ALTERNATIVES_MAX: Final = 500
 
-Sign = Literal["=", "<>", "<", "<=", ">", ">="]
 
-_OPPOSITE: Final[dict[Sign, Sign]] = {"=": "<>", "<>": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
-_TURNED: Final[dict[Sign, Sign]] = {"=": "=", "<>": "<>", "<": ">", ">": "<", "<=": ">=", ">=": "<="}
 #: How two values may stand to each other: less, equal, more.
-_ORDERS: Final[dict[Sign, frozenset[int]]] = {
+_ORDERS: Final[dict[t.Comparison, frozenset[int]]] = {
     "=": frozenset({0}),
     "<>": frozenset({-1, 1}),
     "<": frozenset({-1}),
@@ -40,7 +37,7 @@ class Compared:
     """A value compared with a constant."""
 
     value: t.Node
-    sign: Sign
+    sign: t.Comparison
     constant: str | int | float | bool
 
 
@@ -142,7 +139,7 @@ def _alternatives(node: t.Node, wanted: bool) -> Alternatives:
             each = [_compared("=" if wanted else "<>", part, choice) for choice in choices]
             return _any_of(each) if wanted else _all_of(each)
         case t.Compare(comparison=comparison, left=left, right=right):
-            return _compared(comparison if wanted else _OPPOSITE[comparison], left, right)
+            return _compared(comparison if wanted else t.OPPOSITE[comparison], left, right)
         case t.IsNull(part=part):
             constant = _constant(part)
             if constant is not None:
@@ -170,14 +167,14 @@ def _all_of(each: list[Alternatives]) -> Alternatives:
     return [tuple(claim for claims in chosen for claim in claims) for chosen in product(*each)]
 
 
-def _compared(sign: Sign, left: t.Node, right: t.Node) -> Alternatives:
+def _compared(sign: t.Comparison, left: t.Node, right: t.Node) -> Alternatives:
     """A comparison as a claim; one of constants is judged at once."""
     one, other = _constant(left), _constant(right)
     if one is not None and other is not None:
         truth = compiled(t.Compare(sign, one, other))(_NOTHING, (), {})
         return [()] if truth is True else []
     if one is not None:
-        return _compared(_TURNED[sign], right, left)
+        return _compared(t.TURNED[sign], right, left)
     if other is not None:
         return [] if other.value is None else [(Compared(left, sign, other.value),)]
     orders = _ORDERS[sign] & {0} if left == right else _ORDERS[sign]
@@ -240,7 +237,7 @@ def _is_empty(claims: list[Compared]) -> bool:
     return False
 
 
-def _no_room(claims: list[tuple[Sign, str]] | list[tuple[Sign, int | float]]) -> bool:
+def _no_room(claims: list[tuple[t.Comparison, str]] | list[tuple[t.Comparison, int | float]]) -> bool:
     """Whether bounds leave no value between them; values lie as close as one likes."""
     lows = [(value, sign == ">") for sign, value in claims if sign in (">", ">=", "=")]
     highs = [(value, sign != "<") for sign, value in claims if sign in ("<", "<=", "=")]

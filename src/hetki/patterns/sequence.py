@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Iterable, Literal, Mapping
 
 from hetki.events.catalogue import Catalogue
-from hetki.patterns.choices import Choice
+from hetki.patterns.choices import Choice, Tests
 from hetki.patterns.condition import Condition
 from hetki.patterns.evaluate import Test
 from hetki.patterns.scope import Scope
@@ -19,7 +19,6 @@ from hetki.patterns.scope import Scope
 #: What may stand before an event: anything, or nothing that the moment listens to (`next`). `any` is for
 #: `match: all`: a later event that fits may be meant, too.
 Link = Literal["later", "next", "any"]
-Tests = Mapping[str, tuple[Test | None, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +57,11 @@ class EventStep:
     counts: bool = False
     anchors: tuple[int, ...] = ()
 
+    @property
+    def listens(self) -> tuple[Choice, ...]:
+        """All that it looks at: what fits, and what ends the collecting."""
+        return (*self.choices, *self.until)
+
 
 @dataclass(frozen=True, slots=True)
 class Absence:
@@ -81,6 +85,11 @@ class Absence:
     before_s: int | None = None
     begins_again: bool = False
     part: bool = False
+
+    @property
+    def listens(self) -> tuple[Choice, ...]:
+        """All that it looks at: what breaks it."""
+        return self.choices
 
     @property
     def is_timed(self) -> bool:

@@ -26,6 +26,11 @@ def has_only_more(pattern: Pattern, partial: Partial) -> bool:
     return pattern.branches and partial.open_from < partial.stage
 
 
+def ends_at(pattern: Pattern, partial: Partial) -> int:
+    """Until when another step may be bound."""
+    return partial.opened.occurred_at + pattern.within_us
+
+
 def end(partial: Partial, n: int) -> int:
     """The deadline of an absence that is watched."""
     deadline = partial.deadlines[n]

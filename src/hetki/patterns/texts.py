@@ -13,7 +13,7 @@ from typing import Callable, Final, Mapping
 
 from hetki.errors import Fault, nearest, shown
 from hetki.events.catalogue import Catalogue
-from hetki.patterns.choices import Choice, Group, checked, duration, split
+from hetki.patterns.choices import LOOKS_LIKE_CONDITION, Choice, Group, checked, duration, split
 from hetki.patterns.scope import NOTHING_AROUND, Place, Scope, Surroundings, shifted
 from hetki.patterns.sequence import Absence, EventStep, Limit, Link, Stage, counted, events_of
 
@@ -29,7 +29,6 @@ _TIMES: Final = re.compile(
     r"\s*(?:(?P<open>at least)\s+)?(?P<least>\d{1,9})(?:\s+to\s+(?P<most>\d{1,9}))?\s+times\s+"
     r"(?P<row>in a row\s+)?(?P<any>any\s+)?"
 )
-_LOOKS_LIKE_CONDITION: Final = re.compile(r"[=<>]|\b(?:is|in|like|between)\b")
 _UNTIL: Final = re.compile(r"\s+until\s+")
 _WITHIN: Final = re.compile(r"\s*,?\s*within\s+(?P<time>.*?)(?:\s+of\s+(?P<step>\S+))?\s*")
 _FOR: Final = re.compile(
@@ -106,7 +105,7 @@ def read_event(name: str, text: str, known: Scope, key: Key, reading: Reading) -
         limit = _limit(written, known, shifted(place, stop), reading, own)
     elif rest.strip():
         must = "the end of the step: only a silence ('no name: ...') has a time"
-        hint = "a condition begins with where" if _LOOKS_LIKE_CONDITION.search(rest) else ""
+        hint = "a condition begins with where" if LOOKS_LIKE_CONDITION.search(rest) else ""
         faults.append(Fault(place(stop), shown(rest.strip()), must, hint))
     stage = len(reading.stages)
     step = EventStep(name, len(reading.events), stage, choices, {}, max(least, 1), most, link, between)

@@ -10,6 +10,23 @@ from typing import Final, Iterator, Literal
 #: The type of a value. `unknown` is known only when it is read (a customer's trait). Seconds are numbers.
 Kind = Literal["text", "number", "boolean", "time", "list", "object", "unknown"]
 Comparison = Literal["=", "<>", "<", "<=", ">", ">="]
+#: What is true when a comparison is not, and what it is with its sides exchanged.
+OPPOSITE: Final[dict[Comparison, Comparison]] = {
+    "=": "<>",
+    "<>": "=",
+    "<": ">=",
+    ">=": "<",
+    ">": "<=",
+    "<=": ">",
+}
+TURNED: Final[dict[Comparison, Comparison]] = {
+    "=": "=",
+    "<>": "<>",
+    "<": ">",
+    ">": "<",
+    "<=": ">=",
+    ">=": "<=",
+}
 Function = Literal["lower", "length", "abs", "coalesce", "negative"]
 
 

@@ -23,14 +23,6 @@ _IS_TIME: Final[dict[str, str]] = {
     ">": "is after",
     ">=": "is at or after",
 }
-_OPPOSITE: Final[dict[t.Comparison, t.Comparison]] = {
-    "=": "<>",
-    "<>": "=",
-    "<": ">=",
-    ">=": "<",
-    ">": "<=",
-    "<=": ">",
-}
 _SIGNS: Final = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}
 
 
@@ -122,18 +114,13 @@ def _compare(node: t.Compare, steps: Mapping[str, str]) -> str:
     times = "time" in (node.left.kind, node.right.kind)
     left, right = words(node.left, steps), words(node.right, steps)
     if isinstance(node.left, t.StepField) and isinstance(node.right, t.Field):
-        return _compare(t.Compare(_turned(node.comparison), node.right, node.left), steps)
+        return _compare(t.Compare(t.TURNED[node.comparison], node.right, node.left), steps)
     if isinstance(node.left, t.Field) and isinstance(node.right, t.StepField):
         if node.left.name == node.right.name:
             right = f"that of {steps.get(node.right.step, node.right.step)}"
     if _is_seconds(node.left) and isinstance(node.right, t.Constant) and type(node.right.value) is int:
         right = spoken(node.right.value)
     return f"{left} {(_IS_TIME if times else _IS)[node.comparison]} {right}"
-
-
-def _turned(comparison: t.Comparison) -> t.Comparison:
-    turned: dict[t.Comparison, t.Comparison] = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
-    return turned.get(comparison, comparison)
 
 
 def _is_seconds(node: t.Node) -> bool:
@@ -180,7 +167,7 @@ def _not(part: t.Node, steps: Mapping[str, str]) -> str:
         case t.Known() | t.InSegment():
             return words(part, steps).replace(" is ", " is not ", 1)
         case t.Compare(comparison=comparison, left=left, right=right):
-            return _compare(t.Compare(_OPPOSITE[comparison], left, right), steps)
+            return _compare(t.Compare(t.OPPOSITE[comparison], left, right), steps)
         case _:
             return f"not ({_said(part, steps)})"
 
