@@ -18,7 +18,8 @@ from hetki.engine.telling import titles, used_events, why_moment
 from hetki.errors import Conflict, Fault, Invalid, NotFound
 from hetki.events.event import LeafId
 from hetki.identity.identifier import Namespace, NodeId, identifier
-from hetki.moments.fold import Folded, decode, dropped, in_segments
+from hetki.moments.fold import Folded, decode
+from hetki.moments.present import dropped, in_segments
 from hetki.store.views import Views
 
 app = typer.Typer()

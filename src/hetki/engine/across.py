@@ -16,12 +16,12 @@ from hetki.dialogues.template import Template
 from hetki.engine.files import TOML, Files, Folder, T
 from hetki.errors import Fault, Invalid, NotFound, Unavailable, nearest, shown
 from hetki.events.catalogue import Catalogue
-from hetki.events.event import IDENTIFIED
+from hetki.events.event import GROUPED, IDENTIFIED
 from hetki.moments.context import Beside
-from hetki.moments.moment import Moment
+from hetki.moments.moment import Moment, MomentSpec
 from hetki.patterns.aggregates import Aggregate
 from hetki.patterns.condition import Condition, parse
-from hetki.patterns.scope import CONTEXT, CUSTOMER
+from hetki.patterns.scope import ACCOUNT, CONTEXT, CUSTOMER
 from hetki.patterns.segments import Segments
 from hetki.patterns.tree import InSegment, Node, Trait, children
 from hetki.settings import DAY, SECOND
@@ -126,6 +126,7 @@ def check_moments(files: Files, moments: Mapping[str, Moment], disk: Shelf) -> l
     for spec, declared in files.moments.read():
         faults.extend(_purpose(spec.purpose, files, declared.where("purpose")))
         if spec.initiative:
+            faults.extend(_other_unit(spec, declared, files))
             where = declared.where("initiative")
             faults.extend(_known(spec.initiative, files.initiatives.names, where, "initiative"))
         elif spec.moment in files.initiatives.names:
@@ -144,6 +145,20 @@ def check_moments(files: Files, moments: Mapping[str, Moment], disk: Shelf) -> l
             must = f"longer than the lateness of {toml.hetki.lateness_s} seconds, for which its end waits"
             faults.append(Fault(where, got, must))
     return faults
+
+
+def _other_unit(spec: MomentSpec, declared: Declared[MomentSpec], files: Files) -> list[Fault]:
+    """Arms are drawn once for each unit of an initiative, so that its moments must be about one kind."""
+    others = sorted(
+        other.moment
+        for other, _ in files.moments.read()
+        if other.initiative == spec.initiative and other.identify.about == "customer"
+    )
+    if spec.identify.about == "customer" or not others:
+        return []
+    must = f"in an initiative of moments about accounts alone, and {shown(others[0])} is about customers"
+    hint = "give it another initiative, or none: arms are drawn for accounts there, and for customers here"
+    return [Fault(declared.where("initiative"), shown(spec.initiative), must, hint)]
 
 
 def check_segments(files: Files, segments: Segments, catalogue: Catalogue) -> list[Fault]:
@@ -171,7 +186,8 @@ def compile_eligible(
         if not action.eligible:
             continue
         for moment in _using(action, moments):
-            around = beside.later(each for each in moment.aggregates if "." not in each.name)
+            own = [each for each in moment.aggregates if "." not in each.name]
+            around = beside.later(own, moment.is_about_account)
             scope = replace(moment.pattern.scope(catalogue), around=around)
             condition, faults = parse(action.eligible, scope, _place(declared, "eligible"))
             if condition is not None:
@@ -196,6 +212,8 @@ def check_templates(
                     fault = _no_trait(field, where, catalogue)
                 elif root == CONTEXT:
                     fault = _not_kept(field, where, moment)
+                elif root == ACCOUNT:
+                    fault = _no_account_trait(field, where, moment, catalogue)
                 elif root not in scope.steps:
                     hint = nearest(root, [*scope.steps, CUSTOMER, CONTEXT])
                     fault = Fault(
@@ -254,6 +272,17 @@ def _not_kept(name: str, where: str, moment: Moment) -> Fault | None:
         return None
     must = "an entry of the moment's identify: context"
     return Fault(where, shown(f"{CONTEXT}.{name}"), must, nearest(name, moment.declared))
+
+
+def _no_account_trait(name: str, where: str, moment: Moment, catalogue: Catalogue) -> Fault | None:
+    if not moment.is_about_account:
+        must = "a step, customer or context, as this moment is not about an account"
+        return Fault(where, shown(f"{ACCOUNT}.{name}"), must)
+    traits = catalogue.events[GROUPED].fields
+    if name in traits:
+        return None
+    hint = nearest(name, traits) or f"add it to the fields of '{GROUPED}' in a file in events/"
+    return Fault(where, shown(f"{ACCOUNT}.{name}"), "a trait of an account in the catalogue", hint)
 
 
 def traits_of(condition: Condition) -> set[str]:

@@ -13,7 +13,7 @@ import duckdb
 import msgspec
 
 from hetki.engine.folding import Caught
-from hetki.engine.history import names_of, one_by_one, only
+from hetki.engine.history import names_of, of_accounts, one_by_one, only
 from hetki.engine.parts import count
 from hetki.engine.sweep import EVENTS_MIN, sweep, swept
 from hetki.events.event import LeafId, utc
@@ -46,7 +46,7 @@ def backtest(
     program = msgspec.structs.replace(only(program, moments), segments=(), watching={})
     if span is not None:
         advance_to = min(advance_to, span.until + program.lateness_s * SECOND)
-    found: dict[str, list[Caught]] = {moment.name: [] for moment in program.moments}
+    found: dict[str, list[Caught]] = {moment.name: [] for moment in program.every_moment}
     for customer, caught_of in histories(lake, program, advance_to, progress):
         for each in caught_of:
             if span is None or span.since <= each.occurred_at < span.until:
@@ -63,8 +63,21 @@ def histories(
     progress: Callable[[int], None] = lambda n_customers: None,
     events_min: int = EVENTS_MIN,
 ) -> Iterator[tuple[str, list[Occurrence]]]:
-    """Customers with occurrences of theirs, in no order: by the fast form of the matcher where there are
-    many events and it takes a moment of them, else customer by customer. What comes out is the same."""
+    """Customers and accounts with occurrences of theirs, in no order: by the fast form of the matcher where
+    there are many events and it takes a moment of them, else one by one. What comes out is the same."""
+    if program.moments:
+        yield from _of_customers(lake, program, advance_to, progress, events_min)
+    if program.accounts is not None and program.accounts.moments:
+        yield from of_accounts(lake, program, advance_to)
+
+
+def _of_customers(
+    lake: duckdb.DuckDBPyConnection,
+    program: Program,
+    advance_to: int,
+    progress: Callable[[int], None],
+    events_min: int,
+) -> Iterator[tuple[str, list[Occurrence]]]:
     runs = swept(program) if count(lake, names_of(program), advance_to) >= events_min else None
     if runs is None:
         return one_by_one(lake, program, advance_to, progress)

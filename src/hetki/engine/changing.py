@@ -39,9 +39,9 @@ class Target:
     is_same: bool = False
 
     @property
-    def changed(self) -> Program:
-        """The program without the moments that are kept; it reads the same events."""
-        return self.program.only({moment.name for moment in self.program.moments} - self.kept)
+    def not_kept(self) -> set[str]:
+        """The moments that are folded again."""
+        return self.project.moments.keys() - self.kept
 
     def joined(self, before: Folded, changed: Folded) -> Folded | None:
         """The state under the whole program, of the one before and of that under `changed`.
@@ -73,7 +73,7 @@ def _meaning(project: Project, moment: Moment) -> object:
     """All of a moment that the fold can tell."""
     identify = msgspec.structs.replace(moment.spec.identify, need="")
     wanted = captures(project.files, moment.spec, project.templates)
-    return identify, moment.purpose, wanted, asked_of(project.files, moment.spec)
+    return identify, moment.purpose, wanted, asked_of(project.files, moment.spec, project.templates)
 
 
 def _frame(project: Project) -> object:

@@ -20,12 +20,13 @@ from hetki.engine import across
 from hetki.engine.files import TOML, Files, Recording, read_files
 from hetki.errors import Fault, Invalid
 from hetki.events.catalogue import SHIPPED, Catalogue
+from hetki.events.event import GROUPED
 from hetki.measurement.initiative import Initiative
-from hetki.moments.context import Beside, conditions
+from hetki.moments.context import Beside
 from hetki.moments.moment import Moment, MomentSpec, compile_moment
 from hetki.patterns.aggregates import Aggregate
 from hetki.patterns.condition import Condition, asked, step_fields
-from hetki.patterns.scope import CUSTOMER, RESERVED
+from hetki.patterns.scope import ACCOUNT, CUSTOMER, RESERVED
 from hetki.patterns.segments import Segment, Segments, compile_segments
 from hetki.patterns.tree import Trait, walk
 from hetki.settings import Settings
@@ -73,7 +74,8 @@ def load(shelf: Shelf) -> Project:
     templates = _templates(files, faults)
     segments, found = compile_segments(files.segments.files.values(), files.segments.names, catalogue)
     faults += found
-    beside = Beside(segments, tuple(files.toml.value.purposes) if files.toml.value else None)
+    purposes = tuple(files.toml.value.purposes) if files.toml.value else None
+    beside = Beside(segments, purposes, tuple(catalogue.events[GROUPED].fields))
     moments = _moments(files, catalogue, templates, beside, faults)
     eligible, found = across.compile_eligible(files, moments, catalogue, beside)
     faults += found
@@ -151,7 +153,8 @@ def _moments(
     compiled: dict[str, Moment] = {}
     for spec, declared in files.moments.read():
         wanted = captures(files, spec, templates)
-        moment, found = compile_moment(declared, catalogue, wanted, beside, asked_of(files, spec))
+        asked = asked_of(files, spec, templates)
+        moment, found = compile_moment(declared, catalogue, wanted, beside, asked)
         faults.extend(found)
         if moment is not None:
             compiled[moment.name] = replace(moment, initiative=moment.initiative or moment.name)
@@ -169,10 +172,14 @@ def captures(files: Files, spec: MomentSpec, templates: Mapping[str, Template]) 
     return wanted
 
 
-def asked_of(files: Files, spec: MomentSpec) -> list[str]:
-    """What the conditions of a moment's answers ask for beside steps and traits."""
-    texts = [each.eligible for each, _ in files.actions.read() if each.action in spec.design.answers]
-    return sorted({name for text in texts for name in asked(text)})
+def asked_of(files: Files, spec: MomentSpec, templates: Mapping[str, Template]) -> list[str]:
+    """What a moment's answers ask for beside steps and traits, in conditions and of the account."""
+    actions = [each for each, _ in files.actions.read() if each.action in spec.design.answers]
+    found = {name for each in actions for name in asked(each.eligible)}
+    for each in actions:
+        uses = templates[each.template].uses if each.template in templates else {}
+        found |= {f"{root}.{field}" for root, field in uses if root == ACCOUNT}
+    return sorted(found)
 
 
 def _traits(
@@ -185,8 +192,7 @@ def _traits(
     trees = [condition.tree for condition in eligible.values()]
     aggregates: list[Aggregate] = []
     for moment in moments.values():
-        trees += [condition.tree for condition in conditions(moment.pattern)] + [*moment.kept.values()]
-        aggregates += moment.aggregates
+        trees += moment.trees
     for segment in segments.values():
         trees += [segment.who.tree] if segment else []
         aggregates += segment.aggregates if segment else []

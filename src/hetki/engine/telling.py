@@ -6,9 +6,10 @@ from hetki.decisions.question import Decision
 from hetki.dialogues.explaining import Used
 from hetki.dialogues.wording import Titles
 from hetki.engine.engine import Engine
-from hetki.engine.folding import load_history, read_event
+from hetki.engine.folding import load_histories, read_event
 from hetki.engine.history import only
 from hetki.engine.project import Project
+from hetki.errors import Fault, NotFound, shown
 from hetki.events.event import EventId, LeafId
 from hetki.identity.identifier import NodeId
 from hetki.moments.sentence import step_names
@@ -50,14 +51,21 @@ def used_events(views: Views, journal: Journal, decision: Decision) -> list[Used
     return used
 
 
-def why_moment(engine: Engine, customer: LeafId, name: str) -> Why:
-    """What one moment made of a customer's whole history, up to the engine's time. Raises `NotFound`."""
+def why_moment(engine: Engine, unit: LeafId, name: str) -> Why:
+    """What one moment made of a customer's or an account's whole history, up to the engine's time.
+
+    Raises `NotFound` for a moment that is not declared, or that is not about such a one.
+    """
     program = only(engine.program, [name])
-    nodes = engine.state.members([customer]).get(customer, [NodeId(customer)])
-    whole = load_history(engine.journal, engine.state, program, nodes)
     progress = engine.state.progress()
     advance_to = progress.advance_to if progress is not None else 0
-    return why(program, whole.batch, advance_to, whole.staffing)
+    for _, of_unit, whole in load_histories(engine.journal, engine.state, program, [unit]):
+        if not of_unit.moments:
+            about = "customers" if of_unit.account else "accounts"
+            must = "a moment about " + ("accounts" if of_unit.account else "customers")
+            raise NotFound(Fault("moment", f"{shown(name)}, which is about {about}", must))
+        return why(of_unit, whole.batch, advance_to, whole.staffing)
+    return why(program, [], advance_to)
 
 
 def owner_words(owner: Named | None) -> str:

@@ -10,6 +10,7 @@ from typing import Callable, Final
 
 import msgspec
 
+from hetki.events.catalogue import MEMBER
 from hetki.events.event import Event, instant
 
 _DECODE: Final = msgspec.json.decode
@@ -54,6 +55,24 @@ class Fields:
     def event(self) -> Event:
         """The event that is viewed."""
         return self._event
+
+
+class MemberFields(Fields):
+    """The fields of an event of one of several people; `member` says whose it is.
+
+    >>> MemberFields(Event("web", "m1", "web", "Signed In", 0, 0, {}), "00ff").get("member")
+    '00ff'
+    """
+
+    __slots__ = ("_member",)
+
+    def __init__(self, event: Event, member: str) -> None:
+        super().__init__(event)
+        self._member = member
+
+    def get(self, name: str) -> object:
+        """The value of a field, or who the member is."""
+        return self._member if name == MEMBER else super().get(name)
 
 
 _BUILT_IN: Final[dict[str, Callable[[Fields], object]]] = {

@@ -12,7 +12,8 @@ from hetki.engine.folding import read_event
 from hetki.errors import Fault, NotFound, shown
 from hetki.events.event import LeafId
 from hetki.identity.identifier import Namespace, NodeId, as_leaf, identifier
-from hetki.moments.fold import Fact, Folded, decode, dropped, in_segments
+from hetki.moments.fold import Fact, Folded, decode
+from hetki.moments.present import dropped, in_segments
 from hetki.server.desk import Desk, Turning, leaf_in, page_of
 from hetki.server.lines import joinings, lines, spoken_facts, standing, story
 from hetki.store.views import Named, Views

@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS warming(
 CREATE TABLE IF NOT EXISTS touched(customer BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS warmed(
     customer BLOB PRIMARY KEY, state BLOB NOT NULL, due_at INTEGER, last_at INTEGER NOT NULL,
-    n_events INTEGER NOT NULL) WITHOUT ROWID;
+    n_events INTEGER NOT NULL, is_account INTEGER NOT NULL, household BLOB) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS warmed_due ON warmed(due_at) WHERE due_at IS NOT NULL;
 CREATE TABLE IF NOT EXISTS changes(
     occurrence_id TEXT PRIMARY KEY, moment TEXT NOT NULL, customer BLOB NOT NULL,
@@ -146,8 +146,8 @@ class Shadow:
             for table in ("touched", "warmed", "changes"):
                 self.db.execute(f"DELETE FROM {table} WHERE customer IN ({marks})", part)
         self.db.executemany(
-            "INSERT INTO warmed VALUES (?, ?, ?, ?, ?)",
-            [(row.customer, row.state, row.due_at, row.last_at, row.n_events) for row in rows],
+            "INSERT INTO warmed VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [msgspec.structs.astuple(row) for row in rows],
         )
         self.db.executemany(
             "INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?, ?, ?)",

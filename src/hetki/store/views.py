@@ -185,7 +185,7 @@ class Views:
 
     def n_customers(self) -> int:
         """How many customers there are at present."""
-        return self._number("SELECT count(*) FROM customers", ())
+        return self._number("SELECT count(*) FROM customers WHERE NOT is_account", ())
 
     def handled_since(self, moments: Iterable[str], since: int, n_max: int) -> list[Handled]:
         """What was decided or missed at an instant or later, newest first, the newest `n_max`."""
