@@ -13,12 +13,13 @@ from hetki.declarations.durations import seconds
 from hetki.declarations.read import Declared
 from hetki.dialogues.destination import Destination
 from hetki.dialogues.template import Template
+from hetki.engine.about import no_account_trait, other_unit
 from hetki.engine.files import TOML, Files, Folder, T
 from hetki.errors import Fault, Invalid, NotFound, Unavailable, nearest, shown
 from hetki.events.catalogue import Catalogue
-from hetki.events.event import GROUPED, IDENTIFIED
+from hetki.events.event import IDENTIFIED
 from hetki.moments.context import Beside
-from hetki.moments.moment import Moment, MomentSpec
+from hetki.moments.moment import Moment
 from hetki.patterns.aggregates import Aggregate
 from hetki.patterns.condition import Condition, parse
 from hetki.patterns.scope import ACCOUNT, CONTEXT, CUSTOMER
@@ -126,7 +127,7 @@ def check_moments(files: Files, moments: Mapping[str, Moment], disk: Shelf) -> l
     for spec, declared in files.moments.read():
         faults.extend(_purpose(spec.purpose, files, declared.where("purpose")))
         if spec.initiative:
-            faults.extend(_other_unit(spec, declared, files))
+            faults.extend(other_unit(spec, declared, files))
             where = declared.where("initiative")
             faults.extend(_known(spec.initiative, files.initiatives.names, where, "initiative"))
         elif spec.moment in files.initiatives.names:
@@ -145,20 +146,6 @@ def check_moments(files: Files, moments: Mapping[str, Moment], disk: Shelf) -> l
             must = f"longer than the lateness of {toml.hetki.lateness_s} seconds, for which its end waits"
             faults.append(Fault(where, got, must))
     return faults
-
-
-def _other_unit(spec: MomentSpec, declared: Declared[MomentSpec], files: Files) -> list[Fault]:
-    """Arms are drawn once for each unit of an initiative, so that its moments must be about one kind."""
-    others = sorted(
-        other.moment
-        for other, _ in files.moments.read()
-        if other.initiative == spec.initiative and other.identify.about == "customer"
-    )
-    if spec.identify.about == "customer" or not others:
-        return []
-    must = f"in an initiative of moments about accounts alone, and {shown(others[0])} is about customers"
-    hint = "give it another initiative, or none: arms are drawn for accounts there, and for customers here"
-    return [Fault(declared.where("initiative"), shown(spec.initiative), must, hint)]
 
 
 def check_segments(files: Files, segments: Segments, catalogue: Catalogue) -> list[Fault]:
@@ -213,7 +200,7 @@ def check_templates(
                 elif root == CONTEXT:
                     fault = _not_kept(field, where, moment)
                 elif root == ACCOUNT:
-                    fault = _no_account_trait(field, where, moment, catalogue)
+                    fault = no_account_trait(field, where, moment, catalogue)
                 elif root not in scope.steps:
                     hint = nearest(root, [*scope.steps, CUSTOMER, CONTEXT])
                     fault = Fault(
@@ -272,17 +259,6 @@ def _not_kept(name: str, where: str, moment: Moment) -> Fault | None:
         return None
     must = "an entry of the moment's identify: context"
     return Fault(where, shown(f"{CONTEXT}.{name}"), must, nearest(name, moment.declared))
-
-
-def _no_account_trait(name: str, where: str, moment: Moment, catalogue: Catalogue) -> Fault | None:
-    if not moment.is_about_account:
-        must = "a step, customer or context, as this moment is not about an account"
-        return Fault(where, shown(f"{ACCOUNT}.{name}"), must)
-    traits = catalogue.events[GROUPED].fields
-    if name in traits:
-        return None
-    hint = nearest(name, traits) or f"add it to the fields of '{GROUPED}' in a file in events/"
-    return Fault(where, shown(f"{ACCOUNT}.{name}"), "a trait of an account in the catalogue", hint)
 
 
 def traits_of(condition: Condition) -> set[str]:

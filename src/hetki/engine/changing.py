@@ -19,7 +19,7 @@ from hetki.moments.moment import Moment
 #: Folders whose files say nothing to the fold, or are compared by what they say.
 _FOLDERS = {"moments", "actions", "templates", "initiatives", "sources", "segments", "tests"}
 #: The same of the tables of `hetki.toml`, and of the settings in it.
-_TABLES = {"hetki", "purposes", "destinations", "contact", "decisions"}
+_TABLES = {"hetki", "purposes", "destinations", "household", "contact", "decisions"}
 _SETTINGS = {"name", "data", "limits", "holdout_salt"}
 
 
@@ -65,8 +65,13 @@ def target(project: Project, program: str, old: Project | None) -> Target:
     was = {name: _meaning(old, moment) for name, moment in old.moments.items()}
     now = {name: _meaning(project, moment) for name, moment in project.moments.items()}
     kept = frozenset(name for name in now if was.get(name) == now[name])
-    is_same = was == now and old.traits == project.traits
+    lives_as_before = _of_household(old) == _of_household(project)
+    is_same = was == now and old.traits == project.traits and lives_as_before
     return Target(project, compiled, program, kept, was.keys() <= kept, is_same)
+
+
+def _of_household(project: Project) -> list[str]:
+    return project.household.same if project.household else []
 
 
 def _meaning(project: Project, moment: Moment) -> object:

@@ -126,6 +126,7 @@ def compile_program(project: Project) -> Program:
         listening=_by_event(about_customers),
         segments=segments,
         watching=_by_event(segments),
+        household=tuple(project.household.same) if project.household else (),
     )
     if not about_accounts:
         return program

@@ -14,6 +14,7 @@ from hetki.engine.accounts import name_accounts, share, theirs
 from hetki.engine.stitching import Stitched
 from hetki.events.event import STAFFED, Event, LeafId
 from hetki.identity.account import AccountId
+from hetki.identity.household import household_id
 from hetki.identity.identifier import NodeId, as_leaf
 from hetki.identity.link import Link
 from hetki.moments.fold import Fact, Folded, Joined, Program, decode, due_at, encode, is_late, step
@@ -98,8 +99,9 @@ def fold_batch(
         batch = ordered(of_unit, mine, joined.get(unit, []))
         if batch and is_late(before, batch[0]):
             again[unit] = "late event" if isinstance(batch[0], Fact) else "identity"
-            if not of_unit.account:
-                n_late += sum(is_late(before, item) for item in batch if isinstance(item, Fact))
+            n_late += sum(
+                is_late(before, each) for each in batch if isinstance(each, Fact) and not each.member
+            )
             continue
         if unit in beyond:
             again[unit] = "staffing report"
@@ -109,13 +111,13 @@ def fold_batch(
         after, found = step(of_unit, before, batch, advance_to, staffing)
         folded[unit] = after
         caught.extend(Caught(unit, each) for each in found)
-        saved.append(row_of(of_unit, unit, after, mine, row))
+        saved.append(row_of(of_unit, key, unit, after, mine, row))
     state.save_customers(saved)
     state.save_occurrences(_rows(caught))
     repairs: list[Repair] = []
     others = [unit for unit in beyond if unit not in touched and unit not in shares.accounts]
     for part in (again, *(dict.fromkeys(each, "staffing report") for _, each in chunks(others))):
-        repaired = refold(journal, state, program, part, advance_to)
+        repaired = refold(journal, state, program, key, part, advance_to)
         caught.extend(repaired.caught)
         repairs.extend(repaired.repairs)
         folded.update(repaired.folded)
@@ -124,6 +126,7 @@ def fold_batch(
 
 def row_of(
     program: Program,
+    key: bytes,
     unit: LeafId,
     folded: Folded,
     facts: Sequence[Fact],
@@ -135,7 +138,8 @@ def row_of(
         return CustomerRow(unit, state, next_at, folded.last_key[0] if folded.last_key else 0, 0, 1)
     last_at = max([before.last_at if before else 0, *(fact.event.occurred_at for fact in facts)])
     n_events = (before.n_events if before else 0) + len(facts)
-    return CustomerRow(unit, state, next_at, last_at, n_events)
+    household = household_id(key, program.household, folded.traits)
+    return CustomerRow(unit, state, next_at, last_at, n_events, 0, household)
 
 
 def _folded_beyond(state: State, reports: Sequence[Report]) -> dict[LeafId, None]:
@@ -171,7 +175,7 @@ def pass_time(state: State, program: Program, advance_to: int, n_max: int = 2_00
 
 
 def refold(
-    journal: Journal, state: State, program: Program, again: Mapping[LeafId, str], advance_to: int
+    journal: Journal, state: State, program: Program, key: bytes, again: Mapping[LeafId, str], advance_to: int
 ) -> Folding:
     """Fold customers and accounts from their whole history: whom -> cause. Who is gone loses their state."""
     if not again:
@@ -189,14 +193,14 @@ def refold(
         after, found = step(of_unit, Folded(), whole.batch, advance_to, whole.staffing)
         folded[unit] = after
         caught.update((each.occurrence_id, Caught(unit, each)) for each in found)
-        saved.append(row_of(of_unit, unit, after, whole.facts))
+        saved.append(row_of(of_unit, key, unit, after, whole.facts))
     state.drop_customers(again.keys() - folded.keys())
     state.save_customers(saved)
     state.drop_occurrences(old.keys() - caught.keys())
     state.save_occurrences(_rows(caught.values()))
     repairs: list[Repair] = []
-    for key, was in old.items():
-        now = caught.get(key)
+    for occurrence_id, was in old.items():
+        now = caught.get(occurrence_id)
         if now is None:
             repairs.append(Repair("retracted", again[was.customer], was))
         elif now.occurrence != was.occurrence:

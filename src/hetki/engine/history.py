@@ -53,8 +53,8 @@ WITH belongs AS (
     WHERE m.is_folded),
 told AS (
     SELECT b.account, b.group_id, b.customer, b.joined_at, encode(e.identifiers),
-           epoch_us(e.occurred_at) AS told_at, e.source, e.sequence, e.message_id, e.leaf, e.event_id, e.channel, e.name, encode(e.properties),
-           encode(e.context), e.gpc
+           epoch_us(e.occurred_at) AS told_at, e.source, e.sequence, e.message_id, e.leaf, e.event_id,
+           e.channel, e.name, encode(e.properties), encode(e.context), e.gpc
     FROM events e JOIN belongs b ON b.leaf = e.leaf
     WHERE (e.gpc OR e.name IN (SELECT unnest($names))) AND e.occurred_at <= make_timestamptz($until)
         AND e.name <> 'Staffing Reported'),

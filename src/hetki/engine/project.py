@@ -20,9 +20,11 @@ from hetki.engine import across
 from hetki.engine.files import TOML, Files, Recording, read_files
 from hetki.errors import Fault, Invalid
 from hetki.events.catalogue import SHIPPED, Catalogue
-from hetki.events.event import GROUPED
+from hetki.events.event import GROUPED, IDENTIFIED
+from hetki.identity.household import Household, household_faults
 from hetki.measurement.initiative import Initiative
 from hetki.moments.context import Beside
+from hetki.moments.fold import REACH
 from hetki.moments.moment import Moment, MomentSpec, compile_moment
 from hetki.patterns.aggregates import Aggregate
 from hetki.patterns.condition import Condition, asked, step_fields
@@ -60,6 +62,7 @@ class Project:
     templates: dict[str, Template]
     eligible: dict[tuple[str, str], Condition]
     traits: frozenset[str]
+    household: Household | None
     content_hash: str
     files: Files
     texts: dict[str, bytes]
@@ -87,6 +90,9 @@ def load(shelf: Shelf) -> Project:
     faults += across.check_templates(files, moments, templates, catalogue)
     faults += across.check_segments(files, segments, catalogue)
     faults += across.check_traits(files, moments, catalogue)
+    if files.toml.value is not None:
+        fields = {**catalogue.events[IDENTIFIED].fields, **dict.fromkeys(REACH, "text")}
+        faults += household_faults(files.toml.value.household, fields, files.toml.where)
     if faults:
         raise Invalid(*in_order(list(dict.fromkeys(faults))))
     toml = files.toml.value
@@ -110,7 +116,8 @@ def load(shelf: Shelf) -> Project:
         action_caps={name: read_cap(each.cap, name) for name, each in actions.items() if each.cap},
         templates=templates,
         eligible=eligible,
-        traits=_traits(moments, segments, eligible, templates),
+        traits=_traits(moments, segments, eligible, templates) | _of_household(toml.household),
+        household=toml.household,
         content_hash=files.content_hash,
         files=files,
         texts=disk.texts,
@@ -180,6 +187,10 @@ def asked_of(files: Files, spec: MomentSpec, templates: Mapping[str, Template]) 
         uses = templates[each.template].uses if each.template in templates else {}
         found |= {f"{root}.{field}" for root, field in uses if root == ACCOUNT}
     return sorted(found)
+
+
+def _of_household(household: Household | None) -> frozenset[str]:
+    return frozenset(household.same if household else ())
 
 
 def _traits(

@@ -149,7 +149,7 @@ def _warm(engine: Engine, found: Target, customers: Sequence[LeafId], advance_to
             caught += [each for each in mine.values() if each.moment in found.kept]
         if after is None:
             after, caught = step(of_unit, Folded(), whole.batch, advance_to, whole.staffing)
-        new = row_of(of_unit, customer, after, whole.facts)
+        new = row_of(of_unit, engine.keys.node, customer, after, whole.facts)
         if new != row:
             warmed.append(new)
         changes.extend(_changes(customer, mine, {each.occurrence_id: each for each in caught}))

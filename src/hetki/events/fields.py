@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Callable, Final
+from typing import Callable, Final, Mapping
 
 import msgspec
 
@@ -92,6 +92,19 @@ def json_object(raw: bytes) -> dict[str, object]:
     except msgspec.DecodeError:
         return {}
     return value if type(value) is dict else {}
+
+
+def part_of(values: Mapping[str, object], name: str) -> object:
+    """A value by its name; one with a dot may be a part of an object. `None` if it is not there.
+
+    >>> part_of({"address": {"street": "Katu 1"}}, "address.street"), part_of({"a.b": 1}, "a.b")
+    ('Katu 1', 1)
+    """
+    head, dot, rest = name.partition(".")
+    if name in values or not dot:
+        return values.get(name)
+    inner = values.get(head)
+    return part_of(inner, rest) if isinstance(inner, dict) else None
 
 
 def instant_of(value: object) -> int | None:

@@ -16,7 +16,7 @@ import msgspec
 from hetki.consent.purpose import Purpose
 from hetki.consent.statements import SPOKEN, Statements, mask, spoken, strictest
 from hetki.events.event import GROUPED, IDENTIFIED, Event, EventId, LeafId, OrderKey
-from hetki.events.fields import Fields, MemberFields, json_object
+from hetki.events.fields import Fields, MemberFields, json_object, part_of
 from hetki.moments.moment import Moment, Occurrence, occurrence_id
 from hetki.patterns.aggregates import remember
 from hetki.patterns.around import Around
@@ -43,6 +43,7 @@ class Program(msgspec.Struct, frozen=True):
     `version` is the hash of the declarations, and the form of states. `watching` are the segments that an
     event's name concerns; `bits` has their purposes, too, by the names under which their windows are kept.
     `accounts` has the moments about accounts, if there are any, and `account` is the one that is folded.
+    `household` has the traits that make customers one household.
     """
 
     moments: tuple[Moment, ...]
@@ -57,6 +58,7 @@ class Program(msgspec.Struct, frozen=True):
     watching: dict[str, tuple[Segment, ...]] = {}
     accounts: Program | None = None
     account: bytes = b""
+    household: tuple[str, ...] = ()
 
     @property
     def every_moment(self) -> tuple[Moment, ...]:
@@ -75,9 +77,7 @@ class Program(msgspec.Struct, frozen=True):
 
     def of(self, account: bytes) -> Program:
         """What is folded of an account; without moments about accounts that is nothing."""
-        found = self.accounts or msgspec.structs.replace(
-            self, moments=(), listening={}, segments=(), watching={}
-        )
+        found = self.accounts or msgspec.structs.replace(self.only(()), segments=(), watching={})
         return msgspec.structs.replace(found, accounts=None, account=account)
 
     def only(self, names: Collection[str]) -> Program:
@@ -99,11 +99,8 @@ class Program(msgspec.Struct, frozen=True):
 
 
 class Fact(msgspec.Struct, frozen=True, gc=False):
-    """One event of the customer, with its id and the leaf it belongs to.
-
-    Of an account, `member` is the customer whose event it is; an event that is none of the account's, and
-    counts only for what its customer says of consent in it, `is_quiet`.
-    """
+    """One event of the customer, with its id and the leaf it belongs to. Of an account, `member` is the
+    customer whose event it is; one that is none of the account's and counts for consent alone `is_quiet`."""
 
     event: Event
     event_id: EventId
@@ -361,10 +358,8 @@ def _lapse(program: Program, folded: Folded, at: int, telling: Telling | None) -
 def _drop_closed(
     program: Program, folded: Folded, group: str, before: int, at: int, telling: Telling | None
 ) -> None:
-    """Drop what is half matched under purposes that were open before and are closed now.
-
-    Of an account that is what rests on events of the member who closed them.
-    """
+    """Drop what is half matched under purposes that were open before and are closed now: of an account, what
+    rests on events of the member who closed them."""
 
     def is_theirs(leaf: LeafId) -> bool:
         return folded.groups.get(leaf.hex(), leaf.hex()) == group
@@ -384,7 +379,8 @@ def _learn(program: Program, folded: Folded, event: Event) -> None:
     """Keep the latest value of each trait that a declaration refers to."""
     traits, context = json_object(event.properties), json_object(event.context)
     for name in sorted(program.traits if program.account else program.traits | REACH):
-        value = traits.get(name, context.get(name) if name in REACH else None)
+        from_context = name in REACH and name not in traits
+        value = context.get(name) if from_context else part_of(traits, name)
         if isinstance(value, (str, int, float, bool)):
             folded.traits[name] = value
 

@@ -98,6 +98,12 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
         "SELECT lower(hex(account)), lower(hex(customer)), joined_at, first_at, is_folded"
         f" FROM ({MEMBERS.format(where='')}) ORDER BY 1, 4, 2",
     ),
+    "households": (
+        pa.schema([("household", pa.string()), ("customer", pa.string()), ("n_members", pa.int64())]),
+        "SELECT lower(hex(household)), lower(hex(customer)), n_members FROM (SELECT household, customer,"
+        " count(*) OVER (PARTITION BY household) AS n_members FROM customers WHERE household IS NOT NULL)"
+        " WHERE n_members > 1 ORDER BY 1, 2",
+    ),
     "occurrences": (
         pa.schema(
             [
@@ -225,9 +231,14 @@ def _refresh(disk: Disk, journal: Journal, state: State, progress: Callable[[int
     for name, rows in read.items():
         schema = TABLES[name][0]
         columns = list(zip(*rows, strict=True)) or [()] * len(schema)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+        arrays = [_as_kind(column, field.type) for column, field in zip(columns, schema, strict=True)]
         _write_table(disk, f"{FOLDER}/{name}.parquet", pa.Table.from_arrays(arrays, schema=schema))
     return mark
+
+
+def _as_kind(column: Sequence[object], kind: pa.DataType) -> pa.Array:
+    """What SQLite gave as a column of the lake: it has no booleans."""
+    return pa.array(column).cast(kind) if pa.types.is_boolean(kind) and column else pa.array(column, kind)
 
 
 def read_mark(disk: Disk) -> Mark:

@@ -18,6 +18,7 @@ from hetki.errors import Fault, Unavailable
 from hetki.events.event import LeafId
 from hetki.identity.identifier import NodeId
 from hetki.identity.link import LinkKind
+from hetki.store.accounts import groups_of
 from hetki.store.ledger import Ledger
 from hetki.store.ports import Disk
 from hetki.store.sqlite import chunks
@@ -33,8 +34,7 @@ class Handled(msgspec.Struct, frozen=True):
     """An occurrence and what became of it. `status`: caught, missed, revised or retracted.
 
     `customer` is the present one. `handled_at` is when it was decided, missed or retracted; None while
-    neither has happened.
-    """
+    neither has happened."""
 
     occurrence_id: str
     moment: str
@@ -129,10 +129,8 @@ _funneled = msgspec.json.Decoder(Funneled)
 
 
 class Views:
-    """The stores as pages read them, on a connection of its own that refuses to write.
-
-    Readers never block the writer. Use it in one thread at a time and `close` it.
-    """
+    """The stores as pages read them, on a connection of its own that refuses to write and blocks no writer.
+    Use it in one thread at a time and `close` it."""
 
     def __init__(self, disk: Disk) -> None:
         self.db: sqlite3.Connection = disk.connect(FILE)
@@ -221,20 +219,21 @@ class Views:
         return self._standing("o.moment = ?", [moment], n_max, n_skipped)
 
     def of_customer(self, customer: LeafId, leaves: Collection[LeafId], n_max: int) -> list[Handled]:
-        """The occurrences of a customer, newest first, those included that no longer stand."""
+        """The occurrences of a customer, newest first, those included that no longer stand and those of an
+        account that the customer was answered for."""
         found = self._standing("o.customer = ?", [customer], n_max, 0)
         standing = {each.occurrence_id for each in found}
         for marks, part in chunks(leaves):
             rows = self.db.execute(
-                "SELECT occurrence_id, moment, occurred_at, decided_at, record FROM decisions"
-                f" WHERE customer IN ({marks}) ORDER BY decided_at DESC LIMIT ?",
+                "SELECT occurrence_id, moment, occurred_at, decided_at, record, EXISTS (SELECT 1 FROM"
+                " occurrences o WHERE o.occurrence_id = d.occurrence_id AND d.account IS NOT NULL) AS stands"
+                f" FROM decisions d WHERE customer IN ({marks}) ORDER BY decided_at DESC LIMIT ?",
                 [*part, n_max],
             )
-            found += [
-                Handled(row[0], row[1], customer, row[2], "retracted", row[3], _decisions.decode(row[4]))
-                for row in rows
-                if row[0] not in standing
-            ]
+            for each, moment, at, decided_at, record, stands in rows:
+                if each not in standing:
+                    decision, status = _decisions.decode(record), "caught" if stands else "retracted"
+                    found.append(Handled(each, moment, customer, at, status, decided_at, decision))
         return sorted(found, key=lambda each: (-each.occurred_at, each.occurrence_id))[:n_max]
 
     def _standing(self, where: str, values: Sequence[object], n_max: int, n_skipped: int) -> list[Handled]:
@@ -300,9 +299,10 @@ class Views:
         )
 
     def names_of(self, customers: Iterable[LeafId]) -> dict[LeafId, str]:
-        """By what name each customer is best known; one without identifiers is left out."""
-        names: dict[LeafId, str] = {}
-        for each in self.identifiers_of(customers):
+        """By what name each customer or account is best known; one without identifiers is left out."""
+        asked = set(customers)
+        names: dict[LeafId, str] = groups_of(self.db, asked)
+        for each in self.identifiers_of(asked):
             names.setdefault(each.customer, each.value)
         return names
 
