@@ -1,12 +1,12 @@
 """Accounts: which new facts concern which account, and whose they are there.
 
-An account is folded as a customer is, by the same `step`, over what is its own of its members' events. A
-batch that changes who belongs to it, or who its members are, has it folded again from the beginning.
+An account is folded as a customer is, by the same `step`, over what is its own of its members' events. Who
+joins it brings what they said of consent before; what changes who its members were has it folded again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -22,65 +22,73 @@ from hetki.store.state import State
 
 
 class Shares(msgspec.Struct, frozen=True):
-    """What of a batch concerns accounts: facts and new links by account, and those to fold from the start."""
+    """What of a batch concerns accounts: facts and new links by account, the customers who came to each, and
+    the accounts that are folded from the beginning."""
 
     facts: dict[AccountId, list[Fact]]
     links: dict[AccountId, list[Link]]
+    newcomers: dict[AccountId, list[LeafId]]
     again: set[AccountId]
 
     @property
     def accounts(self) -> set[AccountId]:
         """Every account that the batch concerns."""
-        return {*self.facts, *self.links, *self.again}
-
-
-def name_accounts(state: State, key: bytes, facts: Iterable[Fact]) -> set[AccountId]:
-    """Keep which accounts new facts name; the accounts of which that changes who belongs to them."""
-    found = []
-    for fact in facts:
-        group = group_of(fact.event)
-        if group is not None:
-            at = fact.event.occurred_at
-            joined_at = at if joins_account(fact.event) else None
-            found.append(Naming(account_id(key, group), group, fact.leaf, at, joined_at))
-    return add_namings(state.db, found) if found else set()
+        return {*self.facts, *self.links, *self.newcomers, *self.again}
 
 
 def share(
     state: State,
     program: Program,
+    key: bytes,
     by_customer: Mapping[LeafId, Sequence[Fact]],
     stitched: Stitched,
     moved: set[LeafId],
-    changed: set[AccountId],
 ) -> Shares:
-    """The shares of accounts in new facts. `moved` are the customers who are not what they were, `changed`
-    the accounts that others belong to than before."""
-    facts: dict[AccountId, list[Fact]] = {}
-    links: dict[AccountId, list[Link]] = {}
-    again = set(changed)
+    """Keep which accounts new facts name, and give the share of each account in them.
+
+    `moved` are the customers who are not what they were.
+    """
+    namings = [each for facts in by_customer.values() for each in _namings(key, facts)]
+    shares = Shares({}, {}, {}, set())
     if program.accounts is None:
-        return Shares(facts, links, again)
-    belongs = _belongs(state, {*by_customer, *stitched.joined, *moved})
-    again.update(account for customer in moved for account in belongs.get(customer, {}))
-    groups = groups_of(state.db, {account for each in belongs.values() for account in each})
-    for customer, accounts in belongs.items():
+        add_namings(state.db, namings)
+        named = {each.account for each in namings}
+        return msgspec.structs.replace(shares, again=named - state.load_customers(named).keys())
+    members = state.members({*by_customer, *stitched.joined, *moved})
+    before = _belongs(state, members)
+    add_namings(state.db, namings)
+    after = _belongs(state, members)
+    groups = groups_of(state.db, {account for each in after.values() for account in each})
+    for customer, accounts in after.items():
         for account, joined_at in accounts.items():
-            member = Member(account, customer, joined_at, 0, True)
-            mine = theirs(program.of(account), by_customer.get(customer, ()), member, groups[account])
-            if mine:
-                facts.setdefault(account, []).extend(mine)
-            if customer in stitched.joined:
-                links.setdefault(account, []).extend(stitched.joined[customer])
-    again |= crowded(state.db, {*facts, *links})
-    return Shares(facts, links, again)
+            since = before.get(customer, {})
+            if customer in moved or since.get(account, joined_at) != joined_at:
+                shares.again.add(account)
+            elif account not in since:
+                shares.newcomers.setdefault(account, []).append(customer)
+            else:
+                member = Member(account, customer, joined_at, 0, True)
+                mine = theirs(program.of(account), by_customer.get(customer, ()), member, groups[account])
+                shares.facts.setdefault(account, []).extend(mine)
+                shares.links.setdefault(account, []).extend(stitched.joined.get(customer, ()))
+    shares.again.update(crowded(state.db, shares.accounts))
+    return shares
 
 
-def _belongs(state: State, customers: Iterable[LeafId]) -> dict[LeafId, dict[AccountId, int | None]]:
+def _namings(key: bytes, facts: Iterable[Fact]) -> Iterator[Naming]:
+    for fact in facts:
+        group = group_of(fact.event)
+        if group is not None:
+            at = fact.event.occurred_at
+            joined_at = at if joins_account(fact.event) else None
+            yield Naming(account_id(key, group), group, fact.leaf, at, joined_at)
+
+
+def _belongs(
+    state: State, members: Mapping[LeafId, Iterable[NodeId]]
+) -> dict[LeafId, dict[AccountId, int | None]]:
     """The accounts of customers, with when each joined."""
-    members = state.members(customers)
-    leaves = [as_leaf(NodeId(node)) for nodes in members.values() for node in nodes]
-    by_leaf = accounts_of(state.db, leaves)
+    by_leaf = accounts_of(state.db, [as_leaf(node) for nodes in members.values() for node in nodes])
     found: dict[LeafId, dict[AccountId, int | None]] = {}
     for customer, nodes in members.items():
         for node in nodes:

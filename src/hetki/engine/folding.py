@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from hetki.engine.accounts import name_accounts, share, theirs
+from hetki.engine.accounts import share, theirs
 from hetki.engine.stitching import Stitched
 from hetki.events.event import STAFFED, Event, LeafId
 from hetki.identity.account import AccountId
@@ -18,6 +18,7 @@ from hetki.identity.household import household_id
 from hetki.identity.identifier import NodeId, as_leaf
 from hetki.identity.link import Link
 from hetki.moments.fold import Fact, Folded, Joined, Program, decode, due_at, encode, is_late, step
+from hetki.moments.members import adopted
 from hetki.moments.moment import Occurrence
 from hetki.patterns.staffing import NO_STAFFING, Report, Timeline, timeline
 from hetki.store.accounts import groups_of, members_of
@@ -83,7 +84,7 @@ def fold_batch(
     staffing = staffing_of(state, program, facts)
     beyond = _folded_beyond(state, reports) if program.asks_staffing else {}
     moved = {each for old, new in stitched.moves if old in rows for each in (old, new)}
-    shares = share(state, program, by_customer, stitched, moved, name_accounts(state, key, facts))
+    shares = share(state, program, key, by_customer, stitched, moved)
     rows |= state.load_customers(shares.accounts)
     by_unit, joined = {**by_customer, **shares.facts}, {**stitched.joined, **shares.links}
     saved: list[CustomerRow] = []
@@ -97,6 +98,9 @@ def fold_batch(
         before = decode(row.state) if row else Folded()
         mine = by_unit.get(unit, [])
         batch = ordered(of_unit, mine, joined.get(unit, []))
+        if unit in shares.newcomers:
+            whole = load_account(journal, state, of_unit, shares.newcomers[unit])
+            before, batch = adopted(of_unit, before, batch, whole.batch)
         if batch and is_late(before, batch[0]):
             again[unit] = "late event" if isinstance(batch[0], Fact) else "identity"
             n_late += sum(
@@ -106,7 +110,7 @@ def fold_batch(
         if unit in beyond:
             again[unit] = "staffing report"
             continue
-        if row is None and not mine:
+        if row is None and not mine and not of_unit.account:
             continue
         after, found = step(of_unit, before, batch, advance_to, staffing)
         folded[unit] = after
@@ -228,16 +232,22 @@ def load_histories(
     for unit in sorted(units):
         if unit in groups:
             of_unit = program.of(unit)
-            yield unit, of_unit, load_account(journal, state, of_unit, groups[unit])
+            yield unit, of_unit, load_account(journal, state, of_unit)
         elif unit in members:
             yield unit, program, load_history(journal, state, program, members[unit])
 
 
-def load_account(journal: Journal, state: State, program: Program, group: str) -> History:
-    """The whole history of the account of a program: what is its own of its members' events."""
+def load_account(
+    journal: Journal, state: State, program: Program, customers: Collection[LeafId] | None = None
+) -> History:
+    """The whole history of the account of a program: what is its own of its members' events, or of those of
+    some of them."""
     account = AccountId(program.account)
     found = members_of(state.db, [account]).get(account, []) if program.moments else []
     members = {each.customer: each for each in found if each.is_folded}
+    if customers is not None:
+        members = {customer: members[customer] for customer in customers}
+    group = groups_of(state.db, [account])[account]
     facts: list[Fact] = []
     nodes: list[NodeId] = []
     for customer, mine in state.members(members).items():

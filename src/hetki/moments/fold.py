@@ -20,7 +20,7 @@ from hetki.events.fields import Fields, MemberFields, json_object, part_of
 from hetki.moments.moment import Moment, Occurrence, occurrence_id
 from hetki.patterns.aggregates import remember
 from hetki.patterns.around import Around
-from hetki.patterns.matcher import next_due, observe, pass_time, settle, withdraw
+from hetki.patterns.matcher import next_due, observe, pass_time, rests_on, settle, withdraw
 from hetki.patterns.run import Match, Run, Seen, copied, packed
 from hetki.patterns.segments import Segment
 from hetki.patterns.staffing import NO_STAFFING, Timeline
@@ -365,14 +365,14 @@ def _drop_closed(
         return folded.groups.get(leaf.hex(), leaf.hex()) == group
 
     now = mask(program.purposes, folded.statements[group], at)
-    closed = before & ~now
-    if closed:
-        for moment in program.moments:
-            if closed & program.bits[moment.name] and moment.name in folded.runs:
-                _pass_time(moment, folded, at - 1, telling)
-        for name, bit in program.bits.items():
-            if closed & bit and name in folded.runs:
-                withdraw(folded.runs[name], at, telling, is_theirs if program.account else None)
+    closed = [name for name, bit in program.bits.items() if before & ~now & bit and name in folded.runs]
+    if program.account:
+        closed = [name for name in closed if rests_on(folded.runs[name], is_theirs)]
+    for moment in program.moments:
+        if moment.name in closed:
+            _pass_time(moment, folded, at - 1, telling)
+    for name in closed:
+        withdraw(folded.runs[name], at, telling, is_theirs if program.account else None)
 
 
 def _learn(program: Program, folded: Folded, event: Event) -> None:

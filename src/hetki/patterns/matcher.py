@@ -160,6 +160,13 @@ def withdraw(
         window.keep([n for n, leaf in enumerate(window.leaves) if not (is_theirs and is_theirs(leaf))])
 
 
+def rests_on(run: Run, is_theirs: Callable[[LeafId], bool]) -> bool:
+    """Whether anything in a run of several people rests on events of these leaves."""
+    if any(_rests_on(each, is_theirs) for each in run.partials):
+        return True
+    return any(is_theirs(leaf) for window in run.windows for leaf in window.leaves)
+
+
 def _rests_on(partial: Partial, is_theirs: Callable[[LeafId], bool]) -> bool:
     return any(is_theirs(each.leaf) for bound in partial.bound if bound.step for each in bound.all)
 

@@ -29,13 +29,13 @@ CREATE INDEX IF NOT EXISTS account_leaves_leaf ON account_leaves(leaf);
 
 #: Grain: one row per account and customer of it. `is_folded`: one of the first `MEMBERS_MAX`, those who have
 #: joined before those who only named it, by when they did.
-MEMBERS = f"""
+MEMBERS = """
 SELECT account, customer, joined_at, first_at, row_number() OVER (
         PARTITION BY account ORDER BY joined_at IS NULL, coalesce(joined_at, first_at), customer
-    ) <= {MEMBERS_MAX} AS is_folded
+    ) <= {n_max} AS is_folded
 FROM (SELECT l.account, coalesce(n.customer, l.leaf) AS customer, min(l.joined_at) AS joined_at,
              min(l.first_at) AS first_at
-      FROM account_leaves l LEFT JOIN nodes n ON n.node = l.leaf {{where}} GROUP BY 1, 2)
+      FROM account_leaves l LEFT JOIN nodes n ON n.node = l.leaf {where} GROUP BY 1, 2)
 """
 
 
@@ -59,9 +59,8 @@ class Member(msgspec.Struct, frozen=True):
     is_folded: bool
 
 
-def add_namings(db: sqlite3.Connection, found: Sequence[Naming]) -> set[AccountId]:
-    """Keep what events say of accounts; return those of which that changes who belongs, or since when."""
-    before = {(row[0], row[1]): (row[2], row[3]) for row in _leaves(db, found)}
+def add_namings(db: sqlite3.Connection, found: Sequence[Naming]) -> None:
+    """Keep what events say of accounts."""
     db.executemany(
         "INSERT INTO accounts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
         " first_at = min(first_at, excluded.first_at)",
@@ -73,16 +72,11 @@ def add_namings(db: sqlite3.Connection, found: Sequence[Naming]) -> set[AccountI
         " joined_at = min(coalesce(joined_at, excluded.joined_at), coalesce(excluded.joined_at, joined_at))",
         [(each.account, each.leaf, each.occurred_at, each.joined_at) for each in found],
     )
-    after = {(row[0], row[1]): (row[2], row[3]) for row in _leaves(db, found)}
-    return {AccountId(key[0]) for key, since in after.items() if before.get(key) != since}
 
 
-def _leaves(db: sqlite3.Connection, found: Sequence[Naming]) -> list[tuple[bytes, bytes, int, int | None]]:
-    rows: list[tuple[bytes, bytes, int, int | None]] = []
-    pairs = {(each.account, each.leaf) for each in found}
-    for marks, part in chunks({leaf for _, leaf in pairs}):
-        rows += db.execute(f"SELECT * FROM account_leaves WHERE leaf IN ({marks})", part)
-    return [row for row in rows if (row[0], row[1]) in pairs]
+def members_query(where: str = "") -> str:
+    """`MEMBERS`, with a condition on the leaves (`l`) of accounts."""
+    return MEMBERS.format(where=where, n_max=MEMBERS_MAX)
 
 
 def accounts_of(
@@ -112,9 +106,7 @@ def members_of(db: sqlite3.Connection, accounts: Iterable[AccountId]) -> dict[Ac
     """The customers of accounts as of now, in the order in which they came."""
     found: dict[AccountId, list[Member]] = {}
     for marks, part in chunks(accounts):
-        query = (
-            MEMBERS.format(where=f"WHERE l.account IN ({marks})") + " ORDER BY account, first_at, customer"
-        )
+        query = members_query(f"WHERE l.account IN ({marks})") + " ORDER BY account, first_at, customer"
         for account, customer, joined_at, first_at, is_folded in db.execute(query, part):
             member = Member(AccountId(account), LeafId(customer), joined_at, first_at, bool(is_folded))
             found.setdefault(member.account, []).append(member)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from hetki.errors import Fault
 from hetki.events.event import Event, utc
-from hetki.store.accounts import MEMBERS
+from hetki.store.accounts import members_query
 from hetki.store.journal import Journal, Kind, Stored
 from hetki.store.ports import Disk
 from hetki.store.sqlite import alone
@@ -82,7 +82,7 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
             ]
         ),
         "SELECT lower(hex(a.account)), a.group_id, a.first_at, count(m.joined_at), sum(m.is_folded)"
-        f" FROM accounts a JOIN ({MEMBERS.format(where='')}) m USING (account)"
+        f" FROM accounts a JOIN ({members_query()}) m USING (account)"
         " GROUP BY a.account ORDER BY 2, 1",
     ),
     "account_members": (
@@ -96,7 +96,7 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
             ]
         ),
         "SELECT lower(hex(account)), lower(hex(customer)), joined_at, first_at, is_folded"
-        f" FROM ({MEMBERS.format(where='')}) ORDER BY 1, 4, 2",
+        f" FROM ({members_query()}) ORDER BY 1, 4, 2",
     ),
     "households": (
         pa.schema([("household", pa.string()), ("customer", pa.string()), ("n_members", pa.int64())]),
