@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_backtest import backtested
 from test_backtest import live as caught_live
 from test_fold_property import live
-from world import ORIGIN, World, moment, project
+from world import ORIGIN, World, action, moment, project
 
 from hetki.engine.folding import decode_occurrence
 from hetki.engine.telling import why_moment
@@ -41,7 +41,7 @@ def about_account(
 
 
 BUYING = about_account("buying", PRICING, more="within: 7 days\nrepeat: once per 30 days")
-QUIET = about_account("quiet", "in: Signed In | no more: Signed In, for any 14 days")
+QUIET = about_account("quiet", "in: Signed In | no more: Signed In, for any 14 days", more="match: one_open")
 PROJECT = project({**BUYING, **QUIET})
 JOIN = """
     09:00 web u=anna g=kone Account Joined plan=pro
@@ -235,3 +235,159 @@ def test_a_backtest_and_an_explanation_tell_what_was_live(seed: int) -> None:
 
 def test_the_random_stories_are_worth_telling() -> None:
     assert sum(check(seed, 80) for seed in range(20)) > 20
+
+
+# -- other declarations -----------------------------------------------------------------------------------
+
+NO_ACCOUNTS = {"moments/basket.yaml": None, "moments/promise.yaml": None}
+VARIANTS = (
+    RANDOM,
+    project(NO_ACCOUNTS),
+    project(NO_ACCOUNTS | about_account("silent", "a: Order Tracked | no b: Chat Started, for 4 minutes")),
+    project(NO_ACCOUNTS | moment("silent", "a: Order Tracked | no b: Chat Started, for 5 minutes")),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**48))
+def test_taking_up_other_declarations_is_folding_under_them(seed: int) -> None:
+    draw = random.Random(seed)
+    events = [random_event(draw, number) for number in range(draw.randint(1, 40))]
+    world, _ = live(draw, events, True, draw.choice(VARIANTS))
+    for _ in range(3):
+        taken_up = draw.choice(VARIANTS)
+        while not world.warm(taken_up, draw.randint(1, 3)):
+            if draw.random() < 0.5:
+                world.accept([random_event(draw, draw.randrange(1000, 9999))])
+                world.catch_up()
+        world.assert_rebuilds()
+
+
+# -- consent, and whose data ------------------------------------------------------------------------------
+
+OFFER = about_account(
+    "offer",
+    "a: Product Added | b: Product Added where member <> a.member",
+    "remind, call",
+    purpose="marketing",
+    more="within: 1 day",
+)
+OFFERED = project(OFFER)
+
+
+def test_an_event_counts_by_the_consent_of_whose_it_is() -> None:
+    world = World(OFFERED)
+    world.live(JOIN)
+    world.live("09:10 web u=anna Consent Granted purpose=marketing\n10:00 web u=anna Product Added")
+    world.live("10:01 web u=bert Product Added")
+    assert world.occurrences("offer") == [], "bert has granted nothing"
+    world.live("10:02 web u=bert Consent Granted purpose=marketing\n10:03 web u=bert Product Added")
+    assert world.occurrences("offer") == ["10:03 offer kone: 10:00 10:03"]
+    world.assert_rebuilds()
+
+
+def test_a_withdrawal_takes_back_the_events_of_who_withdraws_and_no_others() -> None:
+    world = World(OFFERED)
+    world.live(JOIN)
+    for name in ("anna", "bert", "cleo"):
+        world.live(f"09:10 web u={name} Consent Granted purpose=marketing")
+    world.live("10:00 web u=anna Product Added\n10:00:30 web u=cleo id=c Product Viewed")
+    world.live("10:01 web u=bert Consent Withdrawn purpose=marketing")
+    world.live("10:02 web u=cleo Product Added")
+    assert world.occurrences("offer") == ["10:02 offer kone: 10:00 10:02"]
+    world.live("3/11:00 web u=anna Product Added\n3/11:01 web u=anna Consent Withdrawn purpose=marketing")
+    world.live("3/11:02 web u=cleo Product Added")
+    assert len(world.occurrences("offer")) == 1, "anna's is dropped"
+    world.assert_rebuilds()
+
+
+def test_the_answer_is_under_the_consent_and_the_cap_of_who_gets_it() -> None:
+    files = {**OFFER, **action("call", more="cap: 1 per 1 day"), **action("remind", "marketing", "app")}
+    world = World(project(files, '[contact]\ncap = "1 per 1 day"\n'))
+    world.live(JOIN)
+    world.live(
+        "09:10 web u=anna Consent Granted purpose=marketing\n"
+        "09:10 web u=bert Consent Granted purpose=marketing"
+    )
+    world.live(
+        "10:00 web u=anna Product Added\n10:01 web u=bert Product Added\n10:02 web u=anna Product Added"
+    )
+    world.live("10:03 web u=bert Product Added")
+    assert [line.split(" ", 2)[2] for line in world.decisions()] == [
+        "bert answered call",
+        "anna answered call",
+        "bert none nothing",
+    ], "each has a cap of their own"
+
+
+def test_arms_are_drawn_for_the_account_once() -> None:
+    files = about_account("offer", "a: Product Added | b: Product Added", more="within: 1 day", holdout="50%")
+    world = World(project(files))
+    for number in range(40):
+        world.live(
+            f"09:00 web u=a{number} g=g{number} Account Joined\n"
+            f"09:00 web u=b{number} g=g{number} Account Joined"
+        )
+        world.live(f"10:00 web u=a{number} Product Added\n10:00:01 web u=b{number} Product Added")
+        world.live(f"10:00:02 web u=a{number} id=again{number} Product Added")
+    records = [each for each in world.records() if each.question.moment == "offer"]
+    arms = {each.question.group: set() for each in records}  # type: ignore[var-annotated]
+    for each in records:
+        arms[each.question.group].add(each.arm)
+    assert len(records) == 80 and len(arms) == 40
+    assert all(len(each) == 1 for each in arms.values()), "both members of an account have its arm"
+    assert {arm for each in arms.values() for arm in each} == {"answered", "holdout"}
+    assert len(world.rows("SELECT 1 FROM assignments")) == 40
+
+
+# -- membership -------------------------------------------------------------------------------------------
+
+
+def test_nothing_counts_from_before_a_member_joined_or_for_another_account() -> None:
+    world = World(PROJECT)
+    world.live(f"08:00 web u=anna {SEARCH}\n08:01 web u=bert {SEARCH}")
+    world.live(JOIN)
+    world.live(f"10:00 web u=cleo {SEARCH}\n10:01 web u=bert g=nokia {SEARCH}\n10:02 web u=bert {SEARCH}")
+    assert world.occurrences("buying") == [], "anna's was before she joined"
+    world.live(f"10:03 web u=anna {SEARCH}")
+    assert world.occurrences("buying") == ["10:03 buying kone: 10:00 10:02 10:03"]
+    world.live("07:00>11:00 web u=anna g=kone id=late Account Joined")
+    assert world.occurrences("buying")[0] == "10:02 buying kone: 08:00 10:00 10:02", "she had joined before"
+    world.assert_rebuilds()
+
+
+def test_junk_names_no_account() -> None:
+    world = World(PROJECT)
+    world.live("09:00 web u=anna g=null Account Joined\n09:00 web u=bert g=undefined Account Joined")
+    assert (
+        world.rows("SELECT * FROM accounts") == []
+        and world.rows("SELECT is_account FROM customers") == [(0,)] * 2
+    )
+
+
+def test_two_who_are_one_are_one_member_and_two_again_after_it_is_taken_back() -> None:
+    world = World(PROJECT)
+    world.live(JOIN)
+    for number, name in enumerate(("anna", "bert", "cleo")):
+        world.live(f"10:0{number} web u={name} {SEARCH}")
+    assert world.occurrences("buying") == ["10:02 buying kone: 10:00 10:01 10:02"]
+    world.merge("anna", "bert")
+    world.advance()
+    assert world.occurrences("buying") == []
+    assert world.revisions() == ["retracted buying: account; decided: call, message is cancelled"]
+    world.unmerge()
+    world.advance()
+    assert world.occurrences("buying") == ["10:02 buying kone: 10:00 10:01 10:02"]
+    assert len(world.decisions()) == 1, "what was decided is not decided again"
+    world.assert_rebuilds()
+
+
+def test_nobody_of_an_account_signs_in_for_two_weeks() -> None:
+    world = World(PROJECT)
+    world.live(JOIN)
+    world.live("10:00 web u=anna Signed In\n8/10:00 web u=bert Signed In\n9/10:00 web u=dora Signed In")
+    world.until("16/12:00")
+    assert world.occurrences("quiet") == []
+    world.until("22/12:00")
+    assert world.occurrences("quiet") == ["22/10:00 quiet kone: 10:00"], "bert's began the silence again"
+    world.assert_rebuilds()

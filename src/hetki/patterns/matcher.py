@@ -158,6 +158,8 @@ def withdraw(
         run.windows = []
     for window in run.windows:
         window.keep([n for n, leaf in enumerate(window.leaves) if not (is_theirs and is_theirs(leaf))])
+    if not any(window.times for window in run.windows):
+        run.windows = []
 
 
 def rests_on(run: Run, is_theirs: Callable[[LeafId], bool]) -> bool:

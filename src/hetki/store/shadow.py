@@ -1,9 +1,9 @@
 """Shadow: what the customers would be under other declarations, in `state.db` beside what they are.
 
 Only differences are kept: the states and occurrences that the other declarations change. Triggers mark
-every customer whom something live has written meanwhile, so that no writer can forget to, and those whom a
-report of staffing comes late for. `swap` moves it
-all into the state, inside the caller's transaction. It can be dropped at any time.
+every customer whom something live has written meanwhile, so that no writer can forget to, with the accounts
+of theirs, and those whom a report of staffing comes late for. `swap` moves it all into the state, inside the
+caller's transaction. It can be dropped at any time.
 """
 
 from __future__ import annotations
@@ -34,9 +34,13 @@ CREATE INDEX IF NOT EXISTS changes_customer ON changes(customer);
 CREATE TABLE IF NOT EXISTS refused(
     only INTEGER PRIMARY KEY CHECK (only = 1), refused_at INTEGER NOT NULL, faults BLOB NOT NULL);
 CREATE TRIGGER IF NOT EXISTS customer_added AFTER INSERT ON customers WHEN EXISTS (SELECT 1 FROM warming)
-    BEGIN INSERT OR IGNORE INTO touched VALUES (NEW.customer); END;
+    BEGIN INSERT OR IGNORE INTO touched VALUES (NEW.customer);
+    INSERT OR IGNORE INTO touched SELECT l.account FROM nodes n JOIN account_leaves l ON l.leaf = n.node
+        WHERE n.customer = NEW.customer; END;
 CREATE TRIGGER IF NOT EXISTS customer_changed AFTER UPDATE ON customers WHEN EXISTS (SELECT 1 FROM warming)
-    BEGIN INSERT OR IGNORE INTO touched VALUES (NEW.customer); END;
+    BEGIN INSERT OR IGNORE INTO touched VALUES (NEW.customer);
+    INSERT OR IGNORE INTO touched SELECT l.account FROM nodes n JOIN account_leaves l ON l.leaf = n.node
+        WHERE n.customer = NEW.customer; END;
 CREATE TRIGGER IF NOT EXISTS customer_dropped AFTER DELETE ON customers WHEN EXISTS (SELECT 1 FROM warming)
     BEGIN INSERT OR IGNORE INTO touched VALUES (OLD.customer); END;
 CREATE TRIGGER IF NOT EXISTS staffing_reported AFTER INSERT ON staffing WHEN EXISTS (SELECT 1 FROM warming)
