@@ -22,6 +22,7 @@ from hetki.dialogues.destination import Destination
 from hetki.errors import Fault, Invalid, NotFound, Unavailable, shown
 from hetki.events.catalogue import EventSpec
 from hetki.identity.household import Household
+from hetki.identity.policy import NamespaceSpec
 from hetki.measurement.initiative import Initiative
 from hetki.moments.moment import MomentSpec
 from hetki.patterns.segments import SegmentSpec
@@ -54,6 +55,7 @@ class ProjectFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     destinations: dict[str, Destination] = {}
     household: Household | None = None
     contact: ContactPolicy = ContactPolicy()
+    identity: dict[str, NamespaceSpec] = {}
     decisions: Weights = Weights()
 
 

@@ -22,6 +22,7 @@ from hetki.errors import Fault, Invalid
 from hetki.events.catalogue import SHIPPED, Catalogue
 from hetki.events.event import GROUPED, IDENTIFIED
 from hetki.identity.household import Household, household_faults
+from hetki.identity.policy import Policy, compile_policy
 from hetki.measurement.initiative import Initiative
 from hetki.moments.context import Beside
 from hetki.moments.fold import REACH
@@ -63,6 +64,7 @@ class Project:
     eligible: dict[tuple[str, str], Condition]
     traits: frozenset[str]
     household: Household | None
+    identity: Policy
     content_hash: str
     files: Files
     texts: dict[str, bytes]
@@ -118,6 +120,7 @@ def load(shelf: Shelf) -> Project:
         eligible=eligible,
         traits=_traits(moments, segments, eligible, templates) | _of_household(toml.household),
         household=toml.household,
+        identity=compile_policy(toml.identity),
         content_hash=files.content_hash,
         files=files,
         texts=disk.texts,
