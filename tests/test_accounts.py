@@ -374,7 +374,7 @@ def test_two_who_are_one_are_one_member_and_two_again_after_it_is_taken_back() -
     world.merge("anna", "bert")
     world.advance()
     assert world.occurrences("buying") == []
-    assert world.revisions() == ["retracted buying: account; decided: call, message is cancelled"]
+    assert world.revisions() == ["retracted buying: identity; decided: call, message is cancelled"]
     world.unmerge()
     world.advance()
     assert world.occurrences("buying") == ["10:02 buying kone: 10:00 10:01 10:02"]

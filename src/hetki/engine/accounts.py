@@ -7,6 +7,7 @@ joins it brings what they said of consent before; what changes who its members w
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -20,15 +21,18 @@ from hetki.moments.fold import Fact, Program
 from hetki.store.accounts import Member, Naming, accounts_of, add_namings, crowded, groups_of
 from hetki.store.state import State
 
+#: Why an account is folded again: other customers count for it, or since another time.
+MEMBERSHIP: Final = "membership"
+
 
 class Shares(msgspec.Struct, frozen=True):
     """What of a batch concerns accounts: facts and new links by account, the customers who came to each, and
-    the accounts that are folded from the beginning."""
+    the accounts that are folded from the beginning, with the cause."""
 
     facts: dict[AccountId, list[Fact]]
     links: dict[AccountId, list[Link]]
     newcomers: dict[AccountId, list[LeafId]]
-    again: set[AccountId]
+    again: dict[AccountId, str]
 
     @property
     def accounts(self) -> set[AccountId]:
@@ -49,11 +53,12 @@ def share(
     `moved` are the customers who are not what they were.
     """
     namings = [each for facts in by_customer.values() for each in _namings(key, facts)]
-    shares = Shares({}, {}, {}, set())
+    shares = Shares({}, {}, {}, {})
     if program.accounts is None:
         add_namings(state.db, namings)
         named = {each.account for each in namings}
-        return msgspec.structs.replace(shares, again=named - state.load_customers(named).keys())
+        new = named - state.load_customers(named).keys()
+        return msgspec.structs.replace(shares, again=dict.fromkeys(new, MEMBERSHIP))
     members = state.members({*by_customer, *stitched.joined, *moved})
     before = _belongs(state, members)
     add_namings(state.db, namings)
@@ -62,8 +67,10 @@ def share(
     for customer, accounts in after.items():
         for account, joined_at in accounts.items():
             since = before.get(customer, {})
-            if customer in moved or since.get(account, joined_at) != joined_at:
-                shares.again.add(account)
+            if customer in moved:
+                shares.again[account] = "identity"
+            elif since.get(account, joined_at) != joined_at:
+                shares.again.setdefault(account, MEMBERSHIP)
             elif account not in since:
                 shares.newcomers.setdefault(account, []).append(customer)
             else:
@@ -71,7 +78,8 @@ def share(
                 mine = theirs(program.of(account), by_customer.get(customer, ()), member, groups[account])
                 shares.facts.setdefault(account, []).extend(mine)
                 shares.links.setdefault(account, []).extend(stitched.joined.get(customer, ()))
-    shares.again.update(crowded(state.db, shares.accounts))
+    for account in crowded(state.db, shares.accounts):
+        shares.again.setdefault(account, MEMBERSHIP)
     return shares
 
 

@@ -76,56 +76,80 @@ def fold_batch(
     `key` is that of identifiers. `reports` are new reports of staffing, kept already; who was folded beyond
     one of them is folded again.
     """
-    by_customer: dict[LeafId, list[Fact]] = {}
-    for fact in facts:
-        by_customer.setdefault(stitched.customers[NodeId(fact.leaf)], []).append(fact)
-    touched = {*by_customer, *stitched.joined, *(each for pair in stitched.moves for each in pair)}
-    rows = state.load_customers(touched)
+    found = _touched(state, program, key, facts, stitched)
     staffing = staffing_of(state, program, facts)
     beyond = _folded_beyond(state, reports) if program.asks_staffing else {}
-    moved = {each for old, new in stitched.moves if old in rows for each in (old, new)}
-    shares = share(state, program, key, by_customer, stitched, moved)
-    rows |= state.load_customers(shares.accounts)
-    by_unit, joined = {**by_customer, **shares.facts}, {**stitched.joined, **shares.links}
     saved: list[CustomerRow] = []
     caught: list[Caught] = []
     folded: dict[LeafId, Folded] = {}
-    again: dict[LeafId, str] = {**dict.fromkeys(moved, "identity"), **dict.fromkeys(shares.again, "account")}
+    again = dict(found.again)
     n_late = 0
-    for unit in sorted({*touched, *shares.accounts} - again.keys()):
-        of_unit = program.of(unit) if unit in shares.accounts else program
-        row = rows.get(unit)
+    for unit in sorted(found.units - again.keys()):
+        of_unit = program.of(unit) if unit in found.accounts else program
+        row, mine = found.rows.get(unit), found.facts.get(unit, [])
         before = decode(row.state) if row else Folded()
-        mine = by_unit.get(unit, [])
-        batch = ordered(of_unit, mine, joined.get(unit, []))
-        if unit in shares.newcomers:
-            whole = load_account(journal, state, of_unit, shares.newcomers[unit])
+        batch = ordered(of_unit, mine, found.links.get(unit, []))
+        if unit in found.newcomers:
+            whole = load_account(journal, state, of_unit, found.newcomers[unit])
             before, batch = adopted(of_unit, before, batch, whole.batch)
         if batch and is_late(before, batch[0]):
             again[unit] = "late event" if isinstance(batch[0], Fact) else "identity"
-            n_late += sum(
-                is_late(before, each) for each in batch if isinstance(each, Fact) and not each.member
-            )
+            late = [each for each in batch if isinstance(each, Fact) and is_late(before, each)]
+            n_late += sum(not each.member for each in late)
             continue
         if unit in beyond:
             again[unit] = "staffing report"
             continue
         if row is None and not mine and not of_unit.account:
             continue
-        after, found = step(of_unit, before, batch, advance_to, staffing)
+        after, occurred = step(of_unit, before, batch, advance_to, staffing)
         folded[unit] = after
-        caught.extend(Caught(unit, each) for each in found)
+        caught.extend(Caught(unit, each) for each in occurred)
         saved.append(row_of(of_unit, key, unit, after, mine, row))
     state.save_customers(saved)
     state.save_occurrences(_rows(caught))
     repairs: list[Repair] = []
-    others = [unit for unit in beyond if unit not in touched and unit not in shares.accounts]
+    others = [unit for unit in beyond if unit not in found.units]
     for part in (again, *(dict.fromkeys(each, "staffing report") for _, each in chunks(others))):
         repaired = refold(journal, state, program, key, part, advance_to)
         caught.extend(repaired.caught)
         repairs.extend(repaired.repairs)
         folded.update(repaired.folded)
     return Folding(caught, repairs, folded, n_late)
+
+
+class _Touched(msgspec.Struct, frozen=True):
+    """Whom a batch concerns: customers and accounts with their rows, facts and new links, who came to which
+    account, and who is folded again, with the cause."""
+
+    units: set[LeafId]
+    accounts: set[AccountId]
+    rows: dict[LeafId, CustomerRow]
+    facts: dict[LeafId, list[Fact]]
+    links: dict[LeafId, list[Link]]
+    newcomers: dict[AccountId, list[LeafId]]
+    again: dict[LeafId, str]
+
+
+def _touched(
+    state: State, program: Program, key: bytes, facts: Sequence[Fact], stitched: Stitched
+) -> _Touched:
+    by_customer: dict[LeafId, list[Fact]] = {}
+    for fact in facts:
+        by_customer.setdefault(stitched.customers[NodeId(fact.leaf)], []).append(fact)
+    customers = {*by_customer, *stitched.joined, *(each for pair in stitched.moves for each in pair)}
+    rows = state.load_customers(customers)
+    moved = {each for old, new in stitched.moves if old in rows for each in (old, new)}
+    shares = share(state, program, key, by_customer, stitched, moved)
+    return _Touched(
+        units=customers | shares.accounts,
+        accounts=shares.accounts,
+        rows=rows | state.load_customers(shares.accounts),
+        facts={**by_customer, **shares.facts},
+        links={**stitched.joined, **shares.links},
+        newcomers=shares.newcomers,
+        again={**dict.fromkeys(moved, "identity"), **shares.again},
+    )
 
 
 def row_of(
