@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import tempfile
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,18 +14,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_backtest import backtested
 from test_backtest import live as caught_live
+from test_console import ask
 from test_fold_property import live
 from world import ORIGIN, World, action, moment, project
 
+from hetki.dialogues.explaining import decision_words
 from hetki.engine.folding import decode_occurrence
-from hetki.engine.telling import why_moment
+from hetki.engine.telling import find_account, titles, why_moment
+from hetki.errors import Invalid, NotFound
 from hetki.events.event import Event, LeafId, event_id
 from hetki.identity.account import MEMBERS_MAX, account_id
 from hetki.identity.identifier import NodeId, as_leaf, leaf_of
 from hetki.moments.fold import Fact, Folded, Joined, encode, step
 from hetki.moments.moment import Occurrence
+from hetki.server.access import Access
+from hetki.server.app import console_app
 from hetki.settings import SECOND
 from hetki.simulation.world import MemoryDisk
+from hetki.store.accounts import counted_accounts
+from hetki.store.households import household_of
 
 PRICING = (
     "one: Help Searched where topic = 'pricing'"
@@ -391,3 +400,152 @@ def test_nobody_of_an_account_signs_in_for_two_weeks() -> None:
     world.until("22/12:00")
     assert world.occurrences("quiet") == ["22/10:00 quiet kone: 10:00"], "bert's began the silence again"
     world.assert_rebuilds()
+
+
+# -- what is shown ----------------------------------------------------------------------------------------
+
+HOUSEHOLD = '[household]\nsame = ["address.street", "last_name"]\nmembers_max = 2\n'
+
+
+def identified(name: str, street: str, last_name: str) -> str:
+    address = msgspec.json.encode({"street": street}).decode()
+    return f"09:00 web u={name} Customer Identified address='{address}' last_name={last_name}"
+
+
+def test_a_household_is_who_shares_all_traits_and_is_too_many_beyond_the_bound() -> None:
+    world = World(project(None, HOUSEHOLD))
+    world.live(
+        identified("anna", "Katu 1, A", "Virtanen") + "\n" + identified("bert", " katu 1 a", "VIRTANEN")
+    )
+    world.live(
+        identified("cleo", "Katu 1 A", "Korhonen")
+        + "\n09:00 web u=dora Customer Identified last_name=Virtanen"
+    )
+    (anna, bert), db = (LeafId(world.node(name)) for name in ("anna", "bert")), world.engine.db
+    shared = household_of(db, anna, 2)
+    assert shared is not None and shared.is_one and set(shared.customers) == {anna, bert}
+    assert household_of(db, LeafId(world.node("cleo")), 2) is None, "another name"
+    assert household_of(db, LeafId(world.node("dora")), 2) is None, "no address"
+    assert len(world.customers()) == 4, "nobody was merged"
+    world.live(identified("eija", "KATU 1 A", "virtanen"))
+    shared = household_of(db, anna, 2)
+    assert shared is not None and not shared.is_one
+    world.live(identified("eija", "Tie 2", "virtanen").replace("09:00", "09:30"))
+    assert household_of(db, anna, 2).is_one, "who has moved is of another"  # type: ignore[union-attr]
+    world.assert_rebuilds()
+
+
+def test_a_household_that_is_declared_later_is_there_at_once() -> None:
+    world = World(project(None, HOUSEHOLD.replace('"last_name"', '"first_name"')))
+    world.live(identified("anna", "Katu 1", "V") + "\n" + identified("bert", "Katu 1", "V"))
+    assert household_of(world.engine.db, LeafId(world.node("anna")), 2) is None
+    while not world.warm(project(None, HOUSEHOLD)):
+        pass
+    assert household_of(world.engine.db, LeafId(world.node("anna")), 2) is not None
+    world.assert_rebuilds()
+
+
+@pytest.mark.parametrize(
+    ("toml", "fault"),
+    [
+        ("same = []", "got 0 traits, must be 1 to 8 traits"),
+        ('same = ["adress.street"]', "got 'adress.street', must be a trait of the catalogue"),
+        (
+            'same = ["address"]',
+            "got 'address', which is of type object, must be a trait with one plain value",
+        ),
+        ('same = ["email.domain"]', "got 'email.domain', which is of type text"),
+        ('same = ["email", "email"]', "got 'email' again, must be each trait once"),
+        ('same = ["email"]\nmembers_max = 1', "got 1, must be a number from 2 to 100"),
+    ],
+)
+def test_a_household_that_cannot_be_is_refused(toml: str, fault: str) -> None:
+    with pytest.raises(Invalid, match=re.escape(fault)):
+        project(None, f"[household]\n{toml}\n")
+
+
+@pytest.mark.parametrize(
+    ("steps", "more", "fault"),
+    [
+        (
+            "a: Signed In where customer.plan = 'pro'",
+            "",
+            "'customer.plan', must be account and a trait of it",
+        ),
+        (
+            "a: Signed In where segment.busy",
+            "",
+            "'segment.busy', must be another name, as no segment is known",
+        ),
+        ("a: Signed In where consent.marketing", "", "must be another name, as no purpose is known here"),
+        ("a: Signed In where account.plam = 'pro'", "", "must be a declared trait of an account"),
+        (
+            "a: Signed In where aggregate.n > 1",
+            "aggregates: {n: 'count of Signed In where customer.x = 1 over 1 day'}",
+            "'customer.x', must be account and a trait of it",
+        ),
+    ],
+)
+def test_what_is_of_one_customer_is_no_part_of_a_moment_about_an_account(
+    steps: str, more: str, fault: str
+) -> None:
+    with pytest.raises(Invalid, match=re.escape(fault)):
+        project(about_account("wrong", steps, more=more))
+
+
+def test_an_initiative_has_one_kind_of_unit_and_other_moments_no_members() -> None:
+    files = moment("both", "a: Signed In", more="about: account")
+    with pytest.raises(Invalid, match="must be in an initiative of moments about accounts alone"):
+        project(files)
+    with pytest.raises(Invalid, match="got 'member', must be a field of Signed In"):
+        project(moment("both", "a: Signed In where member = 'x'"))
+    with pytest.raises(Invalid, match="as this moment is not about an account"):
+        project({"templates/call.liquid": "Subject: x\n\n{{ account.plan }}"})
+
+
+def test_answers_print_and_ask_for_traits_of_the_account_and_of_who_gets_them() -> None:
+    files = about_account(
+        "offer", "a: Product Added | b: Product Added where member <> a.member", more="within: 1 day"
+    )
+    files |= action("call", more="eligible: account.plan = 'pro' and customer.plan = 'own'")
+    files["templates/call.liquid"] = "Subject: x\n\n{{ account.industry }} for {{ customer.first_name }}"
+    world = World(
+        project(
+            {**files, "moments/again.yaml": None, "moments/help.yaml": None, "moments/promise.yaml": None}
+        )
+    )
+    world.live(
+        "09:00 web u=anna g=kone Account Joined plan=pro industry=lifts\n"
+        "09:00 web u=bert g=kone Account Joined"
+    )
+    world.live("09:01 web u=bert Customer Identified first_name=Bert plan=own")
+    world.live("10:00 web u=anna Product Added\n10:01 web u=bert Product Added")
+    (record,) = world.records()
+    assert record.chosen == "call"
+    assert record.question.context == {"account.industry": "lifts", "account.plan": "pro"}
+    assert world.rows("SELECT body FROM outbox") == [("lifts for Bert",)]
+    told = "\n".join(decision_words(record, titles(world.engine.project), ()))
+    assert "These are data of 2 people of the account 'kone', as the moment declares." in told
+    assert "We looked at what your colleagues and you had done, as one company." in told
+
+
+def test_commands_and_pages_tell_of_accounts(tmp_path: Path) -> None:
+    world = World(project(None, HOUSEHOLD), disk=MemoryDisk(str(tmp_path)))
+    world.live(JOIN + "\n" + identified("anna", "Katu 1", "V") + "\n" + identified("bert", "Katu 1", "V"))
+    account = account_id(world.engine.keys.node, "kone")
+    (kone, nokia) = counted_accounts(world.engine.db, 10)
+    assert (kone.group_id, kone.n_members, kone.n_named, kone.n_folded) == ("kone", 3, 0, 3)
+    assert nokia.group_id == "nokia" and find_account(world.engine, "kone") == account
+    assert find_account(world.engine, account.hex()) == account
+    with pytest.raises(NotFound):
+        find_account(world.engine, "nokkia")
+    access = Access(world.disk, world.clock, world.chance)
+    app, session = console_app(world.engine, access), access.sign_in(access.new_token())
+    page = ask(app, f"/accounts/{account.hex()}", session)
+    assert page.status_code == 200 and "An account of 3 members" in page.text and "anna" in page.text
+    assert (
+        ask(app, f"/customers/{account.hex()}", session).headers["location"] == f"/accounts/{account.hex()}"
+    )
+    assert ask(app, f"/accounts/{'0' * 32}", session).status_code == 404
+    anna = ask(app, f"/customers/{world.node('anna').hex()}", session).text
+    assert f"/accounts/{account.hex()}" in anna and "Household" in anna and "bert" in anna

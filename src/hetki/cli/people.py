@@ -14,12 +14,14 @@ from hetki.engine.advance import advance
 from hetki.engine.commands import Merge, Unmerge
 from hetki.engine.engine import Engine
 from hetki.engine.segments import count_segments
-from hetki.engine.telling import titles, used_events, why_moment
+from hetki.engine.telling import find_account, titles, used_events, why_moment
 from hetki.errors import Conflict, Fault, Invalid, NotFound
 from hetki.events.event import LeafId
-from hetki.identity.identifier import Namespace, NodeId, identifier
+from hetki.identity.identifier import Namespace, NodeId, as_leaf, identifier
 from hetki.moments.fold import Folded, decode
 from hetki.moments.present import dropped, in_segments
+from hetki.store.accounts import belongs_to
+from hetki.store.households import household_of
 from hetki.store.views import Views
 
 app = typer.Typer()
@@ -48,6 +50,7 @@ def customer(who: Who, project: Folder = HERE) -> None:
         )
     row = engine.state.load_customers([found]).get(found)
     folded = decode(row.state) if row else Folded()
+    _print_layers(engine, views, found)
     for segment in in_segments(engine.program, folded, engine.clock.now()):
         print(f"  segment  {segment.name}  {segment.title}")
     for name, (n_tries, n_values) in dropped(folded).items():
@@ -58,6 +61,24 @@ def customer(who: Who, project: Folder = HERE) -> None:
         decision = handled.decision
         outcome = f"{decision.chosen}  {decision.decision_id}" if decision else handled.status
         print(f"  {spoken_at(handled.occurred_at, zone)}  {handled.moment}  {outcome}")
+
+
+def _print_layers(engine: Engine, views: Views, customer: LeafId) -> None:
+    """The accounts of a customer, and who shares the household."""
+    zone = engine.project.settings.time_zone
+    nodes = engine.state.members([customer]).get(customer, {})
+    for group, (_, joined_at) in belongs_to(engine.db, map(as_leaf, nodes)).items():
+        since = "only named" if joined_at is None else f"member since {spoken_at(joined_at, zone)}"
+        print(f"  account  {group}  {since}")
+    household = engine.project.household
+    shared = household_of(engine.db, customer, household.members_max) if household else None
+    if household is not None and shared is not None:
+        others = [each for each in shared.customers if each != customer]
+        names = views.names_of(others)
+        listed = ", ".join(names.get(each, each.hex()) for each in others)
+        if not shared.is_one:
+            listed = f"none: more than {household.members_max} customers would share it"
+        print(f"  household  {shared.household.hex()}  {listed}")
 
 
 @app.command()
@@ -94,15 +115,19 @@ def explain(
     decision_id: Annotated[str, typer.Argument(help="The id of a decision or of its occurrence.")] = "",
     moment: Annotated[str, typer.Option(help="Why, or why not, this moment.")] = "",
     customer: Annotated[str, typer.Option(help="For whom: as the argument of hetki customer.")] = "",
+    account: Annotated[str, typer.Option(help="For which account: as the argument of hetki account.")] = "",
     project: Folder = HERE,
 ) -> None:
-    """A decision in plain words; or, with --moment and --customer, why a moment was caught or was not."""
-    if bool(decision_id) == bool(moment or customer) or bool(moment) != bool(customer):
-        must = "the id of a decision, or --moment and --customer"
+    """A decision in plain words; or, with --moment and --customer or --account, why it was caught or not."""
+    whom = [each for each in (customer, account) if each]
+    if bool(decision_id) == bool(moment or whom) or len(whom) != bool(moment):
+        must = "the id of a decision, or --moment and --customer or --account"
         raise Invalid(Fault("explain", "neither, or parts of both", must))
     engine = opened(project)
     if moment:
-        told = why_moment(engine, find(engine, customer), moment)
+        told = why_moment(
+            engine, find_account(engine, account) if account else find(engine, customer), moment
+        )
         names = titles(engine.project)
         compiled = engine.project.moments[moment]
         print("\n".join(why_words(told, compiled, names.actions, names.time_zone)))

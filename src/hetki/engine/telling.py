@@ -11,10 +11,12 @@ from hetki.engine.history import only
 from hetki.engine.project import Project
 from hetki.errors import Fault, NotFound, shown
 from hetki.events.event import EventId, LeafId
+from hetki.identity.account import AccountId, account_id, normalised_group
 from hetki.identity.identifier import NodeId
 from hetki.moments.sentence import step_names
 from hetki.moments.why import Why, why
 from hetki.patterns.words import words
+from hetki.store.accounts import groups_of
 from hetki.store.journal import Journal
 from hetki.store.views import Named, Views
 
@@ -66,6 +68,20 @@ def why_moment(engine: Engine, unit: LeafId, name: str) -> Why:
             raise NotFound(Fault("moment", f"{shown(name)}, which is about {about}", must))
         return why(of_unit, whole.batch, advance_to, whole.staffing)
     return why(program, [], advance_to)
+
+
+def find_account(engine: Engine, name: str) -> AccountId:
+    """The account that a group id or a hex id names. Raises `NotFound`."""
+    group = normalised_group(name)
+    ids = [account_id(engine.keys.node, group)] if group else []
+    try:
+        ids.append(AccountId(bytes.fromhex(name)))
+    except ValueError:
+        pass
+    for found in groups_of(engine.db, ids):
+        return found
+    hint = "hetki account lists the largest"
+    raise NotFound(Fault("account", shown(name), "a group id that some event has told", hint))
 
 
 def owner_words(owner: Named | None) -> str:

@@ -23,7 +23,7 @@ from hetki.engine.project import Project
 from hetki.engine.telling import titles
 from hetki.errors import Forbidden, HetkiError
 from hetki.measurement.outcome import measured
-from hetki.server import console, people
+from hetki.server import accounts, console, people
 from hetki.server.access import SESSION_S, Access
 from hetki.server.committer import Committer
 from hetki.server.desk import Desk
@@ -51,6 +51,7 @@ PAGES = {
     "/": console.live,
     "/customers": people.customers,
     "/customers/{customer}": people.customer,
+    "/accounts/{account}": accounts.account,
     "/moments": console.moments,
     "/moments/{name}": console.moment,
     "/decisions/{decision_id}": console.decision,

@@ -14,8 +14,10 @@ from hetki.events.event import LeafId
 from hetki.identity.identifier import Namespace, NodeId, as_leaf, identifier
 from hetki.moments.fold import Fact, Folded, decode
 from hetki.moments.present import dropped, in_segments
+from hetki.server.accounts import layers
 from hetki.server.desk import Desk, Turning, leaf_in, page_of
 from hetki.server.lines import joinings, lines, spoken_facts, standing, story
+from hetki.store.accounts import groups_of
 from hetki.store.views import Named, Views
 
 STORY_ROWS = 50
@@ -52,6 +54,8 @@ def customer(desk: Desk, request: Request) -> Response:
     leaf = leaf_in(text)
     with desk.views() as views:
         present = views.state.customers_of([NodeId(leaf)]).get(NodeId(leaf)) if leaf else None
+        if present is None and leaf in groups_of(views.db, [leaf] if leaf else []):
+            return RedirectResponse(f"/accounts/{text}", 303)
         if present is None:
             must = "a customer's id (32 hex digits)"
             raise NotFound(Fault("customer", shown(text), must, "search by an exact identifier"))
@@ -82,6 +86,7 @@ def _customer(desk: Desk, views: Views, customer: LeafId, request: Request) -> R
         spoken=spoken_facts(facts),
         segments=in_segments(desk.engine.program, folded, now),
         dropped=dropped(folded),
+        layers=layers(desk, views, customer, leaves),
         traits=sorted(folded.traits.items()),
         told=rest[:STORY_ROWS],
         n_told=len(told),

@@ -123,3 +123,40 @@ def crowded(db: sqlite3.Connection, accounts: Iterable[AccountId]) -> set[Accoun
         )
         found.update(AccountId(row[0]) for row in rows)
     return found
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """An account with how many customers have joined it, how many more only name it, and of how many the
+    events are looked at."""
+
+    account: AccountId
+    group_id: str
+    n_members: int
+    n_named: int
+    n_folded: int
+
+
+def counted_accounts(db: sqlite3.Connection, n_max: int, account: AccountId | None = None) -> list[Counted]:
+    """The accounts with the most members, or the one that is asked for."""
+    where = "" if account is None else "WHERE l.account = ?"
+    rows = db.execute(
+        "SELECT a.account, a.group_id, count(m.joined_at) AS n, count(*) - count(m.joined_at),"
+        f" sum(m.is_folded) FROM accounts a JOIN ({members_query(where)}) m USING (account)"
+        " GROUP BY a.account"
+        " ORDER BY n DESC, a.group_id LIMIT ?",
+        [n_max] if account is None else [account, n_max],
+    )
+    return [Counted(AccountId(row[0]), *row[1:]) for row in rows]
+
+
+def belongs_to(db: sqlite3.Connection, leaves: Iterable[LeafId]) -> dict[str, tuple[AccountId, int | None]]:
+    """The accounts of one customer by group id, each with its id and when the customer joined."""
+    joined: dict[AccountId, int | None] = {}
+    for mine in accounts_of(db, leaves).values():
+        for account, joined_at in mine:
+            times = [each for each in (joined.get(account), joined_at) if each is not None]
+            joined[account] = min(times, default=None)
+    groups = groups_of(db, joined)
+    return {
+        group: (account, joined[account]) for account, group in sorted(groups.items(), key=lambda x: x[1])
+    }
