@@ -22,6 +22,7 @@ from hetki.dialogues.explaining import decision_words
 from hetki.engine.folding import decode_occurrence
 from hetki.engine.telling import find_account, titles, why_moment
 from hetki.errors import Invalid, NotFound
+from hetki.events import cloudevents, segment
 from hetki.events.event import Event, LeafId, event_id
 from hetki.identity.account import MEMBERS_MAX, account_id
 from hetki.identity.identifier import NodeId, as_leaf, leaf_of
@@ -29,9 +30,9 @@ from hetki.moments.fold import Fact, Folded, Joined, encode, step
 from hetki.moments.moment import Occurrence
 from hetki.server.access import Access
 from hetki.server.app import console_app
-from hetki.settings import SECOND
+from hetki.settings import SECOND, Limits
 from hetki.simulation.world import MemoryDisk
-from hetki.store.accounts import counted_accounts
+from hetki.store.accounts import counted_accounts, members_of
 from hetki.store.households import household_of
 
 PRICING = (
@@ -549,3 +550,30 @@ def test_commands_and_pages_tell_of_accounts(tmp_path: Path) -> None:
     assert ask(app, f"/accounts/{'0' * 32}", session).status_code == 404
     anna = ask(app, f"/customers/{world.node('anna').hex()}", session).text
     assert f"/accounts/{account.hex()}" in anna and "Household" in anna and "bert" in anna
+
+
+def test_every_way_in_names_accounts() -> None:
+    """Segment's group call, the context of any call, and a CloudEvent or a row with a property."""
+    world = World(PROJECT)
+    calls = [
+        {"type": "group", "userId": "anna", "groupId": 7, "traits": {"plan": "pro", "email": "a@kone.fi"}},
+        {"type": "track", "event": "Signed In", "userId": "bert", "context": {"groupId": "7"}},
+        {"type": "track", "event": "Signed In", "userId": "cleo", "context": {"groupId": None}},
+    ]
+    body = msgspec.json.encode({"batch": [{**each, "messageId": f"m{n}"} for n, each in enumerate(calls)]})
+    now = world.clock.now()
+    world.engine.acceptor.accept([segment.parse(body, "batch", "web", "web", now, Limits())])
+    told = {"specversion": "1.0", "id": "c", "source": "crm", "type": "Account Joined", "userid": "dora"}
+    body = msgspec.json.encode({**told, "data": {"group_id": "7"}})
+    form = cloudevents.STRUCTURED
+    world.engine.acceptor.accept([cloudevents.parse(body, form, {}, "web", "web", now, Limits())])
+    world.advance()
+    account = account_id(world.engine.keys.node, "7")
+    members = members_of(world.engine.db, [account])[account]
+    assert {world.name_of(each.customer): each.joined_at is not None for each in members} == {
+        "anna": True,
+        "bert": False,
+        "dora": True,
+    }
+    assert "a@kone.fi" not in str(world.rows("SELECT value FROM nodes")), "its address is nobody's"
+    world.assert_rebuilds()
