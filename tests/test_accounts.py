@@ -577,3 +577,19 @@ def test_every_way_in_names_accounts() -> None:
     }
     assert "a@kone.fi" not in str(world.rows("SELECT value FROM nodes")), "its address is nobody's"
     world.assert_rebuilds()
+
+
+def test_another_policy_of_identity_changes_who_the_members_are() -> None:
+    """Two visits with one address are one person, until addresses join nobody."""
+    world = World(PROJECT)
+    world.live(
+        "09:00 web a=w1 mail=a@kone.fi g=kone Account Joined\n"
+        "09:00 web a=w2 mail=a@kone.fi g=kone Account Joined"
+    )
+    world.live("09:00 web u=cleo g=kone Account Joined")
+    world.live(f"10:00 web a=w1 {SEARCH}\n10:01 web a=w2 {SEARCH}\n10:02 web u=cleo {SEARCH}")
+    assert world.occurrences("buying") == []
+    world.reopen(project({**BUYING, **QUIET}, "[identity.email]\njoins = false\n"))
+    world.advance()
+    assert world.occurrences("buying") == ["10:02 buying kone: 10:00 10:01 10:02"]
+    world.assert_rebuilds()

@@ -28,6 +28,7 @@ COMMANDS = {
     "customer": "hetki.cli.people",
     "account": "hetki.cli.accounts",
     "segments": "hetki.cli.people",
+    "identity": "hetki.cli.identity",
     "explain": "hetki.cli.people",
     "merge": "hetki.cli.people",
     "unmerge": "hetki.cli.people",

@@ -83,6 +83,11 @@ def share(
     return shares
 
 
+def accounts_around(state: State, customers: Iterable[LeafId]) -> set[AccountId]:
+    """The accounts that customers belong to."""
+    return {account for mine in _belongs(state, state.members(customers)).values() for account in mine}
+
+
 def _namings(key: bytes, facts: Iterable[Fact]) -> Iterator[Naming]:
     for fact in facts:
         group = group_of(fact.event)
