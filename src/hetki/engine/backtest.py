@@ -6,7 +6,7 @@ customer is then folded from the beginning, exactly as repaired history is. `ren
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 
 import duckdb
@@ -85,8 +85,11 @@ def _of_customers(
     return sweep(lake, program, runs, rest, advance_to, progress)
 
 
-def render(found: Mapping[str, Sequence[Caught]], n_customers_shown: int = 5) -> str:
-    """How often each moment would have fired, when, week by week (from Monday, UTC), and for whom."""
+def render(
+    found: Mapping[str, Sequence[Caught]], n_customers_shown: int = 5, about_accounts: Collection[str] = ()
+) -> str:
+    """How often each moment would have fired, when, week by week (from Monday, UTC), and for whom: for
+    customers, and for accounts if it is one `about_accounts`."""
     parts: list[str] = []
     for name, caught in found.items():
         if not caught:
@@ -94,8 +97,9 @@ def render(found: Mapping[str, Sequence[Caught]], n_customers_shown: int = 5) ->
             continue
         customers = {each.customer for each in caught}
         first, last = (utc(caught[place].occurrence.occurred_at) for place in (0, -1))
+        unit = "account" if name in about_accounts else "customer"
         lines = [
-            f"{name}: {_times(len(caught))} for {len(customers):,} customer{'s' * (len(customers) > 1)},"
+            f"{name}: {_times(len(caught))} for {len(customers):,} {unit}{'s' * (len(customers) > 1)},"
             f" first {first:%Y-%m-%d %H:%M}, last {last:%Y-%m-%d %H:%M} UTC"
         ]
         lines += _weeks(caught)
