@@ -8,16 +8,18 @@ import typer
 
 from hetki.cli.opening import HERE, Folder, opened, progress_bar
 from hetki.dialogues.explaining import decision_words
+from hetki.dialogues.joining import basis_words, status_words
 from hetki.dialogues.tracing import why_words
 from hetki.dialogues.wording import counted, spoken_at
 from hetki.engine.advance import advance
 from hetki.engine.commands import Merge, Unmerge
 from hetki.engine.engine import Engine
 from hetki.engine.segments import count_segments
-from hetki.engine.telling import titles, used_events, why_moment
+from hetki.engine.telling import titles, used_events, why_moment, why_one
 from hetki.errors import Conflict, Fault, Invalid, NotFound
 from hetki.events.event import LeafId
 from hetki.identity.identifier import Namespace, NodeId, identifier
+from hetki.identity.joining import strongest_first
 from hetki.moments.fold import Folded, decode, dropped, in_segments
 from hetki.store.views import Views
 
@@ -33,18 +35,21 @@ def customer(who: Who, project: Folder = HERE) -> None:
     engine = opened(project)
     found = find(engine, who)
     views = Views(engine.disk)
-    named = views.identifiers_of([found])
-    values = {each.node: f"{each.namespace} {each.value}" for each in named}
+    named = views.identities.of([found])
     print(f"customer {found.hex()}")
     for each in named:
         print(f"  {each.namespace}  {each.value}")
     zone = engine.project.settings.time_zone
-    for link in views.evidence(each.node for each in named):
-        ends = " = ".join(values.get(node, node.hex()) for node in (link.node_a, link.node_b))
-        standing = "revoked" if link.revoked_at else f"refused: {link.refusal}" if link.refusal else "stands"
-        print(
-            f"  link {link.link_id.hex()}  {link.kind}  {ends}  {spoken_at(link.linked_at, zone)}  {standing}"
-        )
+    links = strongest_first(views.identities.links(each.node for each in named))
+    values = {each.node: f"{each.namespace} {each.value}" for each in named}
+    for link in links:
+        told = [f"  link {link.link.link_id.hex()}", link.link.kind]
+        told += [
+            " = ".join(values.get(node, node.hex()) for node in link.ends),
+            spoken_at(link.link.linked_at, zone),
+        ]
+        told += [basis_words(link), "revoked" if link.look == "revoked" else status_words(link)]
+        print("  ".join(part for part in told if part))
     row = engine.state.load_customers([found]).get(found)
     folded = decode(row.state) if row else Folded()
     for segment in in_segments(engine.program, folded, engine.clock.now()):
@@ -79,7 +84,7 @@ def segments(
         )
     for each in found:
         print(f"{each.segment}: {each.n_customers:,} of {counted(each.n_of, 'customer')}  ({each.title})")
-        names = Views(engine.disk).names_of(each.customers)
+        names = Views(engine.disk).identities.names(each.customers)
         for customer in each.customers:
             print(f"  {customer.hex()}  {names.get(customer, '')}".rstrip())
         if name and each.n_customers > len(each.customers):
@@ -93,13 +98,19 @@ def explain(
     decision_id: Annotated[str, typer.Argument(help="The id of a decision or of its occurrence.")] = "",
     moment: Annotated[str, typer.Option(help="Why, or why not, this moment.")] = "",
     customer: Annotated[str, typer.Option(help="For whom: as the argument of hetki customer.")] = "",
+    other: Annotated[str, typer.Option(help="Why this is the same customer, or is not.")] = "",
     project: Folder = HERE,
 ) -> None:
-    """A decision in plain words; or, with --moment and --customer, why a moment was caught or was not."""
-    if bool(decision_id) == bool(moment or customer) or bool(moment) != bool(customer):
-        must = "the id of a decision, or --moment and --customer"
-        raise Invalid(Fault("explain", "neither, or parts of both", must))
+    """A decision in plain words; with --customer and --moment why a moment was caught or was not; with
+    --customer and --other why two are one customer or are not."""
+    asked = [bool(each) for each in (decision_id, customer, moment, other)]
+    if asked not in ([True, False, False, False], [False, True, True, False], [False, True, False, True]):
+        must = "the id of a decision, or --customer with --moment or --other"
+        raise Invalid(Fault("explain", "none of them, or parts of several", must))
     engine = opened(project)
+    if other:
+        print("\n".join(why_one(engine, found_as(engine, customer), found_as(engine, other))))
+        return
     if moment:
         told = why_moment(engine, find(engine, customer), moment)
         names = titles(engine.project)
@@ -147,6 +158,12 @@ def unmerge(
 
 def find(engine: Engine, who: str) -> LeafId:
     """The customer that a name belongs to. Raises `NotFound`."""
+    node = found_as(engine, who)
+    return engine.state.customers_of([node])[node]
+
+
+def found_as(engine: Engine, who: str) -> NodeId:
+    """The identifier that a name is. Raises `NotFound`."""
     nodes = [found.node for space in NAMESPACES if (found := identifier(engine.keys.node, space, who))]
     try:
         nodes.append(NodeId(bytes.fromhex(who)))
@@ -155,5 +172,5 @@ def find(engine: Engine, who: str) -> LeafId:
     known = engine.state.customers_of(nodes)
     for node in nodes:
         if node in known:
-            return known[node]
+            return node
     raise NotFound(Fault("customer", repr(who), "a name that some event has told"))

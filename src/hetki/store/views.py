@@ -17,14 +17,11 @@ from hetki.dialogues.message import Message
 from hetki.errors import Fault, Unavailable
 from hetki.events.event import LeafId
 from hetki.identity.identifier import NodeId
-from hetki.identity.link import LinkKind
+from hetki.store.identities import Identities
 from hetki.store.ledger import Ledger
 from hetki.store.ports import Disk
 from hetki.store.sqlite import chunks
 from hetki.store.state import FILE, State
-
-#: By which of a customer's identifiers people know them, best first.
-KNOWN_BY = ("user_id", "email", "phone", "anonymous_id")
 
 _decisions = msgspec.json.Decoder(Decision)
 
@@ -43,28 +40,6 @@ class Handled(msgspec.Struct, frozen=True):
     status: str
     handled_at: int | None = None
     decision: Decision | None = None
-
-
-class Named(msgspec.Struct, frozen=True):
-    """One identifier of a customer: its node, where it is from and its value."""
-
-    node: NodeId
-    namespace: str
-    value: str
-    customer: LeafId
-
-
-class Evidence(msgspec.Struct, frozen=True):
-    """A link, standing or not. `refusal` says why it was refused, `revoked_at` when it was taken back."""
-
-    link_id: bytes
-    kind: LinkKind
-    node_a: NodeId
-    node_b: NodeId
-    linked_at: int
-    cause: bytes
-    refusal: str
-    revoked_at: int | None
 
 
 class Revision(msgspec.Struct, frozen=True):
@@ -138,6 +113,7 @@ class Views:
         self.db: sqlite3.Connection = disk.connect(FILE)
         self.state = State(self.db)
         self.ledger = Ledger(self.db)
+        self.identities = Identities(self.db)
         self.db.execute("PRAGMA query_only = ON")
 
     def close(self) -> None:
@@ -280,54 +256,6 @@ class Views:
         asked = dict.fromkeys(leaves)
         now = self.state.customers_of(NodeId(leaf) for leaf in asked)
         return {leaf: now.get(NodeId(leaf), leaf) for leaf in asked}
-
-    def identifiers_of(self, customers: Iterable[LeafId]) -> list[Named]:
-        """Every identifier of customers, best known first; events that stand alone are left out.
-
-        A value that is an anonymous id too names nobody well, whatever else it was called.
-        """
-        found: list[Named] = []
-        for marks, part in chunks(set(customers)):
-            rows = self.db.execute(
-                "SELECT node, namespace, value, customer FROM nodes"
-                f" WHERE customer IN ({marks}) AND namespace <> 'event'",
-                part,
-            )
-            found += [Named(*row) for row in rows]
-        unnamed = {each.value for each in found if each.namespace == "anonymous_id"}
-        return sorted(
-            found, key=lambda each: (each.value in unnamed, KNOWN_BY.index(each.namespace), each.value)
-        )
-
-    def names_of(self, customers: Iterable[LeafId]) -> dict[LeafId, str]:
-        """By what name each customer is best known; one without identifiers is left out."""
-        names: dict[LeafId, str] = {}
-        for each in self.identifiers_of(customers):
-            names.setdefault(each.customer, each.value)
-        return names
-
-    def nodes(self, nodes: Iterable[NodeId]) -> dict[NodeId, Named]:
-        """Identifiers by their nodes; unknown ones are left out."""
-        found: dict[NodeId, Named] = {}
-        for marks, part in chunks(set(nodes)):
-            rows = self.db.execute(
-                f"SELECT node, namespace, value, customer FROM nodes WHERE node IN ({marks})", part
-            )
-            found.update((NodeId(row[0]), Named(*row)) for row in rows)
-        return found
-
-    def evidence(self, nodes: Iterable[NodeId]) -> list[Evidence]:
-        """Every link at these nodes, refused and revoked ones included, in order of time."""
-        found: dict[bytes, Evidence] = {}
-        for marks, part in chunks(set(nodes)):
-            for side in ("node_a", "node_b"):
-                rows = self.db.execute(
-                    "SELECT link_id, kind, node_a, node_b, linked_at, cause, refusal, revoked_at FROM links"
-                    f" WHERE {side} IN ({marks})",
-                    part,
-                )
-                found.update((row[0], Evidence(*row)) for row in rows)
-        return sorted(found.values(), key=lambda each: (each.linked_at, each.link_id))
 
     def n_rejected(self) -> int:
         """How many bodies were rejected."""

@@ -1,0 +1,128 @@
+"""Identities: what people ask of identifiers and links in `state.db`. Queries only; nothing here writes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+import msgspec
+
+from hetki.events.event import LeafId
+from hetki.identity.identifier import NodeId
+from hetki.identity.joining import LOOKS, Judged
+from hetki.identity.link import Link
+from hetki.store.sqlite import chunks
+
+#: By which of a customer's identifiers people know them, best first.
+KNOWN_BY = ("user_id", "email", "phone", "anonymous_id")
+LINK = "link_id, kind, node_a, node_b, linked_at, cause, refusal, revoked_at"
+#: Links at one customer that are looked at.
+LINKS_MAX = 2_000
+#: What two customers have in common is told up to this many.
+SHARED_MAX = 20
+
+
+class Named(msgspec.Struct, frozen=True):
+    """One identifier of a customer: its node, where it is from and its value."""
+
+    node: NodeId
+    namespace: str
+    value: str
+    customer: LeafId
+
+
+class Identities:
+    """Identifiers by customer and by node, and the links at them."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def of(self, customers: Iterable[LeafId]) -> list[Named]:
+        """Every identifier of customers, best known first; events that stand alone are left out.
+
+        A value that is an anonymous id too names nobody well, whatever else it was called.
+        """
+        found: list[Named] = []
+        for marks, part in chunks(set(customers)):
+            rows = self._db.execute(
+                "SELECT node, namespace, value, customer FROM nodes"
+                f" WHERE customer IN ({marks}) AND namespace <> 'event'",
+                part,
+            )
+            found += [Named(*row) for row in rows]
+        unnamed = {each.value for each in found if each.namespace == "anonymous_id"}
+        return sorted(
+            found, key=lambda each: (each.value in unnamed, KNOWN_BY.index(each.namespace), each.value)
+        )
+
+    def names(self, customers: Iterable[LeafId]) -> dict[LeafId, str]:
+        """By what name each customer is best known; one without identifiers is left out."""
+        names: dict[LeafId, str] = {}
+        for each in self.of(customers):
+            names.setdefault(each.customer, each.value)
+        return names
+
+    def nodes(self, nodes: Iterable[NodeId]) -> dict[NodeId, Named]:
+        """Identifiers by their nodes; unknown ones are left out."""
+        found: dict[NodeId, Named] = {}
+        for marks, part in chunks(set(nodes)):
+            rows = self._db.execute(
+                f"SELECT node, namespace, value, customer FROM nodes WHERE node IN ({marks})", part
+            )
+            found.update((NodeId(row[0]), Named(*row)) for row in rows)
+        return found
+
+    def links(self, nodes: Iterable[NodeId], n_max: int = LINKS_MAX) -> list[Judged]:
+        """Every link at these nodes, refused and revoked ones included, in order of time.
+
+        A value that very many share has very many links: then those that stand come first, up to `n_max`.
+        """
+        found: dict[bytes, Judged] = {}
+        for marks, part in chunks(set(nodes)):
+            for side in ("node_a", "node_b"):
+                rows = self._db.execute(
+                    f"SELECT {LINK} FROM links WHERE {side} IN ({marks})"
+                    " ORDER BY revoked_at IS NOT NULL, refusal <> '', linked_at, link_id LIMIT ?",
+                    [*part, n_max],
+                )
+                found.update((row[0], _judged(row)) for row in rows)
+        kept = sorted(found.values(), key=lambda each: (LOOKS.index(each.look), each.link.linked_at))[:n_max]
+        return sorted(kept, key=lambda each: (each.link.linked_at, each.link.link_id))
+
+    def link(self, link_id: bytes) -> Judged | None:
+        """One link by its id."""
+        row = self._db.execute(f"SELECT {LINK} FROM links WHERE link_id = ?", (link_id,)).fetchone()
+        return _judged(row) if row else None
+
+    def links_between(self, ours: set[NodeId], theirs: set[NodeId]) -> list[Judged]:
+        """The links from one set of nodes to another, and those of both to nodes of neither.
+
+        Of the nodes of neither the first 20 count: a value that very many share has very many links.
+        """
+        shared = sorted((self._neighbours(ours) & self._neighbours(theirs)) - ours - theirs)[:SHARED_MAX]
+        return self._among(ours, theirs | set(shared)) + self._among(theirs, set(shared))
+
+    def _neighbours(self, nodes: set[NodeId]) -> set[NodeId]:
+        found: set[NodeId] = set()
+        for marks, part in chunks(nodes):
+            for side, far in (("node_a", "node_b"), ("node_b", "node_a")):
+                rows = self._db.execute(f"SELECT {far} FROM links WHERE {side} IN ({marks})", part)
+                found.update(NodeId(row[0]) for row in rows)
+        return found
+
+    def _among(self, ours: set[NodeId], theirs: set[NodeId]) -> list[Judged]:
+        found: dict[bytes, Judged] = {}
+        for marks, part in chunks(ours):
+            for far_marks, far_part in chunks(theirs):
+                for side, far in (("node_a", "node_b"), ("node_b", "node_a")):
+                    rows = self._db.execute(
+                        f"SELECT {LINK} FROM links WHERE {side} IN ({marks}) AND {far} IN ({far_marks})",
+                        [*part, *far_part],
+                    )
+                    found.update((row[0], _judged(row)) for row in rows)
+        return list(found.values())
+
+
+def _judged(row: sqlite3.Row) -> Judged:
+    """A row of `LINK` as a judged link."""
+    return Judged(Link(*row[:6]), row[6], row[7])
