@@ -15,7 +15,7 @@ from hetki.identity.link import LinkKind, make_link
 from hetki.identity.resolve import Refusal
 from hetki.server.graph import BOX_HEIGHT, BOX_WIDTH, NODES_MAX, Layout, layout
 from hetki.server.graph_svg import graph_svg, legend_svg
-from hetki.store.identities import Named
+from hetki.store.identity_views import Named
 
 
 def node(name: str) -> NodeId:

@@ -22,7 +22,6 @@ class Merge(msgspec.Struct, frozen=True, tag="merge"):
     node_b: str
     said_by: str
     said_at: int
-    despite_unique: bool = False
 
 
 class Unmerge(msgspec.Struct, frozen=True, tag="unmerge"):

@@ -17,7 +17,7 @@ from hetki.identity.joining import why as why_joined
 from hetki.moments.sentence import step_names
 from hetki.moments.why import Why, why
 from hetki.patterns.words import words
-from hetki.store.identities import Named
+from hetki.store.identity_views import Named
 from hetki.store.journal import Journal
 from hetki.store.views import Views
 

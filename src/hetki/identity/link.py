@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Literal, get_args
+from typing import Literal
 
 import msgspec
 
@@ -16,10 +16,8 @@ from hetki.events.event import Event
 from hetki.identity.identifier import Identifier, NodeId, identifier, leaf_of
 
 #: Kinds of evidence, strongest first: a person's word, the company's alias, a login, an address.
-LinkKind = Literal[
-    "merge", "alias", "login", "declared", "email", "phone", "device", "probable", "possible", "cannot"
-]
-STRENGTH: dict[LinkKind, int] = {kind: number for number, kind in enumerate(get_args(LinkKind))}
+LinkKind = Literal["merge", "alias", "login", "email", "phone"]
+STRENGTH: dict[LinkKind, int] = {"merge": 0, "alias": 1, "login": 2, "email": 3, "phone": 4}
 
 
 class Link(msgspec.Struct, frozen=True, gc=False):
@@ -34,10 +32,6 @@ class Link(msgspec.Struct, frozen=True, gc=False):
     node_b: NodeId
     linked_at: int
     cause: bytes
-    weight: float = 0.0
-    rule: str = ""
-    said_by: str = ""
-    told: tuple[tuple[str, float], ...] = ()
 
 
 class Evidence(msgspec.Struct, frozen=True, gc=False):

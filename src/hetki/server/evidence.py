@@ -11,7 +11,7 @@ from hetki.engine.folding import read_event
 from hetki.events.event import EventId
 from hetki.identity.joining import Judged
 from hetki.server.desk import Desk
-from hetki.store.identities import KNOWN_BY, Named
+from hetki.store.identity_views import KNOWN_BY, Named
 from hetki.store.views import Views
 
 #: Links that a person's or the linkage's command made: no event is their cause.

@@ -14,7 +14,7 @@ from hetki.dialogues.joining import LINK_NAMES, LOOK_WORDS
 from hetki.identity.identifier import NodeId
 from hetki.identity.joining import LOOKS, Judged, Look
 from hetki.server.graph import BOX_HEIGHT, BOX_WIDTH, LINE, LINES_MAX, ROOM, SWING, Box, Layout, Tie
-from hetki.store.identities import Named
+from hetki.store.identity_views import Named
 
 #: Characters of a value that fit a box.
 CHARS_MAX = 20

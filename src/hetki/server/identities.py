@@ -22,7 +22,7 @@ from hetki.server.evidence import Shown, causes_of, shown
 from hetki.server.graph import layout
 from hetki.server.graph_svg import graph_svg, legend_svg
 from hetki.server.people import QUERY_CHARS_MAX, found_by, present_of
-from hetki.store.identities import LINKS_MAX, Named
+from hetki.store.identity_views import LINKS_MAX, Named
 from hetki.store.views import Views
 
 LINKS_SHOWN = 50

@@ -17,7 +17,7 @@ from hetki.moments.fold import Fact, Folded, decode, dropped, in_segments
 from hetki.server import evidence
 from hetki.server.desk import Desk, Turning, leaf_in, page_of
 from hetki.server.lines import lines, spoken_facts, standing, story
-from hetki.store.identities import Named
+from hetki.store.identity_views import Named
 from hetki.store.views import Views
 
 STORY_ROWS = 50

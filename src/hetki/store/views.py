@@ -17,7 +17,7 @@ from hetki.dialogues.message import Message
 from hetki.errors import Fault, Unavailable
 from hetki.events.event import LeafId
 from hetki.identity.identifier import NodeId
-from hetki.store.identities import Identities
+from hetki.store.identity_views import IdentityViews
 from hetki.store.ledger import Ledger
 from hetki.store.ports import Disk
 from hetki.store.sqlite import chunks
@@ -113,7 +113,7 @@ class Views:
         self.db: sqlite3.Connection = disk.connect(FILE)
         self.state = State(self.db)
         self.ledger = Ledger(self.db)
-        self.identities = Identities(self.db)
+        self.identities = IdentityViews(self.db)
         self.db.execute("PRAGMA query_only = ON")
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ class Named(msgspec.Struct, frozen=True):
     customer: LeafId
 
 
-class Identities:
+class IdentityViews:
     """Identifiers by customer and by node, and the links at them."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
