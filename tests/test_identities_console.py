@@ -62,7 +62,7 @@ def test_every_link_stands_in_the_picture_and_in_the_table(house: House) -> None
     assert "4 identifiers of one customer, and 4 links at them" in told
     assert "user id anna anonymous id laptop both ids came with one event" in told
     assert "Customer Identified, app · The phone app · message m1" in told
-    assert "refused both have a user id of their own, so joining them takes a person or an alias" in told
+    assert "refused both have a user id of their own, or another id that is unique for ever" in told
     for number in range(1, 5):
         assert f"Undo link {number}" in told and f"{number} · " in told
     assert f"/customers/{house.customer('user_id', 'ben')}" in page.text, (

@@ -51,7 +51,7 @@ def test_the_chain_goes_by_the_strongest_evidence() -> None:
 
 def test_only_what_stands_is_in_a_chain() -> None:
     broken = [
-        link("login", "anna", "browser", 1, refusal="two_user_ids"),
+        link("login", "anna", "browser", 1, refusal="two_unique_ids"),
         link("merge", "anna", "browser", 2, revoked_at=9),
         link("cannot", "anna", "browser", 3),
     ]
@@ -80,7 +80,7 @@ def test_an_identifier_is_itself() -> None:
 
 
 def test_what_was_refused_between_two_customers_is_the_reason() -> None:
-    refused = link("email", "ben", "a@x.fi", refusal="two_user_ids")
+    refused = link("email", "ben", "a@x.fi", refusal="two_unique_ids")
     told = asked([refused, link("email", "anna", "a@x.fi")], "anna", "ben", "anna a@x.fi", "ben")
     assert (told.is_one, told.direct, told.apart, told.by_way) == (False, [refused], [], [])
     names = {node("anna"): "user id anna", node("ben"): "user id ben", node("a@x.fi"): "email a@x.fi"}
@@ -100,8 +100,8 @@ def test_a_persons_word_that_they_are_two_comes_first() -> None:
 
 
 def test_a_value_that_both_are_linked_with_is_told_even_if_it_joins_nobody() -> None:
-    mine, yours = (link("phone", each, "+358", refusal="two_user_ids") for each in ("anna", "ben"))
-    elsewhere = link("phone", "ben", "+46", refusal="two_user_ids")
+    mine, yours = (link("phone", each, "+358", refusal="two_unique_ids") for each in ("anna", "ben"))
+    elsewhere = link("phone", "ben", "+46", refusal="two_unique_ids")
     told = asked([mine, yours, elsewhere], "anna", "ben", "anna", "ben")
     assert told.by_way == [(mine, yours)]
     assert "Both are linked with an identifier of neither:" in why_words(told, "a", "b", {}, "UTC")
@@ -161,7 +161,7 @@ def test_the_middle_of_a_star_stands_in_the_middle() -> None:
 def test_above_the_bound_the_strongest_part_is_drawn() -> None:
     strong = [link("login", "user", f"s{number}", number) for number in range(4)]
     weak = [link("phone", "user", f"w{number}", number) for number in range(4)]
-    refused = [link("login", "user", f"r{number}", number, refusal="two_user_ids") for number in range(4)]
+    refused = [link("login", "user", f"r{number}", number, refusal="two_unique_ids") for number in range(4)]
     found = drawn([*refused, *weak, *strong], 7)
     names = {each.rstrip(b"_").decode() for each in found.boxes}
     assert names == {"user", "s0", "s1", "s2", "s3", "w0", "w1"} and found.n_left_out == 6
@@ -172,7 +172,7 @@ def test_what_became_of_a_link_is_not_told_by_colour_alone() -> None:
         link("login", "anna", "b1", 1),
         link("cannot", "anna", "b2", 2),
         link("email", "anna", "b3", 3, refusal="needs_review"),
-        link("email", "anna", "b4", 4, refusal="two_user_ids"),
+        link("email", "anna", "b4", 4, refusal="two_unique_ids"),
         link("email", "anna", "b1", 5, revoked_at=6),
     ]
     found = drawn(links)

@@ -8,7 +8,7 @@ from typing import Final
 from hetki.dialogues.wording import spoken_at
 from hetki.identity.identifier import NodeId
 from hetki.identity.joining import Answer, Judged, Look
-from hetki.identity.link import LinkKind
+from hetki.identity.link import DESPITE_UNIQUE, LinkKind
 from hetki.identity.resolve import Refusal
 
 LINK_WORDS: Final[dict[LinkKind, str]] = {
@@ -37,9 +37,16 @@ LINK_NAMES: Final[dict[LinkKind, str]] = {
     "cannot": "not one",
 }
 REFUSAL_WORDS: Final[dict[Refusal, str]] = {
-    "two_user_ids": "both have a user id of their own, so joining them takes a person or an alias",
-    "too_many_identifiers": "the customer would have too many identifiers: a shared device, perhaps",
+    "two_unique_ids": "both have a user id of their own, or another id that is unique for ever",
+    "too_many_values": "the customer would have more values of one kind than the policy allows",
+    "cannot_link": "a person said that they are two customers",
+    "overruled": "a person said otherwise later",
+    "crowd": "too many identifiers hang together here to say who is who",
+    "never_alone": "an identifier of this kind joins nobody",
+    "blocked_value": "the value is blocked, as it names nobody",
+    "shared_value": "too many share the value",
     "unknown_identifier": "one of the two has not been seen in any event yet",
+    "needs_review": "a person has to look at it",
 }
 LOOK_WORDS: Final[dict[Look, str]] = {
     "stands": "stands",
@@ -48,6 +55,7 @@ LOOK_WORDS: Final[dict[Look, str]] = {
     "refused": "refused",
     "revoked": "taken back",
 }
+_RULES: Final = {DESPITE_UNIQUE: "although both have an id of their own"}
 NOTHING: Final = (
     "No evidence links them: there is no link between their identifiers,"
     " and no identifier that both are linked with."
@@ -75,7 +83,7 @@ def basis_words(each: Judged) -> str:
     link = each.link
     parts = [
         f"{link.weight:+.1f} bits" if link.weight else "",
-        f"by {link.rule}" if link.rule else "",
+        _RULES.get(link.rule, f"by {link.rule}") if link.rule else "",
         f"said by {link.said_by}" if link.said_by else "",
     ]
     return ", ".join(part for part in parts if part)
@@ -88,7 +96,8 @@ def link_words(each: Judged, names: Mapping[NodeId, str], time_zone: str) -> str
     parts.append(spoken_at(each.link.linked_at, time_zone))
     status = status_words(each)
     if each.revoked_at is not None:
-        status += f" {spoken_at(each.revoked_at, time_zone)}"
+        by = f" by {each.revoked_by}" if each.revoked_by else ""
+        status += f" {spoken_at(each.revoked_at, time_zone)}{by}"
     return ", ".join(part for part in parts if part) + f"; {status}."
 
 

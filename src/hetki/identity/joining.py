@@ -12,7 +12,7 @@ from typing import Final, Literal
 import msgspec
 
 from hetki.identity.identifier import NodeId
-from hetki.identity.link import STRENGTH, Link
+from hetki.identity.link import Link
 
 #: What became of a link. `apart`: a person's word that two are not one; `waits`: for a person, or for an
 #: identifier that nobody has seen yet; `revoked`: taken back by a person.
@@ -23,11 +23,14 @@ WAITING: Final = frozenset({"unknown_identifier", "needs_review"})
 
 
 class Judged(msgspec.Struct, frozen=True):
-    """A link and what became of it: `refusal` is empty while it stands; `revoked_at`: taken back then."""
+    """A link and what became of it: `refusal` is empty while it stands; `revoked_at`: taken back then, by
+    `revoked_by`; `unsure_at`: when a person could not say whether it holds."""
 
     link: Link
     refusal: str = ""
     revoked_at: int | None = None
+    revoked_by: str = ""
+    unsure_at: int | None = None
 
     @property
     def look(self) -> Look:
@@ -73,9 +76,8 @@ def strongest_first(links: Iterable[Judged]) -> list[Judged]:
     return sorted(links, key=_rank)
 
 
-def _rank(each: Judged) -> tuple[int, int, float, int, bytes]:
-    link = each.link
-    return LOOKS.index(each.look), STRENGTH[link.kind], -link.weight, link.linked_at, link.link_id
+def _rank(each: Judged) -> tuple[int, tuple[int, float, int, bytes]]:
+    return LOOKS.index(each.look), each.link.strength
 
 
 def path(links: Iterable[Judged], a: NodeId, b: NodeId) -> list[Judged]:

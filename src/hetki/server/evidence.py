@@ -11,7 +11,7 @@ from hetki.engine.folding import read_event
 from hetki.events.event import EventId
 from hetki.identity.joining import Judged
 from hetki.server.desk import Desk
-from hetki.store.identity_views import KNOWN_BY, Named
+from hetki.store.identity_views import Named, best_known
 from hetki.store.views import Views
 
 #: Links that a person's or the linkage's command made: no event is their cause.
@@ -47,6 +47,7 @@ class Shown(msgspec.Struct, frozen=True):
     status: str
     reason: str
     revoked_at: int | None
+    revoked_by: str
     cause: Cause | None
 
 
@@ -58,7 +59,7 @@ def shown(
     found = causes or {}
     rows = []
     for number, each in enumerate(links, start):
-        a, b = sorted((known.get(node) for node in each.ends), key=best_known)
+        a, b = sorted((known.get(node) for node in each.ends), key=_order)
         rows.append(
             Shown(
                 number,
@@ -73,17 +74,16 @@ def shown(
                 LOOK_WORDS[each.look],
                 reason_words(each),
                 each.revoked_at,
+                each.revoked_by,
                 found.get(each.link.cause),
             )
         )
     return rows
 
 
-def best_known(named: Named | None) -> tuple[int, str]:
-    """The order in which people name identifiers."""
-    if named is None:
-        return len(KNOWN_BY) + 1, ""
-    return (KNOWN_BY.index(named.namespace) if named.namespace in KNOWN_BY else len(KNOWN_BY)), named.value
+def _order(named: Named | None) -> tuple[int, str]:
+    """Ends of a link in the order in which people know a customer by them."""
+    return (99, "") if named is None else (best_known(named.namespace), named.value)
 
 
 def causes_of(desk: Desk, views: Views, links: Iterable[Judged]) -> dict[bytes, Cause]:

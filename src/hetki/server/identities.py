@@ -118,7 +118,8 @@ def pending_of(desk: Desk, views: Views, customer: LeafId, request: Request) -> 
     if progress is None or progress.position < position:
         return Pending(True)
     link_id, other = leaf_in(asked.get("link", "")), leaf_in(asked.get("other", ""))
-    ends = views.state.ends_of(bytes(link_id)) if link_id else {NodeId(other)} if other else set()
+    link = views.identities.link(bytes(link_id)) if link_id else None
+    ends = link.ends if link else (NodeId(other),) if other else ()
     customers = sorted(set(views.state.customers_of(ends).values()))
     names = views.identities.names(customers)
     is_refused = link_id is None and customers not in ([], [customer])

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
 from hetki.events.event import LeafId
-from hetki.identity.identifier import NodeId
+from hetki.identity.identifier import KNOWN_BY, NodeId
 from hetki.identity.joining import LOOKS, Judged
 from hetki.identity.link import Link
 from hetki.store.sqlite import chunks
 
-#: By which of a customer's identifiers people know them, best first.
-KNOWN_BY = ("user_id", "email", "phone", "anonymous_id")
-LINK = "link_id, kind, node_a, node_b, linked_at, cause, refusal, revoked_at"
+LINK = (
+    "link_id, kind, node_a, node_b, linked_at, cause, weight, rule, said_by, told,"
+    " refusal, revoked_at, coalesce(revoked_by, ''), unsure_at"
+)
+_told = msgspec.msgpack.Decoder(tuple[tuple[str, float], ...]).decode
 #: Links at one customer that are looked at.
 LINKS_MAX = 2_000
 #: What two customers have in common is told up to this many.
@@ -51,9 +54,7 @@ class IdentityViews:
             )
             found += [Named(*row) for row in rows]
         unnamed = {each.value for each in found if each.namespace == "anonymous_id"}
-        return sorted(
-            found, key=lambda each: (each.value in unnamed, KNOWN_BY.index(each.namespace), each.value)
-        )
+        return sorted(found, key=lambda each: (each.value in unnamed, best_known(each.namespace), each.value))
 
     def names(self, customers: Iterable[LeafId]) -> dict[LeafId, str]:
         """By what name each customer is best known; one without identifiers is left out."""
@@ -123,6 +124,13 @@ class IdentityViews:
         return list(found.values())
 
 
-def _judged(row: sqlite3.Row) -> Judged:
+def best_known(namespace: str) -> int:
+    """The place of a namespace among those by which people know a customer."""
+    return KNOWN_BY.index(namespace) if namespace in KNOWN_BY else len(KNOWN_BY)
+
+
+def _judged(row: tuple[Any, ...]) -> Judged:
     """A row of `LINK` as a judged link."""
-    return Judged(Link(*row[:6]), row[6], row[7])
+    link_id, kind, a, b, linked_at, cause, weight, rule, said_by, told, *judged = row
+    read = _told(told) if told else ()
+    return Judged(Link(link_id, kind, a, b, linked_at, cause, weight, rule, said_by, read), *judged)
