@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import httpx
+import msgspec
 import pytest
 import uvicorn
 from starlette.types import ASGIApp
@@ -22,6 +23,8 @@ from starlette.types import ASGIApp
 from hetki.engine.advance import advance
 from hetki.engine.engine import Engine
 from hetki.events import segment
+from hetki.events.event import IDENTIFIED, Event
+from hetki.events.wire import Parsed
 from hetki.identity.identifier import Namespace, NodeId, identifier
 from hetki.server.access import Access
 from hetki.server.app import Served, console_app
@@ -46,6 +49,18 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
+
+
+#: What a page looks like to a browser: how wide it is, and whether headings, tables and controls are in order.
+SEEN = """() => ({
+    wide: document.documentElement.scrollWidth,
+    headings: [...document.querySelectorAll('h1, h2, h3')].map(each => Number(each.tagName[1])),
+    tables: [...document.querySelectorAll('table')].every(
+        each => each.caption && [...each.querySelectorAll('th')].every(head => head.scope)),
+    named: [...document.querySelectorAll('a, button, input:not([type=hidden]), select')].every(
+        each => each.textContent.trim() || each.labels?.length),
+    ids: [...document.querySelectorAll('[id]')].map(each => each.id),
+})"""
 
 
 class House:
@@ -88,6 +103,17 @@ class House:
         parsed = segment.parse(body, "batch", "app", channel, self.clock.now(), Limits(), False)
         assert not parsed.rejected
         self.engine.acceptor.accept([parsed])
+
+    def record(self, row: str, /, user: str = "", **fields: object) -> str:
+        """A row of a customer table, perhaps of a user, a second after the last: its node in hex."""
+        self.n_sent += 1
+        self.clock.move(self.clock.now() + SECOND)
+        now = self.clock.now()
+        names = {"record_id": row, **({"user_id": user} if user else {})}
+        properties = msgspec.json.encode(fields)
+        told = Event("app", f"m{self.n_sent}", "app", IDENTIFIED, now, now, names, properties)
+        self.engine.acceptor.accept([Parsed([told], [])])
+        return self.node("record", row)
 
     def customer(self, namespace: Namespace, value: str) -> str:
         """The present customer of an identifier, as it stands in addresses."""

@@ -12,7 +12,7 @@ from typing import Any, cast
 import httpx
 import msgspec
 import pytest
-from console import EVIL, MINUTE, PROJECT, House, ask, browsing, serving, words
+from console import EVIL, MINUTE, PROJECT, SEEN, House, ask, browsing, serving, words
 from starlette.types import ASGIApp, Message
 
 from hetki.engine.advance import advance
@@ -214,7 +214,8 @@ def addresses(house: House) -> list[str]:
         "/outbox?status=sent",
     ]
     fixed += [f"/moments/{name}" for name in house.engine.project.moments]
-    return [*fixed, f"/customers/{anna}", f"/decisions/{decisions[0]}"]
+    identities = [f"/customers/{anna}/identities", f"/customers/{anna}/why?other=anna@example.com", "/review"]
+    return [*fixed, f"/customers/{anna}", *identities, f"/decisions/{decisions[0]}"]
 
 
 INLINE = re.compile(r"<style|\sstyle=|\son\w+=|javascript:|<script(?![^>]* src=)")
@@ -608,17 +609,6 @@ def test_a_person_signs_in_by_keyboard_and_sees_a_moment_arrive(
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Sign in").wait_for()
     assert complaints == []
-
-
-SEEN = """() => ({
-    wide: document.documentElement.scrollWidth,
-    headings: [...document.querySelectorAll('h1, h2, h3')].map(each => Number(each.tagName[1])),
-    tables: [...document.querySelectorAll('table')].every(
-        each => each.caption && [...each.querySelectorAll('th')].every(head => head.scope)),
-    named: [...document.querySelectorAll('a, button, input:not([type=hidden]), select')].every(
-        each => each.textContent.trim() || each.labels?.length),
-    ids: [...document.querySelectorAll('[id]')].map(each => each.id),
-})"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -148,7 +148,7 @@ def test_an_undo_is_kept_at_once_and_in_force_when_it_is_folded(house: House) ->
     advance(house.engine)
     after = house.get(done.headers["location"])
     assert "Being worked on" not in words(after) and "http-equiv" not in after.text
-    assert "What it held together is now 2 customers:" in words(after) and "taken back" in words(after)
+    assert "Its ends belong to 2 customers:" in words(after) and "taken back" in words(after)
     assert house.customer("user_id", "dora") != house.customer("anonymous_id", "tablet")
     again = house.post(
         before.replace("identities", "undo"), link=link_between(house, "login", "dora", "tablet")
@@ -318,7 +318,7 @@ def test_a_person_takes_a_link_back_and_sees_two_customers(house: House, served:
     page.keyboard.press("Enter")
     page.get_by_text("Being worked on").wait_for()
     advance(house.engine)
-    page.get_by_text("is now 2 customers").wait_for()
+    page.get_by_text("Its ends belong to 2 customers").wait_for()
     assert house.customer("user_id", "gina") != house.customer("anonymous_id", "old-browser")
     assert page.locator("#undo").count() == 1 and page.get_by_role("button", name="Undo").count() == 0
     assert page.get_by_label("Who says so").first.input_value() == "Sami"

@@ -15,10 +15,10 @@ from hetki.engine.advance import advance
 from hetki.engine.commands import Merge, Unmerge
 from hetki.engine.engine import Engine
 from hetki.engine.segments import count_segments
-from hetki.engine.telling import titles, used_events, why_moment, why_one
+from hetki.engine.telling import meant, titles, used_events, why_moment, why_one
 from hetki.errors import Conflict, Fault, Invalid, NotFound
 from hetki.events.event import LeafId
-from hetki.identity.identifier import Namespace, NodeId, identifier
+from hetki.identity.identifier import NodeId
 from hetki.identity.joining import strongest_first
 from hetki.moments.fold import Folded, decode, dropped, in_segments
 from hetki.store.views import Views
@@ -26,7 +26,6 @@ from hetki.store.views import Views
 app = typer.Typer()
 Who = Annotated[str, typer.Argument(help="A user id, e-mail, phone, anonymous id, or a customer's hex id.")]
 By = Annotated[str, typer.Option("--by", help="Who says so; it is kept with the evidence.")]
-NAMESPACES: tuple[Namespace, ...] = ("user_id", "email", "phone", "anonymous_id")
 
 
 @app.command()
@@ -180,11 +179,7 @@ def find(engine: Engine, who: str) -> LeafId:
 
 def found_as(engine: Engine, who: str) -> NodeId:
     """The identifier that a name is. Raises `NotFound`."""
-    nodes = [found.node for space in NAMESPACES if (found := identifier(engine.keys.node, space, who))]
-    try:
-        nodes.append(NodeId(bytes.fromhex(who)))
-    except ValueError:
-        pass
+    nodes = meant(engine, who)
     known = engine.state.customers_of(nodes)
     for node in nodes:
         if node in known:

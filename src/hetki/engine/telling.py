@@ -11,7 +11,7 @@ from hetki.engine.folding import load_history, read_event
 from hetki.engine.history import only
 from hetki.engine.project import Project
 from hetki.events.event import EventId, LeafId
-from hetki.identity.identifier import NodeId
+from hetki.identity.identifier import KNOWN_BY, NodeId, identifier
 from hetki.identity.joining import Answer
 from hetki.identity.joining import why as why_joined
 from hetki.moments.sentence import step_names
@@ -81,6 +81,17 @@ def why_one(engine: Engine, a: NodeId, b: NodeId) -> list[str]:
     nodes = {node for each in told.links for node in each.ends}
     names = {node: owner_words(each) for node, each in views.identities.nodes({a, b, *nodes}).items()}
     return why_words(told, names[a], names[b], names, engine.project.settings.time_zone)
+
+
+def meant(engine: Engine, text: str) -> list[NodeId]:
+    """The identifiers that a person may mean by a text: in every namespace that the project knows, best
+    known first, and our own id."""
+    spaces = dict.fromkeys((*KNOWN_BY, *engine.project.identity.rules))
+    found = [each.node for space in spaces if (each := identifier(engine.keys.node, space, text))]
+    try:
+        return [*found, NodeId(bytes.fromhex(text.strip()))]
+    except ValueError:
+        return found
 
 
 def owner_words(owner: Named | None) -> str:

@@ -11,8 +11,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from hetki.identity.identifier import NodeId
+from hetki.identity.identifier import Namespace, NodeId
 from hetki.identity.link import Link
+from hetki.identity.policy import Policy
 
 #: What became of a link. `apart`: a person's word that two are not one; `waits`: for a person, or for an
 #: identifier that nobody has seen yet; `revoked`: taken back by a person.
@@ -69,6 +70,11 @@ class Answer(msgspec.Struct, frozen=True):
     def links(self) -> list[Judged]:
         """Every link that it names."""
         return [*self.path, *self.apart, *self.direct, *(each for pair in self.by_way for each in pair)]
+
+
+def unique_in_both(policy: Policy, ours: Iterable[Namespace], theirs: Iterable[Namespace]) -> list[Namespace]:
+    """The namespaces unique for ever of which both customers have a value: only a person joins them then."""
+    return sorted(space for space in {*ours} & {*theirs} if policy.of(space).is_unique)
 
 
 def strongest_first(links: Iterable[Judged]) -> list[Judged]:

@@ -23,7 +23,7 @@ from hetki.engine.project import Project
 from hetki.engine.telling import titles
 from hetki.errors import Forbidden, HetkiError
 from hetki.measurement.outcome import measured
-from hetki.server import console, identities, people
+from hetki.server import console, identities, people, reviewing
 from hetki.server.access import SESSION_S, Access
 from hetki.server.acting import ACTIONS
 from hetki.server.committer import Committer
@@ -55,6 +55,8 @@ PAGES = {
     "/customers/{customer}": people.customer,
     "/customers/{customer}/identities": identities.identities,
     "/customers/{customer}/why": identities.why_one,
+    "/review": reviewing.review,
+    "/review/{link}": reviewing.review_pair,
     "/moments": console.moments,
     "/moments/{name}": console.moment,
     "/decisions/{decision_id}": console.decision,

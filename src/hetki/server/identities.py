@@ -33,14 +33,16 @@ OFFERED_MAX = 60
 class Pending(msgspec.Struct, frozen=True):
     """What was asked for by a command: `is_waiting` until the fold has come to it.
 
-    Of an undo, `customers` are those whom the ends of the link belong to when it is done, by id and name; of
-    a merge that was refused (`is_refused`) it is the other customer.
+    Of an undo, `customers` are those whom the ends of the link belong to when it is done, by id and name
+    (`was_apart`: it was a person's word that they are two); of a merge that was refused (`is_refused`) it is
+    the other customer.
     """
 
     is_waiting: bool
     link_id: str = ""
     customers: list[tuple[str, str]] = []
     is_refused: bool = False
+    was_apart: bool = False
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -124,7 +126,8 @@ def pending_of(desk: Desk, views: Views, customer: LeafId, request: Request) -> 
     names = views.identities.names(customers)
     is_refused = link_id is None and customers not in ([], [customer])
     named = [(each.hex(), names.get(each, "")) for each in customers]
-    return Pending(False, link_id.hex() if link_id else "", named, is_refused)
+    was_apart = link is not None and link.link.kind == "cannot"
+    return Pending(False, link_id.hex() if link_id else "", named, is_refused, was_apart)
 
 
 def why_one(desk: Desk, request: Request) -> Response:

@@ -30,10 +30,13 @@ SHORT_CHARS = 8
 VALUE_CHARS_MAX = 60
 
 _HEADLINES = {
+    400: "Not understood",
     401: "Please sign in",
     403: "Not allowed",
     404: "Not found",
     405: "Not allowed",
+    409: "Not possible",
+    413: "Too much",
     503: "Not available just now",
 }
 

@@ -9,9 +9,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from hetki.engine.folding import read_event
+from hetki.engine.telling import meant
 from hetki.errors import Fault, NotFound, shown
 from hetki.events.event import LeafId
-from hetki.identity.identifier import Namespace, NodeId, as_leaf, identifier
+from hetki.identity.identifier import NodeId, as_leaf
 from hetki.identity.joining import strongest_first
 from hetki.moments.fold import Fact, Folded, decode, dropped, in_segments
 from hetki.server import evidence
@@ -27,8 +28,6 @@ QUERY_CHARS_MAX = 512
 #: Links that the customer's own page tells; the page of identities has all.
 JOININGS = 12
 
-_SEARCHED: tuple[Namespace, ...] = ("user_id", "email", "phone", "anonymous_id")
-
 
 def customers(desk: Desk, request: Request) -> Response:
     """The search: a user id, an e-mail address, a phone number, an anonymous id, or our own id."""
@@ -43,12 +42,9 @@ def customers(desk: Desk, request: Request) -> Response:
 
 def found_by(desk: Desk, views: Views, asked: str) -> list[Named]:
     """The identifiers that a person may mean by a text, in any namespace; empty when there is none."""
-    known = [identifier(desk.engine.keys.node, namespace, asked) for namespace in _SEARCHED]
-    nodes = [each.node for each in known if each is not None]
-    leaf = leaf_in(asked.lower())
-    if leaf is not None:
-        nodes.append(NodeId(leaf))
-    return list(views.identities.nodes(nodes).values())
+    nodes = meant(desk.engine, asked)
+    known = views.identities.nodes(nodes)
+    return [known[node] for node in nodes if node in known]
 
 
 def customer(desk: Desk, request: Request) -> Response:

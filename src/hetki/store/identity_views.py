@@ -18,6 +18,15 @@ LINK = (
     "link_id, kind, node_a, node_b, linked_at, cause, weight, rule, said_by, told,"
     " refusal, revoked_at, coalesce(revoked_by, ''), unsure_at"
 )
+#: What waits for a person: nobody has answered, and the two are not one customer by other evidence.
+_REVIEW = (
+    "FROM links AS l WHERE refusal = 'needs_review' AND revoked_at IS NULL"
+    " AND (SELECT customer FROM nodes WHERE node = node_a)"
+    " <> (SELECT customer FROM nodes WHERE node = node_b)"
+    " AND NOT EXISTS (SELECT 1 FROM links AS x WHERE x.node_a = l.node_a AND x.node_b = l.node_b"
+    " AND x.kind IN ('merge', 'cannot') AND x.revoked_at IS NULL)"
+)
+_TURN = "coalesce(unsure_at, 0), -weight, link_id"
 _told = msgspec.msgpack.Decoder(tuple[tuple[str, float], ...]).decode
 #: Links at one customer that are looked at.
 LINKS_MAX = 2_000
@@ -102,6 +111,31 @@ class IdentityViews:
         """
         shared = sorted((self._neighbours(ours) & self._neighbours(theirs)) - ours - theirs)[:SHARED_MAX]
         return self._among(ours, theirs | set(shared)) + self._among(theirs, set(shared))
+
+    def review(self, n_max: int, n_skipped: int = 0) -> list[Judged]:
+        """The links that wait for a person, strongest first; those of whom somebody was unsure at the end."""
+        rows = self._db.execute(
+            f"SELECT {LINK} {_REVIEW} ORDER BY {_TURN} LIMIT ? OFFSET ?", (n_max, n_skipped)
+        )
+        return [_judged(row) for row in rows]
+
+    def n_review(self) -> tuple[int, int]:
+        """How many links wait for a person, and of how many of them somebody was unsure."""
+        row = self._db.execute(f"SELECT count(*), count(unsure_at) {_REVIEW}").fetchone()
+        return row[0], row[1]
+
+    def review_after(self, link_id: bytes) -> bytes | None:
+        """The link whose turn comes after another one's, which may be answered by now."""
+        row = self._db.execute(
+            f"SELECT link_id {_REVIEW} AND ({_TURN}) > (SELECT {_TURN} FROM links WHERE link_id = ?)"
+            f" ORDER BY {_TURN} LIMIT 1",
+            (link_id,),
+        ).fetchone()
+        return row[0] if row else None
+
+    def links_of_pair(self, a: NodeId, b: NodeId) -> list[Judged]:
+        """Every link between two identifiers, in order of time."""
+        return sorted(self._among({a}, {b}), key=lambda each: (each.link.linked_at, each.link.link_id))
 
     def _neighbours(self, nodes: set[NodeId]) -> set[NodeId]:
         found: set[NodeId] = set()
