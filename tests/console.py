@@ -51,7 +51,7 @@ FLAGS = [
 ]
 
 
-#: What a page looks like to a browser: how wide it is, and whether headings, tables and controls are in order.
+#: What a page is to a browser: how wide, and whether headings, tables and controls are in order.
 SEEN = """() => ({
     wide: document.documentElement.scrollWidth,
     headings: [...document.querySelectorAll('h1, h2, h3')].map(each => Number(each.tagName[1])),
