@@ -14,10 +14,13 @@ from hetki.dialogues.wording import counted, spoken_at
 from hetki.engine.advance import advance
 from hetki.engine.commands import Merge, Unmerge
 from hetki.engine.engine import Engine
+from hetki.engine.known import known_at
+from hetki.engine.reviewing import merge_of
 from hetki.engine.segments import count_segments
 from hetki.engine.telling import meant, titles, used_events, why_moment, why_one
 from hetki.errors import Conflict, Fault, Invalid, NotFound
 from hetki.events.event import LeafId
+from hetki.events.wire import instant_of
 from hetki.identity.identifier import NodeId
 from hetki.identity.joining import strongest_first
 from hetki.moments.fold import Folded, decode, dropped, in_segments
@@ -26,13 +29,23 @@ from hetki.store.views import Views
 app = typer.Typer()
 Who = Annotated[str, typer.Argument(help="A user id, e-mail, phone, anonymous id, or a customer's hex id.")]
 By = Annotated[str, typer.Option("--by", help="Who says so; it is kept with the evidence.")]
+TWO_ACCOUNTS = "--despite-unique if they have two accounts"
 
 
 @app.command()
-def customer(who: Who, project: Folder = HERE) -> None:
+def customer(
+    who: Who,
+    known: Annotated[
+        str, typer.Option("--known-at", help="Who it was held to be at this time (ISO 8601).")
+    ] = "",
+    project: Folder = HERE,
+) -> None:
     """One customer: identifiers, the links between them, and what was decided."""
     engine = opened(project)
     found = find(engine, who)
+    if known:
+        print("\n".join(_known(engine, found, instant_of(known, "--known-at"))))
+        return
     views = Views(engine.disk)
     named = views.identities.of([found])
     print(f"customer {found.hex()}")
@@ -61,6 +74,19 @@ def customer(who: Who, project: Folder = HERE) -> None:
         decision = handled.decision
         outcome = f"{decision.chosen}  {decision.decision_id}" if decision else handled.status
         print(f"  {spoken_at(handled.occurred_at, zone)}  {handled.moment}  {outcome}")
+
+
+def _known(engine: Engine, customer: LeafId, at: int) -> list[str]:
+    """The identifiers of a customer as they were known."""
+    known = known_at(engine, NodeId(customer), at)
+    zone = engine.project.settings.time_zone
+    if known is None:
+        raise NotFound(
+            Fault("customer", f"nobody known by that name at {spoken_at(at, zone)}", "a later time")
+        )
+    named = Views(engine.disk).identities.nodes(known.members)
+    told = sorted(f"  {each.namespace}  {each.value}" for each in named.values() if each.namespace != "event")
+    return [f"customer {known.customer.hex()}, as known at {spoken_at(at, zone)}", *told]
 
 
 @app.command()
@@ -139,14 +165,21 @@ def merge(
     a, b = find(engine, who), find(engine, other)
     if a == b:
         raise Conflict(Fault("merge", "one customer", "two customers", f"both are {a.hex()} already"))
-    command = Merge(a.hex(), b.hex(), by, engine.clock.now(), despite_unique)
+    policy, now = engine.project.identity, engine.clock.now()
+    ends = NodeId(a), NodeId(b)
+    command = merge_of(engine.state, policy, ends, by, now, despite_unique, TWO_ACCOUNTS)
+    say_merge(engine, command)
+    print(f"{find(engine, who).hex()} is now the customer of both")
+
+
+def say_merge(engine: Engine, command: Merge) -> None:
+    """Have a merge folded. Raises `Conflict` with the reason if a constraint forbids it."""
     engine.acceptor.command(command)
     advance(engine)
+    a, b = bytes.fromhex(command.node_a), bytes.fromhex(command.node_b)
     refusal = engine.state.refusal_of("merge", a, b, command.said_at)
     if refusal:
-        hint = "--despite-unique if they have two accounts" if refusal == "two_unique_ids" else ""
-        raise Conflict(Fault("merge", refusal, "one that no constraint forbids", hint))
-    print(f"{find(engine, who).hex()} is now the customer of both")
+        raise Conflict(Fault("merge", refusal, "one that no constraint forbids"))
 
 
 @app.command()

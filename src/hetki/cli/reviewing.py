@@ -7,17 +7,17 @@ from typing import Annotated
 import typer
 
 from hetki.cli.opening import HERE, Folder, opened
+from hetki.cli.people import TWO_ACCOUNTS, say_merge
 from hetki.dialogues.wording import counted, spoken_at
 from hetki.engine.advance import advance
 from hetki.engine.commands import Merge
 from hetki.engine.engine import Engine
 from hetki.engine.reviewing import command_of
 from hetki.engine.telling import owner_words
-from hetki.errors import Conflict, Fault, Invalid, NotFound
+from hetki.errors import Fault, Invalid, NotFound
 from hetki.store.views import Views
 
 app = typer.Typer()
-TWO_ACCOUNTS = "--despite-unique if they have two accounts"
 Link = Annotated[str, typer.Option(help="The link that is answered: its id.")]
 
 
@@ -73,12 +73,10 @@ def _answer(engine: Engine, answer: str, link_id: str, by: str, despite_unique: 
         raise NotFound(Fault("link", repr(link_id), "the id of a link", "see hetki review"))
     policy, now = engine.project.identity, engine.clock.now()
     command = command_of(engine.state, policy, asked, answer, by, now, despite_unique, TWO_ACCOUNTS)
-    engine.acceptor.command(command)
-    advance(engine)
     if isinstance(command, Merge):
-        a, b = bytes.fromhex(command.node_a), bytes.fromhex(command.node_b)
-        refusal = engine.state.refusal_of("merge", a, b, now)
-        if refusal:
-            raise Conflict(Fault("review", refusal, "one that no constraint forbids"))
+        say_merge(engine, command)
+    else:
+        engine.acceptor.command(command)
+        advance(engine)
     customers = {each.hex() for each in engine.state.customers_of(asked.ends).values()}
     print("now: " + " and ".join(sorted(customers)))
