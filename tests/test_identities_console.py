@@ -59,7 +59,7 @@ def test_every_link_stands_in_the_picture_and_in_the_table(house: House) -> None
     page = house.get(page_of(house, "anna"))
     assert page.status_code == 200 and 'role="img"' in page.text and "<table" in page.text
     told = words(page)
-    assert "4 identifiers of one customer, and 4 links at them" in told
+    assert "4 identifiers of one customer, and 4 links." in told
     assert "user id anna anonymous id laptop both ids came with one event" in told
     assert "Customer Identified, app · The phone app · message m1" in told
     assert "refused both have a user id of their own, or another id that is unique for ever" in told
@@ -68,6 +68,17 @@ def test_every_link_stands_in_the_picture_and_in_the_table(house: House) -> None
     assert f"/customers/{house.customer('user_id', 'ben')}" in page.text, (
         "the other end leads to its customer"
     )
+
+
+def test_what_is_in_quarantine_is_said_with_its_reason(house: House) -> None:
+    for user in ("karl", "kaj", "kim"):
+        house.identify(userId=user, anonymousId="shop-tablet")
+    advance(house.engine)
+    tablet = f"/customers/{house.customer('anonymous_id', 'shop-tablet')}/identities"
+    told = words(house.get(tablet))
+    assert "In quarantine anonymous id shop-tablet joins nobody by itself: too many share it." in told
+    assert told.count("refused too many share the value") == 3 and "anonymous id, in quarantine" in told
+    assert "Identifiers that both are linked with" in why(house, "karl", "kim")
 
 
 def test_who_stands_alone_has_no_picture(house: House) -> None:
@@ -121,13 +132,13 @@ def test_the_command_line_tells_the_same(
     house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(people, "opened", lambda folder: house.engine)
-    people.explain("", "", "anna", "ben", Path())
+    people.explain(customer="anna", other="ben", project=Path())
     told = capsys.readouterr().out
     assert told.startswith("user id anna and user id ben are two customers'.\nWhat links them")
     assert "user id ben" in told and "refused: both have a user id of their own" in told
-    people.explain("", "", "anna@example.com", "laptop", Path())
+    people.explain(customer="anna@example.com", other="laptop", project=Path())
     assert "are one customer's. What joins them:" in capsys.readouterr().out
-    people.customer("anna", Path())
+    people.customer("anna", project=Path())
     assert re.search(r"link \w{32}  login  .*  refused: both have a user id", capsys.readouterr().out)
 
 

@@ -48,6 +48,13 @@ REFUSAL_WORDS: Final[dict[Refusal, str]] = {
     "unknown_identifier": "one of the two has not been seen in any event yet",
     "needs_review": "a person has to look at it",
 }
+#: Why an identifier joins nobody.
+QUARANTINE_WORDS: Final[dict[str, str]] = {
+    "blocked_value": "its value is blocked, as it names nobody",
+    "shared_value": "too many share it",
+    "crowd": "too many identifiers hang together here to say who is who; only people's word joins them",
+    "too_many_alike": "too many records are alike in what linkage compares",
+}
 LOOK_WORDS: Final[dict[Look, str]] = {
     "stands": "stands",
     "apart": "holds them apart",

@@ -15,9 +15,9 @@ from hetki.identity.joining import Judged
 
 #: A picture of more identifiers than this is no picture.
 NODES_MAX = 60
-BOX_WIDTH, BOX_HEIGHT = 152, 42
+BOX_WIDTH, BOX_HEIGHT = 162, 42
 #: Room between two columns: the words of a link stand in it.
-ROOM = 106
+ROOM = 112
 STEP = BOX_WIDTH + ROOM
 ROW = BOX_HEIGHT + 12
 #: A line of words at a link, and the most lines at one pair of identifiers.

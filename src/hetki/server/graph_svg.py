@@ -17,7 +17,7 @@ from hetki.server.graph import BOX_HEIGHT, BOX_WIDTH, LINE, LINES_MAX, ROOM, SWI
 from hetki.store.identity_views import Named
 
 #: Characters of a value that fit a box.
-CHARS_MAX = 20
+CHARS_MAX = 19
 #: A picture wider than this (px) is made smaller where there is no room for it.
 WIDE = 1_056
 #: How far apart lines between the same two boxes run.
@@ -58,22 +58,23 @@ def legend_svg(look: Look) -> Markup:
 def _box(box: Box, named: Named | None, is_ours: bool) -> Markup:
     space = named.namespace.replace("_", " ") if named else "identifier"
     value = named.value if named else "that is gone"
+    is_set_apart = named is not None and bool(named.quarantine)
     cut = value if len(value) <= CHARS_MAX else value[: CHARS_MAX - 1] + "…"
     return Markup(
         '<g class="{kind}"><title>{space} {value}</title>'
         '<rect x="{x}" y="{y}" width="{w}" height="{h}" rx="6"/>'
-        '<text class="space" x="{at}" y="{above}">{space}{whose}</text>'
+        '<text class="space" x="{at}" y="{above}">{space}{mark}</text>'
         '<text x="{at}" y="{below}">{cut}</text></g>'
     ).format(
-        kind="own" if is_ours else "other",
+        kind="own quarantined" if is_ours and is_set_apart else "own" if is_ours else "other",
         space=space,
         value=value,
-        whose="" if is_ours else ", another customer's",
+        mark=", in quarantine" if is_set_apart else "" if is_ours else ", another's",
         x=box.x - BOX_WIDTH / 2,
         y=box.y - BOX_HEIGHT / 2,
         w=BOX_WIDTH,
         h=BOX_HEIGHT,
-        at=box.x - BOX_WIDTH / 2 + 10,
+        at=box.x - BOX_WIDTH / 2 + 8,
         above=box.y - 5,
         below=box.y + 13,
         cut=cut,

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from hetki.dialogues.joining import LOOK_WORDS, NOTHING
+from hetki.dialogues.joining import LOOK_WORDS, NOTHING, QUARANTINE_WORDS
 from hetki.engine.telling import answer
 from hetki.events.event import LeafId
 from hetki.identity.identifier import NodeId
@@ -96,9 +96,15 @@ def _identities(desk: Desk, views: Views, customer: LeafId, request: Request) ->
             turning.n_skipped + 1,
         ),
         offered=known[:OFFERED_MAX],
+        set_apart=[(each, _why_set_apart(each)) for each in known if each.quarantine or each.set_aside],
         pending=pending_of(desk, views, customer, request),
         turning=msgspec.structs.replace(turning, has_more=len(rest) > LINKS_SHOWN),
     )
+
+
+def _why_set_apart(each: Named) -> list[str]:
+    """Why an identifier joins nobody, in words."""
+    return [QUARANTINE_WORDS.get(why, why) for why in (each.quarantine, each.set_aside) if why]
 
 
 def _legend(links: Sequence[Judged]) -> list[tuple[Markup, str]]:

@@ -14,6 +14,7 @@ from hetki.identity.joining import LOOKS, Judged
 from hetki.identity.link import Link
 from hetki.store.sqlite import chunks
 
+NAMED = "node, namespace, value, customer, quarantine, set_aside"
 LINK = (
     "link_id, kind, node_a, node_b, linked_at, cause, weight, rule, said_by, told,"
     " refusal, revoked_at, coalesce(revoked_by, ''), unsure_at"
@@ -35,12 +36,17 @@ SHARED_MAX = 20
 
 
 class Named(msgspec.Struct, frozen=True):
-    """One identifier of a customer: its node, where it is from and its value."""
+    """One identifier of a customer: its node, where it is from and its value.
+
+    `quarantine` is why it joins nobody, `set_aside` why linkage set it aside; both are mostly empty.
+    """
 
     node: NodeId
     namespace: str
     value: str
     customer: LeafId
+    quarantine: str = ""
+    set_aside: str = ""
 
 
 class IdentityViews:
@@ -57,8 +63,7 @@ class IdentityViews:
         found: list[Named] = []
         for marks, part in chunks(set(customers)):
             rows = self._db.execute(
-                "SELECT node, namespace, value, customer FROM nodes"
-                f" WHERE customer IN ({marks}) AND namespace <> 'event'",
+                f"SELECT {NAMED} FROM nodes WHERE customer IN ({marks}) AND namespace <> 'event'",
                 part,
             )
             found += [Named(*row) for row in rows]
@@ -76,9 +81,7 @@ class IdentityViews:
         """Identifiers by their nodes; unknown ones are left out."""
         found: dict[NodeId, Named] = {}
         for marks, part in chunks(set(nodes)):
-            rows = self._db.execute(
-                f"SELECT node, namespace, value, customer FROM nodes WHERE node IN ({marks})", part
-            )
+            rows = self._db.execute(f"SELECT {NAMED} FROM nodes WHERE node IN ({marks})", part)
             found.update((NodeId(row[0]), Named(*row)) for row in rows)
         return found
 
