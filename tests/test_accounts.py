@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from test_console import ask
+from console import ask
 from world import World, action, moment, project
 
 from hetki.dialogues.explaining import decision_words

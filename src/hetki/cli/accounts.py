@@ -52,7 +52,7 @@ def account(
 
 def _print_members(engine: Engine, members: list[Member], n_shown: int) -> None:
     zone = engine.project.settings.time_zone
-    names = Views(engine.disk).names_of(each.customer for each in members[:n_shown])
+    names = Views(engine.disk).identities.names(each.customer for each in members[:n_shown])
     for each in members[:n_shown]:
         since = each.first_at if each.joined_at is None else each.joined_at
         is_member = "names it" if each.joined_at is None else "member"

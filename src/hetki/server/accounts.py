@@ -40,7 +40,7 @@ def layers(desk: Desk, views: Views, customer: LeafId, leaves: Iterable[LeafId])
     if shared is None or not shared.is_one:
         return Layers(accounts, [], shared is not None)
     others = [each for each in shared.customers if each != customer]
-    names = views.names_of(others)
+    names = views.identities.names(others)
     return Layers(accounts, [(each.hex(), names.get(each, "")) for each in others], False)
 
 
@@ -67,7 +67,7 @@ def account(desk: Desk, request: Request) -> Response:
             traits=sorted(folded.traits.items()),
             dropped=dropped(folded),
             members=shown_members,
-            names=views.names_of(each.customer for each in shown_members),
+            names=views.identities.names(each.customer for each in shown_members),
             newest=lines(views, desk.titles, views.of_customer(found, [], OCCURRENCES_MAX)),
             turning=msgspec.structs.replace(turning, has_more=len(members) > turning.n_skipped + ROWS),
         )
