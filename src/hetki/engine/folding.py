@@ -111,7 +111,7 @@ def fold_batch(
     repairs: list[Repair] = []
     others = [unit for unit in beyond if unit not in found.units]
     for part in (again, *(dict.fromkeys(each, "staffing report") for _, each in chunks(others))):
-        repaired = refold(journal, state, program, key, part, advance_to)
+        repaired = refold(journal, state, program, part, advance_to, key)
         caught.extend(repaired.caught)
         repairs.extend(repaired.repairs)
         folded.update(repaired.folded)
@@ -203,7 +203,7 @@ def pass_time(state: State, program: Program, advance_to: int, n_max: int = 2_00
 
 
 def refold(
-    journal: Journal, state: State, program: Program, key: bytes, again: Mapping[LeafId, str], advance_to: int
+    journal: Journal, state: State, program: Program, again: Mapping[LeafId, str], advance_to: int, key: bytes
 ) -> Folding:
     """Fold customers and accounts from their whole history: whom -> cause. Who is gone loses their state."""
     if not again:

@@ -86,9 +86,9 @@ def take_up(engine: Engine, old: Project | None) -> None:
             engine.journal,
             engine.state,
             program,
-            engine.keys.node,
             dict.fromkeys(sorted(again), "identity"),
             progress.advance_to,
+            engine.keys.node,
         )
         now = max(engine.clock.now(), progress.advance_to)
         decide_all(project, program, engine.state, engine.ledger, folding.caught, folding.folded, now)
