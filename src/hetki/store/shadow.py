@@ -115,11 +115,12 @@ class Shadow:
         """
         if warming.cursor is not None:
             rows = self.db.execute(
-                "SELECT customer FROM customers WHERE customer > ? ORDER BY customer LIMIT ?",
+                "SELECT customer, is_account FROM customers WHERE customer > ? ORDER BY customer LIMIT ?",
                 (warming.cursor, n_max),
             ).fetchall()
             cursor = rows[-1][0] if len(rows) == n_max else None
-            self.db.execute("UPDATE warming SET cursor = ?, n_warmed = n_warmed + ?", (cursor, len(rows)))
+            n_customers = sum(not is_account for _, is_account in rows)
+            self.db.execute("UPDATE warming SET cursor = ?, n_warmed = n_warmed + ?", (cursor, n_customers))
             return [LeafId(row[0]) for row in rows]
         self.db.execute("UPDATE warming SET n_rounds = n_rounds + 1")
         rows = self.db.execute(
