@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,21 +11,32 @@ import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from test_cli import Hetki
+from test_console import ask, words
 from test_fold_property import check as check_story
 from test_fold_property import random_event
-from world import ORIGIN, World, clock, event, lines, moment, project, source
+from world import ORIGIN, World, action, clock, event, lines, moment, project, source
 
+from hetki.dialogues.explaining import decision_words
+from hetki.dialogues.wording import PLAIN
+from hetki.engine.advance import advance
 from hetki.engine.backtest import histories
+from hetki.engine.engine import open_folder
 from hetki.engine.project import Project
 from hetki.engine.sweep import swept
 from hetki.errors import Invalid
 from hetki.events.event import Event, EventId
+from hetki.events.wire import Parsed
+from hetki.identity.identifier import identifier
 from hetki.identity.survival import WORDS_MAX, Heard, Scalar, Survival, hear, learned, standing
 from hetki.moments.fold import decode
+from hetki.server.access import Access
+from hetki.server.app import console_app
 from hetki.settings import SECOND
 from hetki.simulation.world import MemoryDisk
 from hetki.store.lake import open_lake, refresh
 
+EXAMPLE = Path(__file__).parent.parent / "examples" / "twelve_moments"
 RULES = {
     "most_recent": Survival(),
     "most_frequent": Survival("most_frequent"),
@@ -230,7 +242,7 @@ def after(survival: Survival, tellings: list[Telling]) -> Heard | None:
     return heard
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(TELLINGS, st.sampled_from(sorted(RULES)))
 def test_what_stands_is_what_the_rule_says_of_all_that_was_told(tellings: list[Telling], rule: str) -> None:
     heard = after(RULES[rule], tellings)
@@ -283,13 +295,13 @@ def identified(draw: random.Random, number: int) -> Event:
     )
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(st.integers(0, 2**48), st.sampled_from(sorted(RULES)))
 def test_any_split_any_merge_and_any_unmerge_are_one_pass_and_a_rebuild(seed: int, rule: str) -> None:
     check_story(seed, 24, commands=True, of=OF_RULE[rule], one_event=identified)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(st.integers(0, 2**48), st.sampled_from(sorted(RULES)))
 @example(1, "verified")
 def test_after_an_unmerge_traits_are_as_if_two_had_never_been_one(seed: int, rule: str) -> None:
@@ -375,8 +387,8 @@ def test_the_fast_form_of_history_knows_the_same_traits(rule: str, tmp_path: Pat
     )
     disk, draw = MemoryDisk(folder=tmp_path), random.Random(5)
     world = World(project({**IDENTITIES, **stands}, tables), disk, starts="00:00")
-    told = (identified(draw, number) for number in range(1_200))
-    world.accept([apart(each, number % 60) for number, each in enumerate(told)])
+    told = (identified(draw, number) for number in range(1_500))
+    world.accept([apart(each, number % 25) for number, each in enumerate(told)])
     world.advance()
     refresh(world.disk, world.engine.journal, world.engine.state)
     lake, program, until = open_lake(world.disk), world.engine.program, world.clock.now()
@@ -483,3 +495,58 @@ def test_another_rule_folds_everybody_again() -> None:
         pass
     assert told_in(world) == {"anna": "none of crm 10:00 | club of web 10:01"}
     world.assert_rebuilds()
+
+
+# -- where it is shown ----------------------------------------------------------------------------------
+
+
+def test_a_decision_names_who_told_the_traits_that_its_conditions_looked_at() -> None:
+    asked = action("call", more="eligible: customer.plan = 'club' and customer.language is null")
+    world = World(project(asked, '\n[traits.plan]\nsurvives = "source"\nsources = ["shop"]'))
+    world.live(
+        """
+        09:00 shop u=anna Customer Identified plan=club
+        09:01 web u=anna Customer Identified plan=none
+        10:00 web u=anna Help Searched n_results=0
+        """
+    )
+    world.until("10:30")
+    (decision,) = world.records()
+    assert decision.chosen == "call" and decision.question.told_by == {"customer.plan": "shop"}
+    lines_told = decision_words(decision, msgspec.structs.replace(PLAIN, sources={"shop": "The shop"}))
+    assert "  Who told customer.plan: The shop." in lines_told
+
+
+def test_the_command_and_the_page_tell_each_trait_with_its_origin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hetki = Hetki(tmp_path, monkeypatch, capsys)
+    shutil.copytree(EXAMPLE, hetki.project)
+    engine = open_folder(str(hetki.project))
+    rules = {name: each.survives for name, each in engine.project.survival.items()}
+    assert rules == {"email": "verified", "locale": "source"}
+    told = """
+    10:00 orders u=anna Customer Identified email=anna@x.fi email_verified=true timezone=Asia/Tokyo
+    10:01 stores u=anna Customer Identified email=<b>anna@x.fi locale=en
+    10:02 stores u=anna Customer Identified locale=en
+    10:03 web u=anna Customer Identified locale=sv
+    """
+    engine.acceptor.accept([Parsed([event(line) for line in lines(told)], [])])
+    advance(engine)
+    printed = hetki.on("customer", "anna").splitlines()
+    assert [line for line in printed if "told by" in line] == [
+        "  trait  email  'anna@x.fi'  told by orders, Mon 2 Mar 2026, 12:00:00, verified  (verified first)",
+        "    other  '<b>anna@x.fi'  told by stores, Mon 2 Mar 2026, 12:01:00",
+        "  trait  locale  'sv'  told by web, Mon 2 Mar 2026, 12:03:00  (by source: app, web, others)",
+        "    other  'en'  told by stores, Mon 2 Mar 2026, 12:02:00, 2 times",
+        "  trait  timezone  'Asia/Tokyo'  told by orders, Mon 2 Mar 2026, 12:00:00  (the latest)",
+    ]
+    access = Access(engine.disk, engine.clock, engine.chance)
+    session = access.sign_in(access.new_token())
+    node = identifier(engine.keys.node, "user_id", "anna")
+    assert node is not None
+    page = words(ask(console_app(engine, access), f"/customers/{node.node.hex()}", session))
+    assert "email anna@x.fi Orders, payments and deliveries, Mon 2 Mar 2026, 12:00:00 verified" in page
+    assert "Rule: verified first. <b>anna@x.fi Tills and counters, Mon 2 Mar 2026, 12:01:00" in page
+    assert "Rule: by source: The phone app, The web shop, others. en Tills and counters" in page
+    assert "12:02:00 , told 2 times" in page

@@ -14,10 +14,11 @@ from hetki.engine.advance import advance
 from hetki.engine.commands import Merge, Unmerge
 from hetki.engine.engine import Engine
 from hetki.engine.segments import count_segments
-from hetki.engine.telling import titles, used_events, why_moment
-from hetki.errors import Conflict, Fault, Invalid, NotFound
+from hetki.engine.telling import known_traits, titles, used_events, why_moment
+from hetki.errors import Conflict, Fault, Invalid, NotFound, shown
 from hetki.events.event import LeafId
 from hetki.identity.identifier import Namespace, NodeId, identifier
+from hetki.identity.survival import Word
 from hetki.moments.fold import Folded, decode, dropped, in_segments
 from hetki.store.views import Views
 
@@ -29,7 +30,7 @@ NAMESPACES: tuple[Namespace, ...] = ("user_id", "email", "phone", "anonymous_id"
 
 @app.command()
 def customer(who: Who, project: Folder = HERE) -> None:
-    """One customer: identifiers, the links between them, and what was decided."""
+    """One customer: identifiers, the links between them, traits with who told them, what was decided."""
     engine = opened(project)
     found = find(engine, who)
     views = Views(engine.disk)
@@ -49,6 +50,12 @@ def customer(who: Who, project: Folder = HERE) -> None:
     folded = decode(row.state) if row else Folded()
     for segment in in_segments(engine.program, folded, engine.clock.now()):
         print(f"  segment  {segment.name}  {segment.title}")
+    for trait in known_traits(engine.program, folded):
+        print(f"  trait  {trait.name}  {_word(trait.word, zone)}  ({trait.rule})")
+        for other in trait.others:
+            print(f"    other  {_word(other, zone)}")
+        if trait.n_dropped:
+            print(f"    and {counted(trait.n_dropped, 'value')} more than is kept")
     for name, (n_tries, n_values) in dropped(folded).items():
         print(
             f"  given up  {name}  {counted(n_tries, 'try')}, {counted(n_values, 'value')}: more than is kept"
@@ -57,6 +64,12 @@ def customer(who: Who, project: Folder = HERE) -> None:
         decision = handled.decision
         outcome = f"{decision.chosen}  {decision.decision_id}" if decision else handled.status
         print(f"  {spoken_at(handled.occurred_at, zone)}  {handled.moment}  {outcome}")
+
+
+def _word(word: Word, zone: str) -> str:
+    told = f"{shown(word.value)}  told by {word.source}, {spoken_at(word.told_at, zone)}"
+    often = f", {counted(word.n_told, 'time')}" if word.n_told > 1 else ""
+    return told + often + (", verified" if word.verified else "")
 
 
 @app.command()

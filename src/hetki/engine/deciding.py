@@ -168,7 +168,16 @@ def ask(project: Project, program: Program, ledger: Ledger, situation: Situation
         data_of=sorted({each.leaf.hex() for each in occurrence.events}),
         program=program.version,
         context={name: _scalar(value) for name, value in occurrence.context.items() if name != OPEN_TO},
+        told_by=_told_by(project, moment, situation),
     )
+
+
+def _told_by(project: Project, moment: Moment, situation: Situation) -> dict[str, str]:
+    """Who told the traits that the conditions of a moment's answers look at, as far as they are known."""
+    conditions = [project.eligible.get((moment.name, action)) for action in moment.answers]
+    names = {name for each in conditions if each is not None for name in traits_of(each)}
+    heard = situation.folded.heard
+    return {f"{CUSTOMER}.{name}": heard[name].word.source for name in sorted(names) if name in heard}
 
 
 def _candidate(

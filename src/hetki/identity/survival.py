@@ -74,7 +74,7 @@ def surviving(names: Collection[str], declared: Mapping[str, Survival]) -> dict[
 
 def standing(heard: Mapping[str, Heard]) -> dict[str, Scalar]:
     """The values that stand, by trait."""
-    return {name: each.word.value for name, each in heard.items()}
+    return {name: each.words[each.stands].value for name, each in heard.items()}
 
 
 def hear(
@@ -123,17 +123,16 @@ def learned(
 
 def _told(heard: Heard | None, survival: Survival, word: Word, verified: object) -> Heard:
     """With one more word; `verified` is what was told beside it, anything but a boolean is silence."""
-    words, n_dropped = [], 0
+    words, n_dropped, n_told, is_verified = [], 0, 1, verified is True
     if heard is not None:
         n_dropped = heard.n_dropped
         for each in heard.words:
             if each.source == word.source and _key(each.value) == _key(word.value):
-                word = msgspec.structs.replace(word, n_told=each.n_told + 1, verified=each.verified)
+                n_told = each.n_told + 1
+                is_verified = each.verified if verified is None else is_verified
             else:
                 words.append(each)
-    if isinstance(verified, bool):
-        word = msgspec.structs.replace(word, verified=verified)
-    words.append(word)
+    words.append(Word(word.value, word.source, word.told_at, word.event_id, n_told, is_verified))
     if len(words) > WORDS_MAX:
         del words[_weakest(words, survival)]
         n_dropped += 1
@@ -141,8 +140,11 @@ def _told(heard: Heard | None, survival: Survival, word: Word, verified: object)
 
 
 def _judged(words: Sequence[Word], survival: Survival, n_dropped: int) -> Heard:
-    worth = _worth(words, survival)
-    return Heard(tuple(words), max(range(len(words)), key=worth.__getitem__), n_dropped)
+    stands = len(words) - 1
+    if stands and survival.survives != "most_recent":
+        worth = _worth(words, survival)
+        stands = max(range(len(words)), key=worth.__getitem__)
+    return Heard(tuple(words), stands, n_dropped)
 
 
 def _worth(words: Sequence[Word], survival: Survival) -> list[tuple[int, int]]:
