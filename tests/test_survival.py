@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from collections.abc import Iterator
@@ -60,6 +61,8 @@ def said(heard: Heard | None) -> str:
     if heard is None:
         return "nothing"
     words = list(heard.words)
+    if not words:
+        return "taken back"
     stands = words.pop(heard.stands)
     told = [
         f"{each.value} of {each.source} {clock(each.told_at)}"
@@ -138,9 +141,58 @@ def test_a_null_takes_back_what_its_own_source_told() -> None:
     assert heard_of(RULES["most_recent"], "10:00 web u=anna Customer Identified email=null") is None
     alone = "10:00 web u=a Customer Identified email=a@x.fi\n10:01 web u=a Customer Identified email=null"
     for survival in RULES.values():
-        assert heard_of(survival, alone) is None
+        assert said(heard_of(survival, alone)) == "taken back"
+        assert said(heard_of(survival, alone + "\n10:02 crm u=a Customer Identified email=b@x.fi")) == (
+            "b@x.fi of crm 10:02"
+        )
     stranger = "10:00 web u=a Customer Identified email=a@x.fi\n10:01 crm u=a Customer Identified email=null"
     assert said(heard_of(RULES["most_recent"], stranger)) == "a@x.fi of web 10:00"
+
+
+def test_only_listed_sources_may_say_that_a_value_is_verified() -> None:
+    told = """
+    10:00 orders u=anna Customer Identified email=true@x.fi email_verified=true
+    10:01 web u=anna Customer Identified email=mine@x.fi email_verified=true
+    10:02 web u=anna Customer Identified email=true@x.fi email_verified=false
+    """
+    listed = heard_of(Survival("verified", ["orders", "crm"]), told)
+    assert (
+        said(listed) == "true@x.fi of orders 10:00 verified | true@x.fi of web 10:02 | mine@x.fi of web 10:01"
+    )
+    assert said(heard_of(RULES["verified"], told)).startswith("mine@x.fi of web 10:01 verified")
+
+
+def test_an_address_that_was_taken_back_is_not_written_to() -> None:
+    before = project({**action("call", destination="mail")})
+    told = """
+    09:00 web u=anna Customer Identified email=old@x.fi
+    10:00 web u=anna Help Searched n_results=0
+    """
+    world = World(before)
+    world.live(told)
+    world.until("10:11:30")
+    assert world.outbox() == ["10:11:30 call to old@x.fi: waiting"]
+    world.live("10:11:40 web u=anna Customer Identified email=null")
+    world.deliver("mail")
+    assert [line.partition(": ")[2] for line in world.outbox()] == [
+        "cancelled the recipient is no longer this customer's"
+    ]
+    world = World(before)
+    world.live(told + "\n10:01 web u=anna Customer Identified email=null")
+    world.until("10:11:30")
+    (decision,) = world.records()
+    assert decision.weighed[0].dropped_by == "reach" and world.outbox() == []
+
+
+def test_a_number_or_text_beyond_the_bounds_says_nothing_and_harms_nobody() -> None:
+    world = World(OF_RULE["most_recent"])
+    for number, value in enumerate(["club", "9" * 30, "-9223372036854775809", f'"{"x" * 2001}"']):
+        one = event(f"10:0{number} web u=anna Customer Identified plan=club")
+        world.accept(
+            [msgspec.structs.replace(one, properties=f'{{"plan": {value}}}'.encode())] if number else [one]
+        )
+    world.advance()
+    assert told_in(world) == {"anna": "club of web 10:00"}
 
 
 def test_a_value_counts_whoever_tells_it_and_a_tie_goes_to_the_latest() -> None:
@@ -249,7 +301,7 @@ def test_what_stands_is_what_the_rule_says_of_all_that_was_told(tellings: list[T
     if heard is not None and heard.n_dropped and rule in ("most_frequent", "verified"):
         return  # what gave way to the bound may have counted
     expected = by_definition(rule, tellings)
-    assert (None if heard is None else heard.word.value) == expected
+    assert (standing({"plan": heard}).get("plan") if heard else None) == expected
     assert heard is None or len(heard.words) <= WORDS_MAX
 
 
@@ -280,7 +332,9 @@ def identified(draw: random.Random, number: int) -> Event:
     usual = random_event(draw, number)
     if draw.random() < 0.3:
         return usual
-    told: dict[str, object] = {"plan": draw.choice(["club", "none", "trial", None, 3, ["club"]])}
+    told: dict[str, object] = {
+        "plan": draw.choice(["club", "none", "trial", None, 3, ["club"], 2**70, "x" * 2001])
+    }
     if draw.random() < 0.4:
         told["plan_verified"] = draw.random() < 0.6
     if draw.random() < 0.4:
@@ -290,7 +344,7 @@ def identified(draw: random.Random, number: int) -> Event:
         usual,
         name="Customer Identified",
         source=draw.choice(["web", "crm", "shop"]),
-        properties=msgspec.json.encode(told),
+        properties=json.dumps(told).encode(),
         context=draw.choice([b"{}", b'{"locale": "fi"}', b'{"locale": null, "timezone": "Asia/Tokyo"}']),
     )
 

@@ -66,7 +66,9 @@ def customer(who: Who, project: Folder = HERE) -> None:
         print(f"  {spoken_at(handled.occurred_at, zone)}  {handled.moment}  {outcome}")
 
 
-def _word(word: Word, zone: str) -> str:
+def _word(word: Word | None, zone: str) -> str:
+    if word is None:
+        return "taken back"
     told = f"{shown(word.value)}  told by {word.source}, {spoken_at(word.told_at, zone)}"
     often = f", {counted(word.n_told, 'time')}" if word.n_told > 1 else ""
     return told + often + (", verified" if word.verified else "")

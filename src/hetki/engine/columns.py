@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hetki.engine.reading import Values, read_fields
 from hetki.events.event import IDENTIFIED, EventId
 from hetki.events.fields import json_object
-from hetki.identity.survival import REACH, Survival, learned
+from hetki.identity.survival import REACH, Survival, learned, plain, standing
 from hetki.patterns.columnar import NULL, Column, Taken, Texts, taken_from
 from hetki.patterns.machine import entry, inner
 
@@ -75,7 +75,8 @@ class Traits:
         for name, values in zip(wanted, read_fields(properties, wanted), strict=True):
             if name in REACH:
                 values = _told(name, properties.to_pylist(), context.to_pylist())
-            is_told = np.array([isinstance(each, (str, int, float, bool)) for each in values], np.bool_)
+            values = [plain(each) for each in values]
+            is_told = np.array([each is not None for each in values], np.bool_)
             survival = survivals[name]
             if survival.survives != "most_recent" or _is_taken_back(name, is_told, properties):
                 values = _standing(name, survival, events, places, properties, context)
@@ -176,7 +177,7 @@ def _standing(
         known = json_object(around.encode()) if name in REACH else {}
         source = events.sources[events.source[place]]
         heard = learned(heard, name, survival, told, known, source, 0, EventId(b""))
-        values.append(None if heard is None else heard.word.value)
+        values.append(standing({name: heard}).get(name) if heard else None)
     return values
 
 

@@ -65,11 +65,11 @@ def why_moment(engine: Engine, customer: LeafId, name: str) -> Why:
 
 
 class Trait(msgspec.Struct, frozen=True):
-    """What is known of one trait of a customer: the word that stands and by which rule, and the `others`,
-    the latest first, of which `n_dropped` are not kept."""
+    """What is known of one trait of a customer: the word that stands (None: all is taken back) and by which
+    rule, and the `others`, the latest first, of which `n_dropped` are not kept."""
 
     name: str
-    word: Word
+    word: Word | None
     rule: str
     others: list[Word]
     n_dropped: int

@@ -14,6 +14,7 @@ import msgspec
 from hetki.errors import Fault, nearest, shown
 from hetki.events.event import Event, EventId
 from hetki.events.fields import json_object
+from hetki.patterns.evaluate import INTEGER_MAX
 
 Rule = Literal["most_recent", "most_frequent", "verified", "source"]
 Scalar = str | int | float | bool
@@ -22,6 +23,8 @@ Scalar = str | int | float | bool
 REACH: Final = frozenset({"email", "locale", "timezone"})
 #: Words that are kept of one trait of one customer; each is one value of one source.
 WORDS_MAX: Final = 8
+#: Longer texts are not kept: no declaration can hold one to compare it with.
+CHARS_MAX: Final = 2_000
 #: What the name of a trait ends in where a source says whether it has verified the value beside it.
 VERIFIED: Final = "_verified"
 #: Types of fields whose values are kept as traits.
@@ -31,8 +34,8 @@ _KEPT: Final = ("text", "number", "integer", "boolean", "time")
 class Survival(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One `[traits.NAME]` table of `hetki.toml`: by which rule one value stands where several were told.
 
-    `sources` belongs to the rule `source`: the first is believed before the second; those that are not listed
-    come last.
+    Under `source` the first of `sources` is believed before the second, and those that are not listed come
+    last. Under `verified` they are those that may say that a value is verified; none listed: every source.
     """
 
     survives: Rule = "most_recent"
@@ -54,17 +57,17 @@ class Word(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Heard(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What was told of one trait, never empty: words in the order in which they were last told, which of them
-    `stands` (its place), and how many gave way to the bound."""
+    """What was told of one trait: words in the order in which they were last told, which of them `stands`
+    (its place), and how many gave way to the bound. Without words it was told and is taken back."""
 
     words: tuple[Word, ...]
     stands: int
     n_dropped: int = 0
 
     @property
-    def word(self) -> Word:
-        """The word that stands."""
-        return self.words[self.stands]
+    def word(self) -> Word | None:
+        """The word that stands, if anything does."""
+        return self.words[self.stands] if self.words else None
 
 
 def surviving(names: Collection[str], declared: Mapping[str, Survival]) -> dict[str, Survival]:
@@ -74,7 +77,12 @@ def surviving(names: Collection[str], declared: Mapping[str, Survival]) -> dict[
 
 def standing(heard: Mapping[str, Heard]) -> dict[str, Scalar]:
     """The values that stand, by trait."""
-    return {name: each.words[each.stands].value for name, each in heard.items()}
+    return {name: each.words[each.stands].value for name, each in heard.items() if each.words}
+
+
+def is_taken_back(heard: Mapping[str, Heard], name: str) -> bool:
+    """Whether a trait was told, and all who told it have taken it back."""
+    return name in heard and not heard[name].words
 
 
 def hear(
@@ -90,9 +98,20 @@ def hear(
             found = learned(heard.get(name), name, survival, properties, around, *told)
             if found is not None:
                 after[name] = found
-            else:
-                after.pop(name, None)
     return after
+
+
+def plain(value: object) -> Scalar | None:
+    """A value as it is kept; None for what is not: lists, objects, texts and numbers beyond the bounds.
+
+    >>> plain("club"), plain(["club"]), plain(2**70)
+    ('club', None, None)
+    """
+    if isinstance(value, str):
+        return value if len(value) <= CHARS_MAX else None
+    if isinstance(value, int):
+        return value if -INTEGER_MAX <= value <= INTEGER_MAX else None
+    return value if isinstance(value, float) else None
 
 
 def learned(
@@ -108,28 +127,33 @@ def learned(
     """What is heard of a trait after one more event, which may say nothing of it; None: nothing is.
 
     A null in the properties takes back what its own source told. A context only tells: libraries fill it in,
-    and a null in it says nothing. Lists and objects are not kept.
+    and a null in it says nothing. What is not plain says nothing either.
     """
     is_told = name in properties
-    value = properties[name] if is_told else context.get(name)
-    if isinstance(value, (str, int, float, bool)):
-        given = properties.get(name + VERIFIED) if is_told and survival.survives == "verified" else None
-        return _told(heard, survival, Word(value, source, told_at, event_id), given)
-    if is_told and value is None and heard is not None:
+    given = properties[name] if is_told else context.get(name)
+    value = plain(given)
+    if value is not None:
+        may_verify = is_told and survival.survives == "verified"
+        if may_verify and (not survival.sources or source in survival.sources):
+            verified = properties.get(name + VERIFIED)
+        else:
+            verified = None
+        return _told(heard, survival, Word(value, source, told_at, event_id), verified)
+    if is_told and given is None and heard is not None:
         words = [each for each in heard.words if each.source != source]
-        return _judged(words, survival, heard.n_dropped) if words else None
+        return _judged(words, survival, heard.n_dropped)
     return heard
 
 
 def _told(heard: Heard | None, survival: Survival, word: Word, verified: object) -> Heard:
     """With one more word; `verified` is what was told beside it, anything but a boolean is silence."""
-    words, n_dropped, n_told, is_verified = [], 0, 1, verified is True
+    words, n_dropped, n_told, is_verified = list[Word](), 0, 1, verified is True
     if heard is not None:
         n_dropped = heard.n_dropped
         for each in heard.words:
             if each.source == word.source and _key(each.value) == _key(word.value):
                 n_told = each.n_told + 1
-                is_verified = each.verified if verified is None else is_verified
+                is_verified = is_verified if isinstance(verified, bool) else each.verified
             else:
                 words.append(each)
     words.append(Word(word.value, word.source, word.told_at, word.event_id, n_told, is_verified))
@@ -140,7 +164,7 @@ def _told(heard: Heard | None, survival: Survival, word: Word, verified: object)
 
 
 def _judged(words: Sequence[Word], survival: Survival, n_dropped: int) -> Heard:
-    stands = len(words) - 1
+    stands = max(len(words) - 1, 0)
     if stands and survival.survives != "most_recent":
         worth = _worth(words, survival)
         stands = max(range(len(words)), key=worth.__getitem__)
@@ -218,7 +242,7 @@ def _source_faults(
     place, listed = where("traits", name, "sources"), survival.sources
     if survival.survives == "source" and not listed:
         return [Fault(place, "no sources", "the sources to believe, the first before the second")]
-    if survival.survives != "source" and listed:
+    if survival.survives in ("most_recent", "most_frequent") and listed:
         hint = 'write survives = "source" to believe one before another'
         return [Fault(place, f"sources under '{survival.survives}'", "no sources", hint)]
     faults = []
