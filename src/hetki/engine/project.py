@@ -21,6 +21,7 @@ from hetki.engine.files import TOML, Files, Recording, read_files
 from hetki.errors import Fault, Invalid
 from hetki.events.catalogue import SHIPPED, Catalogue
 from hetki.events.event import IDENTIFIED
+from hetki.identity.policy import Policy, compile_policy
 from hetki.identity.survival import REACH, Survival, survival_faults
 from hetki.measurement.initiative import Initiative
 from hetki.moments.context import Beside, conditions
@@ -63,6 +64,7 @@ class Project:
     eligible: dict[tuple[str, str], Condition]
     traits: frozenset[str]
     survival: dict[str, Survival]
+    identity: Policy
     content_hash: str
     files: Files
     texts: dict[str, bytes]
@@ -115,6 +117,7 @@ def load(shelf: Shelf) -> Project:
         eligible=eligible,
         traits=_traits(moments, segments, eligible, templates) | toml.traits.keys(),
         survival=toml.traits,
+        identity=compile_policy(toml.identity),
         content_hash=files.content_hash,
         files=files,
         texts=disk.texts,
