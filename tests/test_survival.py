@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -242,8 +243,22 @@ def test_a_talkative_source_does_not_push_out_what_another_told_once() -> None:
         kept = {each.value for each in heard.words}
         assert "n99@x.fi" in kept
         assert ("crm@x.fi" in kept) is (name != "most_frequent"), name
+    first, _, rest = told.replace(" email_verified=true", "").partition("\n")
+    all_verified = f"{first}\n" + rest.replace("@x.fi", "@x.fi email_verified=true")
+    heard = heard_of(RULES["verified"], all_verified)
+    assert heard is not None and heard.words[0].value == "crm@x.fi" and heard.word == heard.words[-1]
     last = told + "\n12:00 web u=anna Customer Identified email=null"
     assert said(heard_of(RULES["most_recent"], last)) == f"crm@x.fi of crm 10:00 and {100 - WORDS_MAX} more"
+
+
+def test_what_stands_never_gives_way() -> None:
+    told = "10:00 web u=anna Customer Identified email=true@x.fi email_verified=true\n" + "\n".join(
+        f"10:{number} s{number} u=anna Customer Identified email=n{number}@x.fi" for number in range(10, 40)
+    )
+    heard = heard_of(RULES["verified"], told + "\n11:00 web u=anna Customer Identified email=typo@x.fi")
+    assert said(heard).startswith(
+        "true@x.fi of web 10:00 verified | typo@x.fi of web 11:00 | n39@x.fi of s39"
+    )
 
 
 # -- properties -----------------------------------------------------------------------------------------
@@ -588,7 +603,12 @@ def test_the_command_and_the_page_tell_each_trait_with_its_origin(
     engine.acceptor.accept([Parsed([event(line) for line in lines(told)], [])])
     advance(engine)
     printed = hetki.on("customer", "anna").splitlines()
-    assert [line for line in printed if "told by" in line] == [
+    ids = [line.rpartition(", event ")[2].partition("  ")[0] for line in printed if "told by" in line]
+    assert len(ids) == 5 and ids[0] == ids[4]
+    assert {bytes.fromhex(each) for each in ids} <= {
+        row[0] for row in engine.db.execute("SELECT event_id FROM events")
+    }
+    assert [re.sub(", event [0-9a-f]+", "", line) for line in printed if "told by" in line] == [
         "  trait  email  'anna@x.fi'  told by orders, Mon 2 Mar 2026, 12:00:00, verified  (verified first)",
         "    other  '<b>anna@x.fi'  told by stores, Mon 2 Mar 2026, 12:01:00",
         "  trait  locale  'sv'  told by web, Mon 2 Mar 2026, 12:03:00  (by source: app, web, others)",
@@ -600,6 +620,7 @@ def test_the_command_and_the_page_tell_each_trait_with_its_origin(
     node = identifier(engine.keys.node, "user_id", "anna")
     assert node is not None
     page = words(ask(console_app(engine, access), f"/customers/{node.node.hex()}", session))
+    page = re.sub(" , event [0-9a-f]{8}", "", page)
     assert "email anna@x.fi Orders, payments and deliveries, Mon 2 Mar 2026, 12:00:00 verified" in page
     assert "Rule: verified first. <b>anna@x.fi Tills and counters, Mon 2 Mar 2026, 12:01:00" in page
     assert "Rule: by source: The phone app, The web shop, others. en Tills and counters" in page

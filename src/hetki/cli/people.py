@@ -71,7 +71,8 @@ def _word(word: Word | None, zone: str) -> str:
         return "taken back"
     told = f"{shown(word.value)}  told by {word.source}, {spoken_at(word.told_at, zone)}"
     often = f", {counted(word.n_told, 'time')}" if word.n_told > 1 else ""
-    return told + often + (", verified" if word.verified else "")
+    verified = ", verified" if word.verified else ""
+    return f"{told}{often}{verified}, event {word.event_id.hex()}"
 
 
 @app.command()

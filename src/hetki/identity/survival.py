@@ -166,9 +166,12 @@ def _told(heard: Heard | None, survival: Survival, word: Word, verified: object)
 def _judged(words: Sequence[Word], survival: Survival, n_dropped: int) -> Heard:
     stands = max(len(words) - 1, 0)
     if stands and survival.survives != "most_recent":
-        worth = _worth(words, survival)
-        stands = max(range(len(words)), key=worth.__getitem__)
+        stands = _best(_worth(words, survival))
     return Heard(tuple(words), stands, n_dropped)
+
+
+def _best(worth: Sequence[tuple[int, int]]) -> int:
+    return max(range(len(worth)), key=worth.__getitem__)
 
 
 def _worth(words: Sequence[Word], survival: Survival) -> list[tuple[int, int]]:
@@ -190,20 +193,18 @@ def _worth(words: Sequence[Word], survival: Survival) -> list[tuple[int, int]]:
 
 
 def _weakest(words: Sequence[Word], survival: Survival) -> int:
-    """The place of the word that gives way, never the last: the one that counts least.
+    """The place of the word that gives way: of those that neither stand nor were told last, the one that
+    counts least.
 
-    Where an earlier value of a source can stand again only if it is verified, others of these go first: so a
-    talkative source does not push out what another one has told once.
+    Unless values are counted, earlier values of a source go first: so a talkative source does not push out
+    what another one has told once.
     """
-    last = {each.source: place for place, each in enumerate(words)}
-    counts_values = survival.survives == "most_frequent"
     worth = _worth(words, survival)
-
-    def strength(place: int) -> tuple[bool, tuple[int, int]]:
-        word = words[place]
-        return counts_values or word.verified or last[word.source] == place, worth[place]
-
-    return min(range(len(words) - 1), key=strength)
+    stays = {_best(worth), len(words) - 1}
+    latest = {each.source: place for place, each in enumerate(words)}.values()
+    counts_values = survival.survives == "most_frequent"
+    others = [place for place in range(len(words)) if place not in stays]
+    return min(others, key=lambda place: (not counts_values and place in latest, worth[place]))
 
 
 def _key(value: Scalar) -> tuple[bool, Scalar]:
