@@ -27,6 +27,7 @@ WORDS_MAX: Final = 8
 CHARS_MAX: Final = 2_000
 #: What the name of a trait ends in where a source says whether it has verified the value beside it.
 VERIFIED: Final = "_verified"
+_NOTHING: Final[dict[str, object]] = {}
 #: Types of fields whose values are kept as traits.
 _KEPT: Final = ("text", "number", "integer", "boolean", "time")
 
@@ -92,7 +93,7 @@ def hear(
     after = dict(heard)
     properties, context = json_object(event.properties), json_object(event.context)
     for name, survival in survivals.items():
-        around = context if name in REACH else {}
+        around = context if name in REACH else _NOTHING
         if name in properties or name in around:
             told = event.source, event.occurred_at, event_id
             found = learned(heard.get(name), name, survival, properties, around, *told)
@@ -133,11 +134,9 @@ def learned(
     given = properties[name] if is_told else context.get(name)
     value = plain(given)
     if value is not None:
-        may_verify = is_told and survival.survives == "verified"
-        if may_verify and (not survival.sources or source in survival.sources):
+        verified = None
+        if is_told and survival.survives == "verified" and source in (survival.sources or (source,)):
             verified = properties.get(name + VERIFIED)
-        else:
-            verified = None
         return _told(heard, survival, Word(value, source, told_at, event_id), verified)
     if is_told and given is None and heard is not None:
         words = [each for each in heard.words if each.source != source]
@@ -147,16 +146,19 @@ def learned(
 
 def _told(heard: Heard | None, survival: Survival, word: Word, verified: object) -> Heard:
     """With one more word; `verified` is what was told beside it, anything but a boolean is silence."""
-    words, n_dropped, n_told, is_verified = list[Word](), 0, 1, verified is True
+    words: list[Word] = []
+    n_dropped, n_told, is_verified = 0, 1, verified is True
     if heard is not None:
         n_dropped = heard.n_dropped
         for each in heard.words:
-            if each.source == word.source and _key(each.value) == _key(word.value):
+            if each.source == word.source and _is_same(each.value, word.value):
                 n_told = each.n_told + 1
                 is_verified = is_verified if isinstance(verified, bool) else each.verified
             else:
                 words.append(each)
-    words.append(Word(word.value, word.source, word.told_at, word.event_id, n_told, is_verified))
+    if n_told > 1 or is_verified:
+        word = Word(word.value, word.source, word.told_at, word.event_id, n_told, is_verified)
+    words.append(word)
     if len(words) > WORDS_MAX:
         del words[_weakest(words, survival)]
         n_dropped += 1
@@ -164,7 +166,7 @@ def _told(heard: Heard | None, survival: Survival, word: Word, verified: object)
 
 
 def _judged(words: Sequence[Word], survival: Survival, n_dropped: int) -> Heard:
-    stands = max(len(words) - 1, 0)
+    stands = len(words) - 1 if words else 0
     if stands and survival.survives != "most_recent":
         stands = _best(_worth(words, survival))
     return Heard(tuple(words), stands, n_dropped)
@@ -207,8 +209,13 @@ def _weakest(words: Sequence[Word], survival: Survival) -> int:
     return min(others, key=lambda place: (not counts_values and place in latest, worth[place]))
 
 
+def _is_same(a: Scalar, b: Scalar) -> bool:
+    """Whether two values are the same: 1 and 1.0 are, true and 1 are not."""
+    return a == b and (a is b or isinstance(a, bool) == isinstance(b, bool))
+
+
 def _key(value: Scalar) -> tuple[bool, Scalar]:
-    """What makes two values the same: 1 and 1.0 are, true and 1 are not."""
+    """Equal for values that are the same."""
     return isinstance(value, bool), value
 
 
