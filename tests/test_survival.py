@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from console import ask, words
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_cli import Hetki
-from console import ask, words
 from test_fold_property import check as check_story
 from test_fold_property import random_event
 from world import ORIGIN, World, action, clock, event, lines, moment, project, source
