@@ -17,12 +17,21 @@ from hetki.engine.engine import Engine
 from hetki.engine.known import known_at
 from hetki.engine.reviewing import merge_of
 from hetki.engine.segments import count_segments
-from hetki.engine.telling import find_account, meant, titles, used_events, why_moment, why_one
-from hetki.errors import Conflict, Fault, Invalid, NotFound
+from hetki.engine.telling import (
+    find_account,
+    known_traits,
+    meant,
+    titles,
+    used_events,
+    why_moment,
+    why_one,
+)
+from hetki.errors import Conflict, Fault, Invalid, NotFound, shown
 from hetki.events.event import LeafId
 from hetki.events.wire import instant_of
 from hetki.identity.identifier import NodeId, as_leaf
 from hetki.identity.joining import strongest_first
+from hetki.identity.survival import Word
 from hetki.moments.fold import Folded, decode
 from hetki.moments.present import dropped, in_segments
 from hetki.store.accounts import belongs_to
@@ -43,7 +52,7 @@ def customer(
     ] = "",
     project: Folder = HERE,
 ) -> None:
-    """One customer: identifiers, the links between them, and what was decided."""
+    """One customer: identifiers, the links between them, traits with who told them, what was decided."""
     engine = opened(project)
     found = find(engine, who)
     if known:
@@ -70,6 +79,12 @@ def customer(
     _print_layers(engine, views, found)
     for segment in in_segments(engine.program, folded, engine.clock.now()):
         print(f"  segment  {segment.name}  {segment.title}")
+    for trait in known_traits(engine.program, folded):
+        print(f"  trait  {trait.name}  {_word(trait.word, zone)}  ({trait.rule})")
+        for other in trait.others:
+            print(f"    other  {_word(other, zone)}")
+        if trait.n_dropped:
+            print(f"    and {counted(trait.n_dropped, 'value')} more than is kept")
     for name, (n_tries, n_values) in dropped(folded).items():
         print(
             f"  given up  {name}  {counted(n_tries, 'try')}, {counted(n_values, 'value')}: more than is kept"
@@ -96,6 +111,15 @@ def _print_layers(engine: Engine, views: Views, customer: LeafId) -> None:
         if not shared.is_one:
             listed = f"none: more than {household.members_max} customers would share it"
         print(f"  household  {shared.household.hex()}  {listed}")
+
+
+def _word(word: Word | None, zone: str) -> str:
+    if word is None:
+        return "taken back"
+    told = f"{shown(word.value)}  told by {word.source}, {spoken_at(word.told_at, zone)}"
+    often = f", {counted(word.n_told, 'time')}" if word.n_told > 1 else ""
+    verified = ", verified" if word.verified else ""
+    return f"{told}{often}{verified}, event {word.event_id.hex()}"
 
 
 def _known(engine: Engine, customer: LeafId, at: int) -> list[str]:

@@ -21,6 +21,7 @@ from hetki.errors import Fault, Invalid, nearest, shown
 from hetki.events.catalogue import BUILT_IN, MEMBER, Catalogue, FieldType
 from hetki.events.event import Event, EventId, LeafId, utc
 from hetki.events.fields import instant_of, json_object
+from hetki.identity.survival import surviving
 from hetki.moments.context import account_traits
 from hetki.moments.fold import Fact, Folded, Program, step
 from hetki.moments.moment import Moment
@@ -113,7 +114,9 @@ def _fired(project: Project, moment: Moment, events: list[Event]) -> list[int]:
         moments=(moment,),
         purposes=tuple((name, Purpose("", "contract")) for name in purposes),
         contracts={**contracts, _SOURCE: sum(bit.values())},
-        traits=frozenset(account_traits(moment.trees)) if is_about_account else project.traits,
+        traits=account_traits(moment.trees)
+        if is_about_account
+        else surviving(project.traits, project.survival),
         lateness_s=0,
         version="",
         bits={moment.name: bit[moment.purpose]},

@@ -14,6 +14,7 @@ import msgspec
 from hetki.engine.accept import Acceptor, Keys, load_keys
 from hetki.engine.project import Project, load
 from hetki.errors import Conflict, Fault
+from hetki.identity.survival import surviving
 from hetki.moments.context import account_traits
 from hetki.moments.fold import FORM, Program
 from hetki.moments.moment import Moment
@@ -116,7 +117,7 @@ def compile_program(project: Project) -> Program:
                 for name, source in project.sources.items()
             },
         },
-        traits=project.traits,
+        traits=surviving(project.traits, project.survival),
         lateness_s=project.settings.lateness_s,
         version=version_of(project),
         bits={
@@ -133,7 +134,7 @@ def compile_program(project: Project) -> Program:
     accounts = msgspec.structs.replace(
         program,
         moments=about_accounts,
-        traits=frozenset(account_traits(tree for moment in about_accounts for tree in moment.trees)),
+        traits=account_traits(tree for moment in about_accounts for tree in moment.trees),
         bits={moment.name: bit[moment.purpose] for moment in about_accounts},
         listening=_by_event(about_accounts),
         segments=(),

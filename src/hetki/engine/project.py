@@ -23,9 +23,9 @@ from hetki.events.catalogue import SHIPPED, Catalogue
 from hetki.events.event import GROUPED, IDENTIFIED
 from hetki.identity.household import Household, household_faults
 from hetki.identity.policy import Policy, compile_policy
+from hetki.identity.survival import REACH, Survival, survival_faults
 from hetki.measurement.initiative import Initiative
 from hetki.moments.context import Beside
-from hetki.moments.fold import REACH
 from hetki.moments.moment import Moment, MomentSpec, compile_moment
 from hetki.patterns.aggregates import Aggregate
 from hetki.patterns.condition import Condition, asked, step_fields
@@ -41,9 +41,10 @@ class Project:
     """Every declaration by name, checked and compiled. A moment without an initiative is one by itself.
 
     `eligible` holds the conditions of answers by (moment, action); caps read (n_max, period_s); `traits`
-    are the customer's traits that anything refers to; `content_hash` changes with any byte of any file
-    that can change a result (32 hex characters). `files` keeps what was read, with its places, and `texts`
-    every file that was read, so that the same project can be loaded again (`Kept`).
+    are the customer's traits that anything refers to, `survival` the rules declared for some of them.
+    `content_hash` changes with any byte of any file that can change a result (32 hex characters). `files`
+    keeps what was read, with its places, and `texts` every file that was read, so that the same project can
+    be loaded again (`Kept`).
     """
 
     settings: Settings
@@ -63,6 +64,7 @@ class Project:
     templates: dict[str, Template]
     eligible: dict[tuple[str, str], Condition]
     traits: frozenset[str]
+    survival: dict[str, Survival]
     household: Household | None
     identity: Policy
     content_hash: str
@@ -92,8 +94,9 @@ def load(shelf: Shelf) -> Project:
     faults += across.check_templates(files, moments, templates, catalogue)
     faults += across.check_segments(files, segments, catalogue)
     faults += across.check_traits(files, moments, catalogue)
+    faults += _survival(files, catalogue)
     if files.toml.value is not None:
-        fields = {**catalogue.events[IDENTIFIED].fields, **dict.fromkeys(REACH, "text")}
+        fields = {**dict.fromkeys(REACH, "text"), **catalogue.events[IDENTIFIED].fields}
         faults += household_faults(files.toml.value.household, fields, files.toml.where)
     if faults:
         raise Invalid(*in_order(list(dict.fromkeys(faults))))
@@ -118,7 +121,10 @@ def load(shelf: Shelf) -> Project:
         action_caps={name: read_cap(each.cap, name) for name, each in actions.items() if each.cap},
         templates=templates,
         eligible=eligible,
-        traits=_traits(moments, segments, eligible, templates) | _of_household(toml.household),
+        traits=_traits(moments, segments, eligible, templates)
+        | toml.traits.keys()
+        | _of_household(toml.household),
+        survival=toml.traits,
         household=toml.household,
         identity=compile_policy(toml.identity),
         content_hash=files.content_hash,
@@ -169,6 +175,14 @@ def _moments(
         if moment is not None:
             compiled[moment.name] = replace(moment, initiative=moment.initiative or moment.name)
     return compiled
+
+
+def _survival(files: Files, catalogue: Catalogue) -> list[Fault]:
+    """What is wrong with the rules by which traits survive."""
+    if files.toml.value is None:
+        return []
+    fields = {**dict.fromkeys(REACH, "text"), **catalogue.events[IDENTIFIED].fields}
+    return survival_faults(files.toml.value.traits, fields, files.sources.names, files.toml.where)
 
 
 def captures(files: Files, spec: MomentSpec, templates: Mapping[str, Template]) -> set[tuple[str, str]]:

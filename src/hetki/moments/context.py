@@ -13,6 +13,7 @@ from typing import Iterable, Iterator, Mapping
 from hetki.declarations.read import Declared, T
 from hetki.errors import Fault, shown
 from hetki.events.catalogue import Catalogue
+from hetki.identity.survival import Survival
 from hetki.patterns import tree as t
 from hetki.patterns.aggregates import Aggregate
 from hetki.patterns.condition import Condition, parse_value
@@ -101,10 +102,11 @@ def asks(trees: Iterable[t.Node]) -> bool:
     return any(isinstance(node, t.Known | t.Staffing) for tree in trees for node in t.walk(tree))
 
 
-def account_traits(trees: Iterable[t.Node]) -> set[str]:
-    """The traits of an account that trees look up."""
-    known = (node.key for tree in trees for node in t.walk(tree) if isinstance(node, t.Known))
-    return {key.removeprefix("account.") for key in known if key.startswith("account.")}
+def account_traits(trees: Iterable[t.Node]) -> dict[str, Survival]:
+    """The traits of an account that trees look up; of each the value stands that was told last."""
+    known = {node.key for tree in trees for node in t.walk(tree) if isinstance(node, t.Known)}
+    names = (key.removeprefix("account.") for key in sorted(known) if key.startswith("account."))
+    return {name: Survival() for name in names}
 
 
 def asks_staffing(trees: Iterable[t.Node]) -> bool:
