@@ -233,6 +233,39 @@ def _crash(*given: object) -> None:
     raise ZeroDivisionError
 
 
+def test_what_was_retracted_after_a_crash_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.live("10:00 web u=anna Help Searched n_results=0")
+    world.until("10:12")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(world.engine.ledger), "add_attempt", _crash)
+        with pytest.raises(ZeroDivisionError):
+            world.deliver()
+    world.reopen()
+    world.live("10:05>10:13 web u=anna Chat Started")
+    assert world.revisions() == ["retracted help: late event; decided: call, message is claimed"]
+    world.clock.sleep(CLAIM_S)
+    assert world.deliver().n_cancelled == 1 and len(world.posts) == 1
+    ((status, detail),) = world.rows("SELECT status, detail FROM outbox")
+    assert (status, detail) == ("cancelled", "retracted; an attempt without a receipt may have gone out")
+
+
+def test_what_is_retracted_while_an_attempt_fails_is_not_tried_again() -> None:
+    world = World()
+    world.live("10:00 web u=anna Help Searched n_results=0")
+    world.until("10:12")
+
+    def posted(url: str, headers: dict[str, str], body: bytes) -> Sent:
+        world.live("10:05>10:13 web u=anna Chat Started")
+        return DOWN
+
+    world.net._post = posted
+    assert world.deliver().n_waiting == 1
+    world.clock.sleep(CLAIM_S)
+    assert world.deliver().n_cancelled == 1 and world.net.n_posts == 1
+    assert world.outbox()[0].endswith("cancelled retracted")
+
+
 def test_two_workers_do_not_send_one_message_twice() -> None:
     one = waiting(5)
     other = World(one.engine.project, disk=one.disk, starts="10:00")

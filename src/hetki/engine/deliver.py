@@ -104,6 +104,8 @@ def second_look(engine: Engine, message: Message, now: int) -> tuple[str, int | 
     """Why a message may no longer be sent ("" if it may), and until when it must wait (None: not at all)."""
     if now > message.expires_at:
         return "expired", None
+    if engine.ledger.is_retracted(message.decision_id):
+        return "retracted", None  # while it was claimed: what waits was cancelled there and then
     customer = engine.state.customers_of([NodeId(message.customer)]).get(NodeId(message.customer))
     row = engine.state.load_customers([customer]).get(customer) if customer else None
     folded = decode(row.state) if row else Folded()

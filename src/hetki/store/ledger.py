@@ -149,6 +149,15 @@ class Ledger:
             found.update((row[0], (row[1], row[2])) for row in rows)
         return found
 
+    def is_retracted(self, decision_id: str) -> bool:
+        """Whether repaired history took back what a decision answered; it stays so if that comes back."""
+        row = self.db.execute(
+            "SELECT 1 FROM revisions WHERE kind = 'retracted' AND occurrence_id ="
+            " (SELECT occurrence_id FROM decisions WHERE decision_id = ?) LIMIT 1",
+            (decision_id,),
+        ).fetchone()
+        return row is not None
+
     def standing(self, initiative: str, leaves: Iterable[LeafId]) -> Assignment | None:
         """The first assignment of any leaf of a customer in an initiative."""
         found: list[tuple[int, Arm, float]] = []
