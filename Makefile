@@ -1,11 +1,14 @@
 # make demo    the demo, then the console            (ARGS=--no-serve ends by itself)
 # make test    lint, types, tests, house rules, docs (ARGS goes to pytest)
+# make torture the long forms of the tests of durability: hours (SHARE=0.01 runs a hundredth of them)
 # make format  format the code and sort the imports
 # make lock    compile the locks again               (ARGS=--upgrade takes newer versions)
 #
 # Needs Python >= 3.11 and make. uv is taken from PATH, else installed into .uv from its own lock.
 
 PYTHON ?= python3
+SHARE ?= 1
+TORTURE := tests/test_crashes.py
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -13,7 +16,7 @@ NPM := $(shell command -v npm 2>/dev/null)
 COMPILE := $(UV) pip compile -q --universal --generate-hashes --python-version 3.11 --no-annotate \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: demo test format lock install
+.PHONY: demo test torture format lock install
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -24,6 +27,9 @@ test: $(INSTALLED) $(if $(NPM),tests/clients/node_modules/.installed)
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary src
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q -rs -n 2 $(ARGS)
+
+torture: $(INSTALLED)
+	@HETKI_TORTURE=$(SHARE) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q -rsP -n 2 $(TORTURE) $(ARGS)
 
 format: $(INSTALLED)
 	@$(BIN)/ruff check --quiet --fix .

@@ -1,0 +1,87 @@
+"""The scene of lives on the faulty disk: people, what they tell, declarations, and what a life is about."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from world import World, action, event, moment, project
+
+from hetki.engine.advance import advance
+from hetki.engine.engine import version_of
+from hetki.engine.project import Project
+from hetki.events.event import Event
+from hetki.events.wire import Parsed
+from hetki.simulation.world import MemoryDisk
+
+BEGINS = "10:00"
+#: Once Vera has taken her consent back, nothing may be sent to her for marketing.
+VERA, HER_WITHDRAWAL = "vera", "withdrawn"
+MARKETING = "remind"
+#: (weight, what is told); `u=` and `a=` say who.
+WORDS = (
+    (5, "u={u} Help Searched n_results=0"),
+    (2, "u={u} a={a} Help Searched n_results=0"),
+    (3, "a={a} Help Searched n_results=0"),
+    (4, "u={u} Chat Started"),
+    (7, "u={u} Product Viewed product_id=p1"),
+    (2, "a={a} Product Viewed product_id=p1"),
+    (2, "u={u} a={a} Product Added product_id=p1"),
+    (1, "u={u} Order Completed order_id=o1"),
+    (1, "u={u} a={a} Customer Identified email={u}@kauppa.fi"),
+    (1, "u={u} Consent Granted purpose=marketing"),
+)
+#: What a life is about, by its seed: it begins like this, and the first strike is aimed at that operation.
+STORIES = {
+    "tell": "",
+    "advance": "tell views",
+    "withdraw": "views advance withdraw deliver",
+    "late": "searches advance deliver late advance deliver",
+    "deliver": "views views advance deliver",
+    "said": "tell advance said advance",
+    "declare": "views searches advance declare advance",
+    "replay": "reject advance replay replay",
+    "refresh": "tell advance refresh refresh",
+    "rebuild": "views advance rebuild",
+}
+PEOPLE, BROWSERS = ("anna", "bertta"), ("web1", "web2")
+AGAIN = moment("again", "a: Product Viewed | b: Product Viewed", "remind", "marketing", "within: 2 hours")
+AFTER = moment("after", "m: Message Sent where action = 'call' | no a: Order Tracked, for 5 minutes", "note")
+
+
+@cache
+def kept(version: str) -> Project | None:
+    """The declarations of a version, which are read once: reading them is not what is tested here."""
+    return next((each for each in projects() if version_of(each) == version), None)
+
+
+@cache
+def projects() -> tuple[Project, Project]:
+    """The declarations, and others that have one moment more, one less and one that means something else."""
+    help_later = moment("help", "a: Help Searched where n_results = 0 | no c: Chat Started, for 6 minutes")
+    files = {**AFTER, **action("note"), **AGAIN}
+    seen = moment("seen", "a: Product Viewed", "note", more="repeat: once per 10 minutes")
+    return project(files), project({**files, **help_later, **seen, "moments/basket.yaml": None})
+
+
+def began() -> list[Event]:
+    """Who they are, and that they agree to marketing."""
+    words = (
+        "mail={u}@kauppa.fi Customer Identified email={u}@kauppa.fi",
+        "Consent Granted purpose=marketing",
+    )
+    return [event(f"{BEGINS} web u={u} {each.format(u=u)}") for u in (VERA, *PEOPLE) for each in words]
+
+
+@cache
+def prepared() -> MemoryDisk:
+    """A disk on which everything is made and little has happened: most lives begin here."""
+    disk = MemoryDisk()
+    engine = World(projects()[0], disk=disk, starts=BEGINS).engine
+    engine.acceptor.accept([Parsed(began(), [])])
+    advance(engine)
+    return disk
+
+
+def repaired(rejected_id: str) -> str:
+    """The message id under which a rejected body is told again."""
+    return f"r{rejected_id[:8]}"

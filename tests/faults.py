@@ -1,0 +1,248 @@
+"""A disk in memory that several processes share, and on which each may die at any point.
+
+Between two points nothing durable happens: every begin, commit and single statement of every database,
+every file that is written or removed, and (`crashing.py`) every message that is sent. What was committed
+when a process dies is there for the next one; what was not is gone. `Fate` says what goes wrong, and when.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple
+
+from hetki.errors import Fault, Unavailable
+from hetki.simulation.world import MemoryDisk
+
+#: `crash`: the process dies. `full`: the disk refuses. `lost`: the commit fails, and its pages with it,
+#: though a second try is told that all is well. `unsure`: the commit fails for the process, and yet is
+#: there. `visit`: another process does something just then.
+What = Literal["crash", "full", "lost", "unsure", "visit"]
+FULL, BROKEN = "database or disk is full", "disk I/O error"
+
+
+class Crashed(BaseException):
+    """The process is dead: whatever it does next raises this, too."""
+
+
+class Strike(NamedTuple):
+    """What goes wrong so many points after the one before: points of one operation, if it is named."""
+
+    n_points: int
+    what: What
+    operation: str = ""
+
+
+class Fate:
+    """What goes wrong next: after so many points, this. Counts every point by operation, file and place.
+
+    A strike that is aimed at an operation counts the points of that alone.
+    """
+
+    def __init__(self, plan: Iterable[Strike] = (), is_blank: bool = False) -> None:
+        self.is_blank = is_blank
+        self._plan = deque(plan)
+        self._left = self._plan[0].n_points if self._plan else -1
+        self.points: Counter[tuple[str, str, str]] = Counter()
+        self.struck: Counter[tuple[str, str, str, What]] = Counter()
+        self.operation = ""
+        self.visit: Callable[[], None] | None = None
+        self._is_visited = False
+
+    def stop(self) -> None:
+        """Nothing goes wrong from here on."""
+        self._plan.clear()
+
+    def point(self, process: Process, file: str, place: str) -> What | None:
+        """Note one point; raise what happens at it, or say what the caller must make happen."""
+        if process.is_dead:
+            raise Crashed
+        if self._is_visited:
+            return None
+        self.points[(self.operation, file, place)] += 1
+        if not self._plan or self._plan[0].operation not in ("", self.operation):
+            return None
+        self._left -= 1
+        if self._left > 0:
+            return None
+        what = self._plan[0].what
+        if not self._strikes(what, process, place):
+            return None  # not here: at the next point that it can happen at
+        self._plan.popleft()
+        self._left = self._plan[0].n_points if self._plan else -1
+        self.struck[(self.operation, file, place, what)] += 1
+        if what == "crash":
+            process.is_dead = True
+            raise Crashed
+        if what == "visit":
+            self._visited()
+            return None
+        return what
+
+    def _strikes(self, what: What, process: Process, place: str) -> bool:
+        if what == "visit":
+            return self.visit is not None and not process.holds_lock()
+        if what == "full":
+            return place in ("begin", "commit", "write")
+        return place == "commit" if what in ("lost", "unsure") else True
+
+    def _visited(self) -> None:
+        assert self.visit is not None
+        self._is_visited = True
+        try:
+            self.visit()
+        finally:
+            self._is_visited = False
+
+
+class Process:
+    """One process on the shared disk: the Disk port as it sees it."""
+
+    def __init__(self, shared: MemoryDisk, fate: Fate) -> None:
+        self._shared = shared
+        self._fate = fate
+        self._connections: list[Watched] = []
+        self.is_dead = False
+
+    def connect(self, name: str) -> sqlite3.Connection:
+        self._alive()
+        db = self._shared.connect(name)
+        db.execute("PRAGMA busy_timeout = 0")  # all is one thread: who waits would wait for ever
+        watched = Watched(db, name, self, self._fate)
+        self._connections.append(watched)
+        return watched  # type: ignore[return-value]
+
+    def read(self, name: str) -> bytes:
+        self._alive()
+        return self._shared.read(name)
+
+    def write(self, name: str, data: bytes) -> None:
+        if self._fate.point(self, _kind(name), "write") == "full":
+            raise Unavailable(Fault(name, FULL, "a disk with room"))
+        self._shared.write(name, data)
+        self._fate.point(self, _kind(name), "written")
+
+    def names(self, pattern: str) -> list[str]:
+        self._alive()
+        return self._shared.names(pattern)
+
+    def path(self, name: str) -> str:
+        self._alive()
+        return self._shared.path(name)
+
+    def remove(self, name: str) -> None:
+        if self._fate.point(self, _kind(name), "write") == "full":
+            raise Unavailable(Fault(name, FULL, "a disk with room"))
+        self._shared.remove(name)
+        self._fate.point(self, _kind(name), "written")
+
+    def holds_lock(self) -> bool:
+        return any(each.in_transaction for each in self._connections)
+
+    def closed(self, connection: Watched) -> None:
+        self._connections.remove(connection)
+
+    def end(self) -> None:
+        """Die now, if not before: what was not committed is gone."""
+        self.is_dead = True
+        for each in self._connections:
+            each.db.close()
+
+    def _alive(self) -> None:
+        if self.is_dead:
+            raise Crashed
+
+
+class Watched:
+    """A connection whose every durable step is a point."""
+
+    def __init__(self, db: sqlite3.Connection, file: str, process: Process, fate: Fate) -> None:
+        self.db = db
+        self._file = file
+        self._process = process
+        self._fate = fate
+        self._is_lost = False
+        self._is_read_only = False
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.db.in_transaction
+
+    def execute(self, sql: str, values: object = ()) -> sqlite3.Cursor:
+        if self._process.is_dead:
+            raise Crashed
+        if sql == "BEGIN IMMEDIATE":
+            self._refuse(self._fate.point(self._process, self._file, "begin"))
+            self._is_read_only = False
+        elif sql == "BEGIN":
+            self._is_read_only = True
+        elif sql == "COMMIT" and not self._is_read_only:
+            return self._commit()
+        elif sql == "ROLLBACK":
+            self._is_lost = False
+        elif not self.db.in_transaction and _writes(sql):
+            self._refuse(self._fate.point(self._process, self._file, "write"))
+            done = self.db.execute(sql, values)  # type: ignore[arg-type]
+            self._fate.point(self._process, self._file, "written")
+            return done
+        return self.db.execute(sql, values)  # type: ignore[arg-type]
+
+    def executemany(self, sql: str, values: Iterable[object]) -> sqlite3.Cursor:
+        if self._process.is_dead:
+            raise Crashed
+        assert self.db.in_transaction, f"outside a transaction, each row would be one: {sql}"
+        return self.db.executemany(sql, values)  # type: ignore[arg-type]
+
+    def executescript(self, script: str) -> None:
+        """Each statement commits by itself; a disk that is prepared has all tables, and needs none."""
+        if not self._fate.is_blank:
+            return
+        statement = ""
+        for line in script.splitlines(keepends=True):
+            statement += line
+            if sqlite3.complete_statement(statement):
+                self._refuse(self._fate.point(self._process, self._file, "write"))
+                self.db.execute(statement)
+                statement = ""
+        assert not statement.strip(), statement
+
+    def blobopen(self, *given: object, **named: object) -> sqlite3.Blob:
+        if self._process.is_dead:
+            raise Crashed
+        return self.db.blobopen(*given, **named)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        self.db.close()
+        self._process.closed(self)
+
+    def _commit(self) -> sqlite3.Cursor:
+        if self._is_lost:
+            self._is_lost = False
+            return self.db.execute("ROLLBACK")
+        what = self._fate.point(self._process, self._file, "commit")
+        if what == "lost":
+            self._is_lost = True
+        self._refuse(what if what != "unsure" else None)
+        done = self.db.execute("COMMIT")
+        if what == "unsure":
+            self._refuse(what)
+        self._fate.point(self._process, self._file, "committed")
+        return done
+
+    def _refuse(self, what: What | None) -> None:
+        if what is not None:
+            raise sqlite3.OperationalError(FULL if what == "full" else BROKEN)
+
+
+def _writes(sql: str) -> bool:
+    word = sql.lstrip()[:7].upper()
+    return word.startswith(("INSERT", "UPDATE", "DELETE", "REPLACE", "CREATE")) or (
+        word.startswith("PRAGMA") and "user_version =" in sql
+    )
+
+
+def _kind(name: str) -> str:
+    """Files of the lake by what they are: the mark, events, tables."""
+    parts = name.split("/")
+    return "/".join(parts[:2]) if parts[0] == "lake" else name

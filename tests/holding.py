@@ -1,0 +1,132 @@
+"""What must hold of a life on the faulty disk, once it has come to its end (`crashing.py`).
+
+Each check is a function that asserts one promise: nothing acknowledged is missing, no effect is doubled,
+the ledger is honest about what went out, and everything derived can be made again, byte for byte.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+
+import pyarrow.parquet as pq
+from crash_scene import repaired
+from crashing import Life
+
+from hetki.engine.deliver import deliver
+from hetki.engine.engine import Engine
+from hetki.engine.folding import read_event
+from hetki.engine.rebuilding import rebuild
+from hetki.events.event import Event
+from hetki.store.journal import Kind
+from hetki.store.lake import refresh
+
+
+def everything_holds(life: Life) -> None:
+    """All that is promised, of one life."""
+    engine = life.engine(0)
+    acknowledged_is_stored(life, engine)
+    every_occurrence_is_handled_once(engine)
+    every_answer_has_one_message(engine)
+    the_ledger_is_honest(life, engine)
+    each_deed_is_told_once(engine)
+    everything_can_be_made_again(life, engine)
+
+
+def acknowledged_is_stored(life: Life, engine: Engine) -> None:
+    """Every acknowledged event is in the journal, can be read, and is folded once."""
+    entries = engine.journal.read(0, 10**9)
+    assert all(each.body is not None for each in entries), "an entry whose key is missing"
+    events = [each for each in entries if each.kind is Kind.EVENT]
+    told = {each.event_id: read_event(each) for each in events}
+    stored = {each.message_id for each in told.values() if each is not None and each.source != "hetki"}
+    assert life.acknowledged <= stored, "an acknowledged event is missing"
+    assert stored <= life.told.keys(), "an event that nobody told of"
+    assert len(told) == len({(each.source, each.message_id) for each in told.values() if each})
+    folded = dict(engine.db.execute("SELECT event_id, position FROM events"))
+    first: dict[bytes, int] = {}
+    for entry in events:
+        first.setdefault(entry.event_id, entry.position)
+    assert folded == first, "each event is folded once, where it was accepted first"
+    counts = engine.state.counts()
+    assert (counts.get("events", 0), counts.get("duplicates", 0)) == (len(told), len(events) - len(told))
+    rejected = {each.event_id.hex() for each in entries if each.kind is Kind.REJECTED}
+    listed = dict(engine.db.execute("SELECT rejected_id, replayed_at FROM rejected"))
+    assert set(listed) == rejected, "a rejected body that is not listed"
+    done = {repaired(each) for each, replayed_at in listed.items() if replayed_at is not None}
+    assert done <= stored, "it is marked as repaired, and was not accepted"
+
+
+def every_occurrence_is_handled_once(engine: Engine) -> None:
+    """What was caught is decided or missed, and what was and is not there any more was retracted."""
+    decided = [row[0] for row in engine.db.execute("SELECT occurrence_id FROM decisions")]
+    missed = [row[0] for row in engine.db.execute("SELECT occurrence_id FROM missed")]
+    handled = Counter(decided + missed)
+    assert set(handled.values()) <= {1}, "an occurrence that was decided twice"
+    caught = {row[0] for row in engine.db.execute("SELECT occurrence_id FROM occurrences")}
+    assert caught <= set(handled), "an occurrence that nobody decided"
+    retracted = {
+        row[0] for row in engine.db.execute("SELECT occurrence_id FROM revisions WHERE kind = 'retracted'")
+    }
+    assert set(handled) - caught <= retracted, "what was decided is gone, and nothing says why"
+
+
+def every_answer_has_one_message(engine: Engine) -> None:
+    """A decision has one message if it says something, an assignment if it drew one."""
+    posted = Counter(row[0] for row in engine.db.execute("SELECT decision_id FROM outbox"))
+    assigned = {row[0] for row in engine.db.execute("SELECT decision_id FROM assignments")}
+    speaks, draws = set(), set()
+    for (decision_id,) in engine.db.execute("SELECT decision_id FROM decisions").fetchall():
+        decision = engine.ledger.decision(decision_id)
+        assert decision is not None
+        if decision.send_at is not None:
+            speaks.add(decision_id)
+        if decision.assigned_now:
+            draws.add(decision_id)
+    assert set(posted) == speaks and set(posted.values()) <= {1}, "one message for each answer"
+    assert assigned == draws, "an assignment that is not kept"
+
+
+def the_ledger_is_honest(life: Life, engine: Engine) -> None:
+    """What is marked as sent has had its effect; what has had one is marked, or has an attempt to show."""
+    outbox = engine.db.execute("SELECT message_id, status, detail, n_attempts FROM outbox").fetchall()
+    attempts = Counter(row[0] for row in engine.db.execute("SELECT message_id FROM attempts"))
+    went_well = Counter(row[0] for row in engine.db.execute("SELECT message_id FROM attempts WHERE ok"))
+    effects = life.receiver.effects
+    assert set(effects) <= {row[0] for row in outbox}, "an effect without a message"
+    for message_id, status, detail, n_attempts in outbox:
+        assert status in ("sent", "failed", "cancelled", "expired"), status
+        assert n_attempts == attempts[message_id]
+        assert went_well[message_id] == (status == "sent"), "one receipt for what was sent"
+        if status == "sent":
+            assert message_id in effects, "it is marked as sent, and was not"
+        elif message_id in effects:
+            assert attempts[message_id] or "may have gone out" in detail, "it was sent, and nothing says so"
+
+
+def each_deed_is_told_once(engine: Engine) -> None:
+    """One event tells of each message that was sent, however often that was tried."""
+    told = {
+        each.event_id: read_event(each) for each in engine.journal.read(0, 10**9) if each.kind is Kind.EVENT
+    }
+    own = [each for each in told.values() if isinstance(each, Event) and each.source == "hetki"]
+    names = Counter((each.name, json.loads(each.properties)["decision_id"]) for each in own)
+    assert set(names.values()) <= {1}, "one deed is told as two events"
+    sent = {row[0] for row in engine.db.execute("SELECT decision_id FROM outbox WHERE status = 'sent'")}
+    assert {whose for name, whose in names if name == "Message Sent"} >= sent, "a deed that is not told"
+
+
+def everything_can_be_made_again(life: Life, engine: Engine) -> None:
+    """The chain is whole, a rebuild is the live state, and nothing is left to be done."""
+    n_rows, _ = engine.journal.head()
+    assert engine.journal.verify() == n_rows
+    rebuilt = rebuild(engine)
+    assert rebuilt.before == rebuilt.after, "what was live is not what a rebuild makes"
+    assert deliver(engine, life.net, "app").n_sent == 0
+    if life.has_lake:
+        refresh(engine.disk, engine.journal, engine.state)
+        names = engine.disk.names("lake/events/*/*/*.parquet")
+        files = [pq.read_table(io.BytesIO(engine.disk.read(name)), partitioning=None) for name in names]
+        lake = sorted(each for file in files for each in file.column("event_id").to_pylist())
+        assert lake == sorted(row[0].hex() for row in engine.db.execute("SELECT event_id FROM events"))
