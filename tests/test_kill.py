@@ -68,7 +68,8 @@ def test_a_process_that_comes_and_goes_takes_nothing_from_one_that_stays(tmp_pat
 # -- kill -9 under load
 
 SECRET = "whsec_aGV0a2kta2lsbC10ZXN0LWhldGtpLWtpbGwtdGVzdA=="
-N_KILLS = 20
+#: `make torture` sets the share of the full number.
+N_KILLS = max(20, round(1_000 * float(os.environ.get("HETKI_TORTURE", "0"))))
 N_SENDERS = 2
 
 FILES = {

@@ -24,7 +24,7 @@ from hetki.store.ledger import Ledger
 from hetki.store.ports import Chance, Clock, Disk
 from hetki.store.secrets import Secrets
 from hetki.store.shadow import Shadow
-from hetki.store.sqlite import Connection
+from hetki.store.sqlite import Connection, settle
 from hetki.store.state import FILE, State
 from hetki.store.system import SystemChance, SystemClock, SystemDisk, environment
 
@@ -66,6 +66,9 @@ def open_engine(
         raise Conflict(Fault("secrets.db", got, must, "bring secrets.db back from its backup"))
     keys = load_keys(secrets)
     db = disk.connect(FILE)
+    secrets.settle()
+    journal.settle()
+    settle(db)
     acceptor = Acceptor(journal, keys, project.sources, clock, chance)
     return Engine(
         project,

@@ -11,7 +11,7 @@ from typing import Collection
 
 from hetki.events.event import LeafId
 from hetki.store.ports import Chance, Disk
-from hetki.store.sqlite import chunks, prepare, transaction
+from hetki.store.sqlite import chunks, prepare, settle, transaction
 
 FILE = "secrets.db"
 SECRET_BYTES = 32
@@ -41,6 +41,10 @@ class Secrets:
         self._leaves: dict[LeafId, bytes] = {}
         self._periods: dict[Period, tuple[int, bytes]] = {}
         self._by_number: dict[int, bytes] = {}
+
+    def settle(self) -> None:
+        """Rest on nothing that a sync failed for (`hetki.store.sqlite.settle`). Raises `Unavailable`."""
+        settle(self._db)
 
     def is_new(self) -> bool:
         """Whether no key was ever made."""
