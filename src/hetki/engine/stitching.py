@@ -68,7 +68,7 @@ def stitch(
     if not told and not parted and not earlier:
         return Stitched(customers, set(), {})
     changed = Changed({*parted, *earlier}, parted, told, bool(parted))
-    _judge_ends(identities, policy, changed)
+    judge_ends(identities, policy, changed)
     return (
         derive_around(identities, policy, customers, changed)[0]
         if changed.seeds
@@ -96,7 +96,7 @@ def _see(
         for each in new
     )
     earlier = {node: first_at[node] for node, each in known.items() if first_at[node] < each.node.first_at}
-    identities.see_earlier(earlier)
+    identities.set_first_at(earlier)
     customers = {each.node: as_leaf(each.node) for each in new}
     customers.update((node, each.customer) for node, each in known.items())
     return customers, {each.node for each in new}, set(earlier)
@@ -145,7 +145,7 @@ def _take_back(identities: Identities, commands: Sequence[tuple[bytes, Said]]) -
     return parted
 
 
-def _judge_ends(identities: Identities, policy: Policy, changed: Changed) -> None:
+def judge_ends(identities: Identities, policy: Policy, changed: Changed) -> None:
     """Judge links by their ends alone, and the ends by how many links they have.
 
     Whoever is at an end of a link that carries, or carried, is to be derived again.

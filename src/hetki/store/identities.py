@@ -93,10 +93,25 @@ class Identities:
             [(each.node, each.namespace, each.value, at, why) for each, at, why in rows],
         )
 
-    def see_earlier(self, first_at: Mapping[NodeId, int]) -> None:
-        """Note that identifiers were seen earlier than is known."""
+    def set_first_at(self, first_at: Mapping[NodeId, int]) -> None:
+        """Set when known identifiers were first seen."""
         self.db.executemany(
             "UPDATE nodes SET first_at = ? WHERE node = ?", [(at, node) for node, at in first_at.items()]
+        )
+
+    def drop_nodes(self, nodes: Iterable[NodeId]) -> None:
+        """Delete identifiers that nobody tells any more."""
+        self.db.executemany("DELETE FROM nodes WHERE node = ?", [(node,) for node in nodes])
+
+    def drop_links(self, link_ids: Iterable[bytes]) -> None:
+        """Delete links that nobody tells any more."""
+        self.db.executemany("DELETE FROM links WHERE link_id = ?", [(each,) for each in link_ids])
+
+    def set_told(self, links: Iterable[Link]) -> None:
+        """Set when links were first seen, and by which event, as is still told of them."""
+        self.db.executemany(
+            "UPDATE links SET linked_at = ?, cause = ? WHERE link_id = ?",
+            [(each.linked_at, each.cause, each.link_id) for each in links],
         )
 
     def quarantine(self, reasons: Mapping[NodeId, Quarantine]) -> None:

@@ -120,13 +120,13 @@ class State(Identities):
             known.update(EventId(row[0]) for row in rows)
         return known
 
-    def add_events(self, rows: Sequence[tuple[EventId, LeafId, Place]]) -> None:
-        """Remember where new events lie, by id and by leaf."""
+    def add_events(self, rows: Sequence[tuple[EventId, LeafId | None, Place]]) -> None:
+        """Remember where new events lie, by id and by leaf; without a leaf those that cannot be read."""
         self.db.executemany(
             "INSERT INTO events VALUES (?, ?, ?)", [(event_id, *place) for event_id, _, place in rows]
         )
         self.db.executemany(
-            "INSERT INTO leaf_events VALUES (?, ?, ?)", [(leaf, *place) for _, leaf, place in rows]
+            "INSERT INTO leaf_events VALUES (?, ?, ?)", [(leaf, *place) for _, leaf, place in rows if leaf]
         )
 
     def places_of(self, ids: Sequence[EventId]) -> dict[EventId, Place]:
