@@ -39,7 +39,7 @@ FIELDS = (
 GREETED = (
     action("greet")
     | {
-        "templates/greet.liquid": "Subject: {{ customer.name }}\n\n{{ customer.name }}, {{ searched.query }}!",
+        "templates/greet.liquid": "Subject: {{ customer.name }}\n\n{{ searched.query }} {{ customer.name }}",
         "templates/remind.liquid": "Subject: your basket\n\nHello {{ customer.name }}.",
     }
     | moment("seen", "searched: Help Searched where n_results = 0", "greet", more="repeat: every time")

@@ -17,7 +17,7 @@ from hetki.errors import Fault
 from hetki.events.event import Event, EventId, event_id
 from hetki.events.wire import Parsed, Rejected
 from hetki.identity.identifier import as_leaf, identifier, leaf_of
-from hetki.identity.naming import nodes_in, nodes_of
+from hetki.identity.naming import nodes_called, nodes_in, nodes_of
 from hetki.store.journal import Entry, Journal, Kind
 from hetki.store.ports import Chance, Clock
 from hetki.store.secrets import Erased, Secrets
@@ -26,6 +26,8 @@ from hetki.store.secrets import Erased, Secrets
 REJECTED_RETENTION = "rejected, 30 days"
 #: The class of a source that no declaration names (the engine's own events).
 OWN_RETENTION = "24 months"
+#: Values that are remembered as no name of anybody who was erased.
+CLEAR_MAX = 200_000
 #: Marks a row of which only the reason is kept; by the keyed hash after it a repeat is the same row.
 ERASED_KIND = "erased "
 ERASED_HINT = "it is taken again once the person has given consent anew"
@@ -55,6 +57,8 @@ class Acceptor:
         self._keys = keys
         self._clock = clock
         self._chance = chance
+        self._clear_of: Mapping[bytes, Erased] = {}
+        self._clear: set[str] = set()  # values that are no name of anybody who was erased
         self.take_up(sources)
 
     def take_up(self, sources: Mapping[str, Source]) -> None:
@@ -93,9 +97,25 @@ class Acceptor:
 
         A consent that is given after the erasure, and not in the future, lets its names come back.
         """
+        if self._clear_of is not erased or len(self._clear) > CLEAR_MAX:
+            self._clear_of, self._clear = erased, set()
+        is_clear = self._clear.issuperset
+        doubtful = [
+            event
+            for event in parsed.events
+            if not is_clear(event.identifiers.values())
+            or b'"device"' in event.context
+            or b'"externalIds"' in event.context
+        ]
+        if not doubtful and not parsed.rejected:
+            return parsed
         events: list[Event] = []
         rejected: list[Rejected] = []
+        looked_at = set(map(id, doubtful))
         for event in parsed.events:
+            if id(event) not in looked_at:
+                events.append(event)
+                continue
             found = self._named(event, erased)
             if not any(each.refuses(event.occurred_at) for each in found.values()):
                 events.append(event)
@@ -121,6 +141,11 @@ class Acceptor:
         """What of an event was erased: its leaf, and the names that it tells."""
         leaf = leaf_of(self._keys.node, event).node
         found = {node: erased[node] for node in nodes_of(self._keys.node, event) if node in erased}
+        self._clear.update(
+            value
+            for value in event.identifiers.values()
+            if value not in self._clear and erased.keys().isdisjoint(nodes_called(self._keys.node, value))
+        )
         return {node: each for node, each in found.items() if each.is_name or node == leaf}
 
     def _event(self, event: Event) -> Entry:

@@ -39,6 +39,12 @@ def nodes_of(key: bytes, event: Event) -> list[NodeId]:
     return found
 
 
+def nodes_called(key: bytes, value: str) -> set[NodeId]:
+    """Every identifier of a built-in namespace that a value could be."""
+    found = (identifier(key, namespace, value) for namespace in BUILT_IN)
+    return {each.node for each in found if each is not None}
+
+
 def nodes_in(key: bytes, body: bytes) -> set[NodeId]:
     """Every identifier of a built-in namespace that any text or number in a body could be.
 
@@ -50,8 +56,7 @@ def nodes_in(key: bytes, body: bytes) -> set[NodeId]:
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         texts.add(body.decode(errors="replace"))
     texts |= {word for text in texts for word in _APART.split(text)}
-    found = (identifier(key, namespace, text) for text in texts for namespace in BUILT_IN)
-    return {each.node for each in found if each is not None}
+    return {node for text in texts for node in nodes_called(key, text)}
 
 
 def _texts(value: object) -> Iterator[str]:
