@@ -26,7 +26,7 @@ LIMITS = Limits()
 
 
 def stream(seed: int, n_people: int, started_at: int, hostility: Hostility = NONE) -> list[Told]:
-    """Every call of `DAYS` days from `started_at` on, in order of arrival; the same seed tells the same bytes.
+    """Every call of `DAYS` days from `started_at` on, in order of arrival; one seed tells the same bytes.
 
     The ordinary visits are the same whatever is hostile, but for those that become hostile.
     """

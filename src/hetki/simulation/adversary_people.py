@@ -1,4 +1,4 @@
-"""Who is behind the hostile stream: ordinary people with several devices, and how much of what is done to them.
+"""Who is behind the hostile stream: people with several devices, and how much of what is done to them.
 
 Nothing here happens in time, but for cookies, which change by themselves. Start at `adversary`.
 """
