@@ -84,7 +84,7 @@ def _bots(
                 scene.call("page", BOT + number, name="Menu")
             elif kind == "thief":
                 scene.takes(f"thief-{number}")
-                victim = rng.choice(everyone).email
+                victim = rng.choice(everyone).emails[0]
                 scene.call(
                     "track", BOT + 1_000 + number, event="Signed In Failed", properties={"email": victim}
                 )

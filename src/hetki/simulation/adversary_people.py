@@ -19,8 +19,8 @@ PHONE_TAKEN_UP = 580 * DAY
 FAMILY = 3
 
 #: What people and forms write where they have, or want to give, no address.
-JUNK_EMAILS = ("test@test.com", "noreply@example.com", "a@a.fi", "none@none.com", "asdf@asdf.com", "x@x.xx")
-JUNK_PHONES = ("000000", "0000000000", "1234567890", "+358400000000", "0401234567")
+JUNK_EMAILS = ("test@test.com", "noreply@example.com", "a@a.fi", "asdf@asdf.com", "no.mail@mail.example")
+JUNK_PHONES = ("000000", "0000000000", "1234567890", "+358400000000", "0405556666")
 #: The shop's own, typed by its staff for customers who do not want to give theirs.
 SHOP_EMAIL, SHOP_PHONE = "info@shop.example", "+358102345678"
 #: Ids of nobody that broken clients send: those that every list knows, and those that none does.
@@ -72,14 +72,14 @@ NONE = Hostility(**dict.fromkeys(KINDS, 0.0))
 class Person(msgspec.Struct, frozen=True):
     """One person. `user_id` is empty for those who have no account, `card` for those without one.
 
-    `cookie_days` says how long an anonymous id of each browser lives; `device_id` is the app's, empty
-    without it; `phones` are the numbers with the instants (after the start) from and until which they
-    are the person's.
+    `emails` are one or two, the first told with the account; `phones` are the numbers with the instants
+    (after the start) from and until which they are the person's. `cookie_days` says how long an anonymous
+    id of each browser lives; `device_id` is the app's, empty without it.
     """
 
     number: int
     user_id: str
-    email: str
+    emails: tuple[str, ...]
     phones: tuple[tuple[str, int, int], ...]
     card: str
     cookie_days: tuple[int, ...]
@@ -105,8 +105,9 @@ def people(seed: int, n: int, hostility: Hostility) -> list[Person]:
     rng = Random(f"{seed} people")
     made = []
     for number in range(n):
-        u = [rng.random() for _ in range(6)]
+        u = [rng.random() for _ in range(5)]
         browsers = tuple(rng.choice((7, 30, 90, 400)) for _ in range(1 + (u[1] < 0.5)))
+        second = (f"person{number}@work.example",) if rng.random() < 0.25 else ()
         device = f"device-{seed:x}-{number:x}" if u[2] < 0.45 else ""
         if device and u[3] < hostility.broken_device:
             device = BROKEN_DEVICES[number % len(BROKEN_DEVICES)]
@@ -114,7 +115,7 @@ def people(seed: int, n: int, hostility: Hostility) -> list[Person]:
             Person(
                 number=number,
                 user_id=f"u-{number:06d}" if u[0] < 0.85 else "",
-                email=f"person{number}@mail.example",
+                emails=(f"person{number}@mail.example", *second),
                 phones=_phones(number, n, hostility.recycled_phone),
                 card=f"card-{number:06d}" if u[4] < 0.4 else "",
                 cookie_days=browsers,

@@ -107,13 +107,13 @@ class Scene:
         """Say who one is; who has no account says nothing."""
         self.user_id = self.person.user_id if user_id is None else user_id
         if self.user_id:
-            self.call("identify", by, traits={"email": self.person.email} if user_id is None else {})
+            self.call("identify", by, traits={"email": self.person.emails[0]} if user_id is None else {})
 
     def order(self, email: str | None = None, phone: str | None = None, card: str | None = None) -> None:
         """Order, with the person's own address, number and card, or with others."""
         person = self.person
         contact = {
-            "email": person.email if email is None else email,
+            "email": self.rng.choice(person.emails) if email is None else email,
             "phone": person.phone(self.at) if phone is None else phone,
         }
         card = person.card if card is None else card
@@ -212,7 +212,7 @@ def no_reset(scene: Scene, friends: Sequence[Person]) -> None:
 def family_email(scene: Scene, friends: Sequence[Person]) -> None:
     """Order under the address of another of the family."""
     scene.takes_own()
-    scene.order(friends[0].email)
+    scene.order(friends[0].emails[0])
 
 
 def lent_card(scene: Scene, friends: Sequence[Person]) -> None:
