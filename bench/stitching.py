@@ -31,6 +31,7 @@ from random import Random
 from hetki.engine.stitching import stitch
 from hetki.events.event import Event, event_id
 from hetki.identity.link import Evidence, evidence
+from hetki.identity.policy import compile_policy
 from hetki.simulation.adversary import events, stream
 from hetki.simulation.adversary_people import KINDS, Hostility
 from hetki.simulation.adversary_truth import closure, judged, misplaced
@@ -41,6 +42,7 @@ from hetki.store.state import FILE, State
 KEY = b"hetki: bench of stitching: a key"
 STARTED_AT = 1_700_000_000_000_000
 BATCH = 1_000
+POLICY = compile_policy({})
 MANY = 10.0
 
 
@@ -116,7 +118,7 @@ def stitched(evidences: Sequence[Evidence]) -> State:
     state = State(MemoryDisk().connect(FILE))
     for start in range(0, len(evidences), BATCH):
         with transaction(state.db):
-            stitch(state, evidences[start : start + BATCH], [])
+            stitch(state, POLICY, evidences[start : start + BATCH], [])
     return state
 
 
@@ -173,7 +175,7 @@ def once(state: State, body: Sequence[Event]) -> float:
     began = time.process_time()
     found = [evidence(KEY, event, event_id(KEY, event.source, event.message_id)) for event in body]
     with transaction(state.db):
-        stitch(state, found, [])
+        stitch(state, POLICY, found, [])
     return time.process_time() - began
 
 

@@ -328,3 +328,52 @@ def strange(event: Event) -> Event:
     names = {name: value.translate(others) for name, value in event.identifiers.items()}
     context = event.context.translate(bytes.maketrans(b"1234", b"5678"))
     return msgspec.structs.replace(event, identifiers=names, context=context)
+
+
+# -- what was found by the above, by itself
+
+
+def call(minute: int = 0, user: str = "", cookie: str = "", more: str = "", value: str = "") -> Call:
+    return Call(minute, user, cookie, more, value, 0)
+
+
+def all_at_once_and_one_by_one(*told_calls: Call, said: Sequence[Said] = ()) -> tuple[Tables, Tables]:
+    found: list[Tables] = []
+    for batch_max, turn in ((2000, 1), (1, -1)):
+        told = Told(batch_max=batch_max)
+        events = [each.event(number) for number, each in enumerate(told_calls)]
+        told.events(events[::turn], set(range(len(events))) if turn < 0 else set())
+        for number, each in enumerate(said):
+            told.say(each, number)
+        told.over()
+        told.world.assert_rebuilds()
+        found.append(told.projections())
+    return found[0], found[1]
+
+
+def test_of_two_events_of_one_instant_the_cause_of_a_link_is_the_same_in_any_order() -> None:
+    one, other = all_at_once_and_one_by_one(call(user="u1", cookie="c1"), call(user="u1", cookie="c1"))
+    assert_equal(other, one)
+
+
+def test_a_pair_that_is_weighed_again_keeps_its_time_and_takes_the_weight() -> None:
+    said = [Said("possible", ("a=c1", "a=c2"), 3), Said("possible", ("a=c1", "a=c2"), 5)]
+    one, other = all_at_once_and_one_by_one(call(cookie="c1"), call(cookie="c2"), said=said)
+    assert_equal(other, one)
+    ((*_, weight, _, _, _, _, _, _, _, _),) = one["links"]
+    assert weight == 5.0
+
+
+def test_a_link_between_two_of_a_crowd_is_refused_like_the_others() -> None:
+    # seven in a row, each beside the next, and then the last beside the first
+    row = [
+        call(number, cookie=f"c{(number + 1) // 2}", more="email", value=f"m{number // 2}@x.fi")
+        for number in range(7)
+    ]
+    with bounds(True):
+        told = Told(batch_max=1)
+        told.events([each.event(number) for number, each in enumerate(row)], set(range(9)))
+        told.events([call(9, cookie="c0", more="email", value="m3@x.fi").event(9)], {0})
+        told.over()
+        assert {row[0] for row in told.world.rows("SELECT refusal FROM links")} == {"crowd"}
+        told.world.assert_rebuilds()

@@ -52,13 +52,14 @@ def stitch(
     customers, new, earlier = _see(state, policy, found)
     fresh = _earliest(link for evidence in found for link in evidence.links)
     for command_id, command in commands:
-        fresh.update((link.link_id, link) for link in _said(command, command_id))
-    seen = state.linked_at(fresh)
+        for link in _said(command, command_id):
+            fresh[link.link_id] = _weighed_again(fresh.get(link.link_id), link)
+    seen = state.sights(fresh)
     is_weighed = {"probable", "possible"}
     told = [
         link
         for link in fresh.values()
-        if link.linked_at < seen.get(link.link_id, link.linked_at + 1) or link.kind in is_weighed
+        if link.link_id not in seen or link.sight < seen[link.link_id] or link.kind in is_weighed
     ]
     state.save_links(told)
     parted = _take_back(state, commands)
@@ -171,6 +172,7 @@ def _judge_ends(state: State, policy: Policy, changed: _Changed) -> None:
     state.judge_links((links[link_id] for link_id in refused), refused, set())
     kept = [link for link in links.values() if link.link_id not in refused]
     state.carry(link.link_id for link in kept)
+    changed.told = [link for link in changed.told if link.link_id not in refused]
 
 
 def _turned(
@@ -193,7 +195,7 @@ def _turned(
 
 def _derive(state: State, policy: Policy, customers: dict[NodeId, LeafId], changed: _Changed) -> Stitched:
     """Derive the customers around what has changed, and write what differs."""
-    around = state.evidence_around(changed.seeds, changed.through_crowds)
+    around = state.evidence_around(changed.seeds, changed.told, changed.through_crowds)
     nodes = _with_crowds(state, policy, around.nodes, around.links, changed.through_crowds)
     resolution = resolve(nodes, around.links, policy)
     state.judge_links(around.links, resolution.refused, resolution.joining)
@@ -252,10 +254,17 @@ def _ends(link: Link) -> tuple[NodeId, NodeId]:
     return link.node_a, link.node_b
 
 
+def _weighed_again(was: Link | None, link: Link) -> Link:
+    """A link that linkage has found before: the earlier sight and the later weight stand."""
+    if was is None or link.sight < was.sight:
+        return link
+    return msgspec.structs.replace(link, linked_at=was.linked_at, cause=was.cause)
+
+
 def _earliest(links: Iterable[Link]) -> dict[bytes, Link]:
     found: dict[bytes, Link] = {}
     for link in links:
         other = found.get(link.link_id)
-        if other is None or link.linked_at < other.linked_at:
+        if other is None or link.sight < other.sight:
             found[link.link_id] = link
     return found

@@ -134,12 +134,14 @@ class Identities:
                 found[namespace] = min(value, found.get(namespace, value))
         return found
 
-    def linked_at(self, link_ids: Iterable[bytes]) -> dict[bytes, int]:
-        """When known links were first seen."""
-        found: dict[bytes, int] = {}
+    def sights(self, link_ids: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]:
+        """When known links were first seen, and in what."""
+        found: dict[bytes, tuple[int, bytes]] = {}
         for marks, part in chunks(link_ids):
-            rows = self.db.execute(f"SELECT link_id, linked_at FROM links WHERE link_id IN ({marks})", part)
-            found.update(rows)
+            rows = self.db.execute(
+                f"SELECT link_id, linked_at, cause FROM links WHERE link_id IN ({marks})", part
+            )
+            found.update((row[0], (row[1], row[2])) for row in rows)
         return found
 
     def save_links(self, links: Iterable[Link]) -> None:
@@ -147,8 +149,9 @@ class Identities:
         revoked."""
         self.db.executemany(
             f"INSERT INTO links({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT(link_id) DO UPDATE SET cause = iif(excluded.linked_at < linked_at,"
-            " excluded.cause, cause), linked_at = min(linked_at, excluded.linked_at),"
+            " ON CONFLICT(link_id) DO UPDATE SET"
+            " cause = iif((excluded.linked_at, excluded.cause) < (linked_at, cause), excluded.cause, cause),"
+            " linked_at = min(linked_at, excluded.linked_at),"
             " weight = excluded.weight, rule = excluded.rule, told = excluded.told",
             [
                 (
@@ -224,13 +227,16 @@ class Identities:
                     counted[namespace] = counted.get(namespace, 0) + n
         return found
 
-    def evidence_around(self, nodes: Collection[NodeId], through_crowds: bool = False) -> Around:
+    def evidence_around(
+        self, nodes: Collection[NodeId], told: Iterable[Link] = (), through_crowds: bool = False
+    ) -> Around:
         """Every node and link reachable from the nodes over links that carry, refused links included.
 
-        Of a node in a crowd only the merges of a person lead further, unless `through_crowds`.
+        Of a node in a crowd only the merges of a person lead further, unless `through_crowds`; `told` are
+        the links that are to be judged, whether they lead further or not.
         """
         reached: dict[NodeId, Known] = {}
-        links: dict[bytes, Link] = {}
+        links: dict[bytes, Link] = {link.link_id: link for link in told}
         joining: set[bytes] = set()
         edge = asked = set(nodes)
         while edge:
