@@ -326,8 +326,11 @@ class World:
         return list(self.engine.db.execute(query, values).fetchall())
 
     def name_of(self, customer: object) -> str:
-        """A customer by its user ids, else by whatever identifies it."""
-        rows = self.rows("SELECT namespace, value FROM nodes WHERE customer = ? ORDER BY 2", customer)
+        """The present customer of a leaf by its user ids, else by whatever identifies it."""
+        present = "SELECT customer FROM nodes WHERE node = ?"
+        rows = self.rows(
+            f"SELECT namespace, value FROM nodes WHERE customer = ({present}) ORDER BY 2", customer
+        )
         for namespace in ("user_id", "anonymous_id", "email", "phone"):
             values = [str(value) for space, value in rows if space == namespace]
             if values:
