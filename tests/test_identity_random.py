@@ -377,3 +377,17 @@ def test_a_link_between_two_of_a_crowd_is_refused_like_the_others() -> None:
         told.over()
         assert {row[0] for row in told.world.rows("SELECT refusal FROM links")} == {"crowd"}
         told.world.assert_rebuilds()
+
+
+@pytest.mark.parametrize("user", ["", "u3"])
+def test_who_grew_together_before_any_event_keeps_when(user: str) -> None:
+    # c1 and c2 are known from logins that are refused, and are said to be one before either has an event
+    shared = [call(number, f"u{number % 3}", f"c{number // 3}") for number in range(3, 9)]
+    first = call(20, user, "c1", "alias" if user else "", "c2" if user else "")
+    told = Told(batch_max=1)
+    told.events([each.event(number) for number, each in enumerate(shared)], set(range(9)))
+    told.say(Said("merge", ("a=c1", "a=c2"), 0), 0)
+    told.world.advance()
+    told.events([first.event(20)], {0})
+    told.world.advance()
+    told.world.assert_rebuilds()

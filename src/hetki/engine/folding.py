@@ -76,7 +76,14 @@ def fold_batch(
     rows = state.load_customers(touched)
     staffing = staffing_of(state, program, facts)
     beyond = _folded_beyond(state, reports) if program.asks_staffing else {}
-    moved = {each for old, new in stitched.moves if old in rows for each in (old, new)}
+    # Who was known and had no event has no state, but may have grown together: that is folded from history.
+    moved = {
+        each
+        for old, new in stitched.moves
+        if old in rows or NodeId(old) not in stitched.new
+        for each in (old, new)
+    }
+    moved |= {each for each in by_customer if each not in rows and NodeId(each) not in stitched.new}
     saved: list[CustomerRow] = []
     caught: list[Caught] = []
     folded: dict[LeafId, Folded] = {}

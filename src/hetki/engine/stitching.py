@@ -27,12 +27,13 @@ class Stitched(msgspec.Struct, frozen=True):
 
     `customers` maps each node of the batch to its customer; `moves` holds the pairs (old, new) of
     customers between which a node moved, and (same, same) where a link joins no more; `joined` the links
-    that now join groups and did not before, by customer.
+    that now join groups and did not before, by customer; `new` the nodes that were never seen before.
     """
 
     customers: dict[NodeId, LeafId]
     moves: set[tuple[LeafId, LeafId]]
     joined: dict[LeafId, list[Link]]
+    new: set[NodeId]
 
 
 class _Changed(msgspec.Struct):
@@ -68,10 +69,12 @@ def stitch(
     if new:
         told += [link for link, _ in state.links_at(new, "unknown_identifier").values()]
     if not told and not parted and not earlier:
-        return Stitched(customers, set(), {})
+        return Stitched(customers, set(), {}, new)
     changed = _Changed({*parted, *earlier}, parted, told, bool(parted))
     _judge_ends(state, policy, changed)
-    return _derive(state, policy, customers, changed) if changed.seeds else Stitched(customers, set(), {})
+    if not changed.seeds:
+        return Stitched(customers, set(), {}, new)
+    return _derive(state, policy, customers, changed, new)
 
 
 def _see(
@@ -193,7 +196,9 @@ def _turned(
     return turned
 
 
-def _derive(state: State, policy: Policy, customers: dict[NodeId, LeafId], changed: _Changed) -> Stitched:
+def _derive(
+    state: State, policy: Policy, customers: dict[NodeId, LeafId], changed: _Changed, new: set[NodeId]
+) -> Stitched:
     """Derive the customers around what has changed, and write what differs."""
     around = state.evidence_around(changed.seeds, changed.told, changed.through_crowds)
     nodes = _with_crowds(state, policy, around.nodes, around.links, changed.through_crowds)
@@ -218,9 +223,8 @@ def _derive(state: State, policy: Policy, customers: dict[NodeId, LeafId], chang
             link.link_id in told or link.link_id not in around.joining
         ):
             joined.setdefault(roots[link.node_a], []).append(link)
-    return Stitched(
-        {**customers, **{node: roots[node] for node in customers if node in roots}}, moves, joined
-    )
+    found = {**customers, **{node: roots[node] for node in customers if node in roots}}
+    return Stitched(found, moves, joined, new)
 
 
 def _with_crowds(

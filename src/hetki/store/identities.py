@@ -213,12 +213,12 @@ class Identities:
         return found
 
     def beside(self, nodes: Collection[NodeId]) -> dict[NodeId, dict[Namespace, int]]:
-        """How many links events tell at each node, by the namespace of the other end."""
+        """How many others events tell beside each node, by their namespace."""
         found: dict[NodeId, dict[Namespace, int]] = {node: {} for node in nodes}
         for marks, part in chunks(nodes):
             for one, other in (("node_a", "node_b"), ("node_b", "node_a")):
                 rows = self.db.execute(
-                    f"SELECT {one}, namespace, count(*) FROM links JOIN nodes ON node = {other}"
+                    f"SELECT {one}, namespace, count(DISTINCT node) FROM links JOIN nodes ON node = {other}"
                     f" WHERE {one} IN ({marks}) AND revoked_at IS NULL AND kind IN ({_TOLD}) GROUP BY 1, 2",
                     part,
                 )
