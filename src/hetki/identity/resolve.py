@@ -7,7 +7,7 @@ it from all of the evidence; what is stored is kept equal to it component by com
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Final, Literal
 
 import msgspec
@@ -29,6 +29,8 @@ Refusal = Literal[
     "unknown_identifier",
     "needs_review",
 ]
+#: What is as strong as a login says itself whose it is; weaker evidence is heard after it.
+FIRM: Final = STRENGTH["login"]
 #: Why an identifier joins nobody: its value is junk, too many share it, nobody knows who is who around it.
 Quarantine = Literal["", "blocked_value", "shared_value", "crowd"]
 #: Refusals that the two ends of a link say by themselves: such a link carries nothing further.
@@ -69,10 +71,9 @@ def refused_by_ends(link: Link, a: Node | None, b: Node | None, policy: Policy) 
 
 
 def is_shared(policy: Policy, namespace: Namespace, beside: Mapping[Namespace, int]) -> bool:
-    """Whether too many share an identifier. `beside`: the links that events tell of it, by the namespace of
-    the other end."""
+    """Whether too many share an identifier. `beside`: how many others events tell beside it, by namespace."""
     unique_ids_max = policy.of(namespace).unique_ids_max
-    n_unique = sum(n for space, n in beside.items() if policy.of(space).is_unique)
+    n_unique = max((n for space, n in beside.items() if policy.of(space).is_unique), default=0)
     return sum(beside.values()) > LINKS_MAX or bool(unique_ids_max and n_unique > unique_ids_max)
 
 
@@ -145,31 +146,20 @@ def resolve(nodes: Mapping[NodeId, Node], links: Iterable[Link], policy: Policy)
     when others join, and any leaf of it finds it. A link to an identifier that was never seen waits,
     refused, until it is.
     """
-    groups = _Groups(nodes, policy)
     refused: dict[bytes, Refusal] = {}
-    standing: list[Link] = []
-    ordered = sorted(links, key=lambda link: link.strength)
-    overruled = _overruled(ordered)
-    for link in ordered:
-        node_a, node_b = nodes.get(link.node_a), nodes.get(link.node_b)
-        refusal = refused_by_ends(link, node_a, node_b, policy)
-        if refusal is None and link.link_id in overruled:
-            refusal = "overruled"
-        if refusal is None and link.kind == "cannot":
-            groups.part(link.node_a, link.node_b)
-            continue
-        if refusal is None and link.kind != "merge":
-            assert node_a is not None and node_b is not None
-            refusal = "crowd" if "crowd" in (node_a.quarantine, node_b.quarantine) else None
+    carrying: list[Link] = []
+    for link in sorted(links, key=lambda link: link.strength):
+        refusal = _refused_before(link, nodes, policy)
         if refusal is None:
-            a, b = groups.top(link.node_a), groups.top(link.node_b)
-            refusal = groups.breaks(link, a, b) if a != b else None
-            if refusal is None:
-                standing.append(link)
-                if a != b:
-                    groups.join(a, b)
-                continue
-        refused[link.link_id] = refusal
+            carrying.append(link)
+        else:
+            refused[link.link_id] = refusal
+    overruled = _overruled(carrying)
+    groups, judged, standing = _heard(nodes, carrying, overruled, policy, set())
+    torn = _torn(nodes, groups, standing, judged, carrying)
+    if torn:
+        groups, judged, standing = _heard(nodes, carrying, overruled, policy, torn)
+    refused.update(judged)
     members: dict[NodeId, list[NodeId]] = {}
     for node in nodes:
         members.setdefault(groups.top(node), []).append(node)
@@ -178,6 +168,100 @@ def resolve(nodes: Mapping[NodeId, Node], links: Iterable[Link], policy: Policy)
         root = as_leaf(min(group, key=lambda node: (*_age(nodes[node]), node)))
         roots.update((node, root) for node in group)
     return Resolution(roots, refused, _joining(nodes, standing, policy))
+
+
+def _heard(
+    nodes: Mapping[NodeId, Node],
+    links: Iterable[Link],
+    overruled: Set[bytes],
+    policy: Policy,
+    torn: Set[NodeId],
+) -> tuple[_Groups, dict[bytes, Refusal], list[Link]]:
+    """The groups that links make, taken in their order; the refused ones, and those that stand."""
+    groups = _Groups(nodes, policy)
+    refused: dict[bytes, Refusal] = {}
+    standing: list[Link] = []
+    apart: Set[NodeId] | None = None
+    for link in links:
+        if apart is None and STRENGTH[link.kind] > FIRM:
+            apart = _between(nodes, groups, links, policy) | torn
+        if link.link_id in overruled:
+            refused[link.link_id] = "overruled"
+        elif link.kind == "cannot":
+            groups.part(link.node_a, link.node_b)
+        elif apart and (link.node_a in apart or link.node_b in apart):
+            refused[link.link_id] = "two_unique_ids"
+        else:
+            a, b = groups.top(link.node_a), groups.top(link.node_b)
+            breaks = groups.breaks(link, a, b) if a != b else None
+            if breaks is None:
+                standing.append(link)
+                if a != b:
+                    groups.join(a, b)
+            else:
+                refused[link.link_id] = breaks
+    return groups, refused, standing
+
+
+def _torn(
+    nodes: Mapping[NodeId, Node],
+    groups: _Groups,
+    standing: Iterable[Link],
+    refused: Mapping[bytes, Refusal],
+    links: Iterable[Link],
+) -> set[NodeId]:
+    """Leaves without a login that name what is one customer's and what is another's."""
+    firm = {end for link in standing if STRENGTH[link.kind] <= FIRM for end in (link.node_a, link.node_b)}
+    held = {end for link in standing if STRENGTH[link.kind] > FIRM for end in (link.node_a, link.node_b)}
+    return {
+        end
+        for link in links
+        if refused.get(link.link_id) == "too_many_values" and link.kind in TOLD and STRENGTH[link.kind] > FIRM
+        for end in (link.node_a, link.node_b)
+        if end in held and end not in firm and nodes[end].namespace in LEAVES
+    }
+
+
+def _refused_before(link: Link, nodes: Mapping[NodeId, Node], policy: Policy) -> Refusal | None:
+    """Why a link is refused whatever else is said."""
+    a, b = nodes.get(link.node_a), nodes.get(link.node_b)
+    refusal = refused_by_ends(link, a, b, policy)
+    if refusal is None and link.kind not in ("merge", "cannot"):
+        assert a is not None and b is not None
+        return "crowd" if "crowd" in (a.quarantine, b.quarantine) else None
+    return refusal
+
+
+def _between(
+    nodes: Mapping[NodeId, Node], groups: _Groups, links: Iterable[Link], policy: Policy
+) -> set[NodeId]:
+    """The identifiers that would be put to one of several unique ids by mere chance of who came first.
+
+    Logins and aliases have been heard. An address that the browsers of two users name, and a browser without
+    a user that names the addresses of two, belong to neither: they join nobody, as a shared value does.
+    """
+    owned = {groups.top(node) for node, each in nodes.items() if policy.of(each.namespace).is_unique}
+    beside: dict[NodeId, set[NodeId]] = {}
+    for link in links:
+        if STRENGTH[link.kind] > FIRM and link.kind in TOLD:
+            beside.setdefault(link.node_a, set()).add(link.node_b)
+            beside.setdefault(link.node_b, set()).add(link.node_a)
+    touched = {
+        node: {top for each in near if (top := groups.top(each)) in owned} for node, near in beside.items()
+    }
+
+    def is_between(node: NodeId, tops: set[NodeId]) -> bool:
+        n_max = policy.of(nodes[node].namespace).unique_ids_max
+        return n_max > 0 and len(tops) > n_max
+
+    found = {node for node, tops in touched.items() if is_between(node, tops)}
+    further: set[NodeId] = set()
+    for node, near in beside.items():
+        if node not in found and groups.top(node) not in owned:
+            tops = touched[node].union(*(touched[each] for each in near if each not in found))
+            if is_between(node, tops):
+                further.add(node)
+    return found | further
 
 
 def _age(node: Node) -> tuple[int, int, int]:
@@ -219,9 +303,10 @@ def derive(nodes: Mapping[NodeId, Node], links: Iterable[Link], policy: Policy) 
     """Everything from all of the evidence: of `nodes` only blocked values need be marked."""
     links = list(links)
     beside: dict[NodeId, dict[Namespace, int]] = {}
-    for link in links:
-        if link.kind in TOLD and link.node_a in nodes and link.node_b in nodes:
-            for end, other in ((link.node_a, link.node_b), (link.node_b, link.node_a)):
+    told = {(link.node_a, link.node_b) for link in links if link.kind in TOLD}
+    for a, b in told:
+        if a in nodes and b in nodes:
+            for end, other in ((a, b), (b, a)):
                 space = nodes[other].namespace
                 counted = beside.setdefault(end, {})
                 counted[space] = counted.get(space, 0) + 1
