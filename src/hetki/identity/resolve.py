@@ -155,8 +155,8 @@ def resolve(nodes: Mapping[NodeId, Node], links: Iterable[Link], policy: Policy)
         else:
             refused[link.link_id] = refusal
     overruled = _overruled(carrying)
-    groups, judged, standing = _heard(nodes, carrying, overruled, policy, set())
-    torn = _torn(nodes, groups, standing, judged, carrying)
+    groups, judged, standing = _heard(nodes, carrying, overruled, policy, {})
+    torn = _torn(nodes, standing, judged, carrying, policy)
     if torn:
         groups, judged, standing = _heard(nodes, carrying, overruled, policy, torn)
     refused.update(judged)
@@ -175,22 +175,22 @@ def _heard(
     links: Iterable[Link],
     overruled: Set[bytes],
     policy: Policy,
-    torn: Set[NodeId],
+    torn: Mapping[NodeId, Refusal],
 ) -> tuple[_Groups, dict[bytes, Refusal], list[Link]]:
     """The groups that links make, taken in their order; the refused ones, and those that stand."""
     groups = _Groups(nodes, policy)
     refused: dict[bytes, Refusal] = {}
     standing: list[Link] = []
-    apart: Set[NodeId] | None = None
+    apart: dict[NodeId, Refusal] | None = None
     for link in links:
         if apart is None and STRENGTH[link.kind] > FIRM:
-            apart = _between(nodes, groups, links, policy) | torn
+            apart = {**torn, **_between(nodes, groups, links, policy)}
         if link.link_id in overruled:
             refused[link.link_id] = "overruled"
         elif link.kind == "cannot":
             groups.part(link.node_a, link.node_b)
         elif apart and (link.node_a in apart or link.node_b in apart):
-            refused[link.link_id] = "two_unique_ids"
+            refused[link.link_id] = apart.get(link.node_a) or apart[link.node_b]
         else:
             a, b = groups.top(link.node_a), groups.top(link.node_b)
             breaks = groups.breaks(link, a, b) if a != b else None
@@ -205,21 +205,25 @@ def _heard(
 
 def _torn(
     nodes: Mapping[NodeId, Node],
-    groups: _Groups,
     standing: Iterable[Link],
     refused: Mapping[bytes, Refusal],
     links: Iterable[Link],
-) -> set[NodeId]:
-    """Leaves without a login that name what is one customer's and what is another's."""
-    firm = {end for link in standing if STRENGTH[link.kind] <= FIRM for end in (link.node_a, link.node_b)}
-    held = {end for link in standing if STRENGTH[link.kind] > FIRM for end in (link.node_a, link.node_b)}
-    return {
-        end
-        for link in links
-        if refused.get(link.link_id) == "too_many_values" and link.kind in TOLD and STRENGTH[link.kind] > FIRM
-        for end in (link.node_a, link.node_b)
-        if end in held and end not in firm and nodes[end].namespace in LEAVES
-    }
+    policy: Policy,
+) -> dict[NodeId, Refusal]:
+    """Leaves without a login that name what is one customer's and what cannot be that customer's."""
+    firm: set[NodeId] = set()
+    held: set[NodeId] = set()
+    for link in standing:
+        (held if STRENGTH[link.kind] > FIRM else firm).update((link.node_a, link.node_b))
+    loose = held - firm
+    found: dict[NodeId, Refusal] = {}
+    for link in links:
+        if refused.get(link.link_id) == "too_many_values" and link.kind in TOLD:
+            for end in (link.node_a, link.node_b):
+                space = nodes[end].namespace
+                if end in loose and space in LEAVES and not policy.of(space).is_unique:
+                    found[end] = "too_many_values"
+    return found
 
 
 def _refused_before(link: Link, nodes: Mapping[NodeId, Node], policy: Policy) -> Refusal | None:
@@ -234,7 +238,7 @@ def _refused_before(link: Link, nodes: Mapping[NodeId, Node], policy: Policy) ->
 
 def _between(
     nodes: Mapping[NodeId, Node], groups: _Groups, links: Iterable[Link], policy: Policy
-) -> set[NodeId]:
+) -> dict[NodeId, Refusal]:
     """The identifiers that would be put to one of several unique ids by mere chance of who came first.
 
     Logins and aliases have been heard. An address that the browsers of two users name, and a browser without
@@ -261,7 +265,7 @@ def _between(
             tops = touched[node].union(*(touched[each] for each in near if each not in found))
             if is_between(node, tops):
                 further.add(node)
-    return found | further
+    return dict.fromkeys(found | further, "two_unique_ids")
 
 
 def _age(node: Node) -> tuple[int, int, int]:
