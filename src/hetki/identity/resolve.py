@@ -181,25 +181,40 @@ def _heard(
     groups = _Groups(nodes, policy)
     refused: dict[bytes, Refusal] = {}
     standing: list[Link] = []
-    apart: dict[NodeId, Refusal] | None = None
+
+    def hear(link: Link) -> None:
+        a, b = groups.top(link.node_a), groups.top(link.node_b)
+        breaks = groups.breaks(link, a, b) if a != b else None
+        if breaks is not None:
+            refused[link.link_id] = breaks
+            return
+        standing.append(link)
+        if a != b:
+            groups.join(a, b)
+
+    weak: list[Link] = []
     for link in links:
-        if apart is None and STRENGTH[link.kind] > FIRM:
-            apart = {**torn, **_between(nodes, groups, links, policy)}
         if link.link_id in overruled:
             refused[link.link_id] = "overruled"
         elif link.kind == "cannot":
             groups.part(link.node_a, link.node_b)
-        elif apart and (link.node_a in apart or link.node_b in apart):
+        elif STRENGTH[link.kind] > FIRM:
+            weak.append(link)
+        else:
+            hear(link)
+    owned = {groups.top(node) for node, each in nodes.items() if policy.of(each.namespace).is_unique}
+    apart = {**torn, **_between(nodes, groups, weak, owned, policy)}
+
+    def turn(link: Link) -> tuple[bool, bool]:
+        """What linkage found comes last; what a customer with a user id says, before what nobody says."""
+        is_owned = groups.top(link.node_a) in owned or groups.top(link.node_b) in owned
+        return link.kind not in TOLD, not is_owned
+
+    for _, link in sorted([(turn(link), link) for link in weak], key=lambda each: each[0]):
+        if link.node_a in apart or link.node_b in apart:
             refused[link.link_id] = apart.get(link.node_a) or apart[link.node_b]
         else:
-            a, b = groups.top(link.node_a), groups.top(link.node_b)
-            breaks = groups.breaks(link, a, b) if a != b else None
-            if breaks is None:
-                standing.append(link)
-                if a != b:
-                    groups.join(a, b)
-            else:
-                refused[link.link_id] = breaks
+            hear(link)
     return groups, refused, standing
 
 
@@ -237,17 +252,20 @@ def _refused_before(link: Link, nodes: Mapping[NodeId, Node], policy: Policy) ->
 
 
 def _between(
-    nodes: Mapping[NodeId, Node], groups: _Groups, links: Iterable[Link], policy: Policy
+    nodes: Mapping[NodeId, Node],
+    groups: _Groups,
+    weak: Iterable[Link],
+    owned: Set[NodeId],
+    policy: Policy,
 ) -> dict[NodeId, Refusal]:
     """The identifiers that would be put to one of several unique ids by mere chance of who came first.
 
     Logins and aliases have been heard. An address that the browsers of two users name, and a browser without
     a user that names the addresses of two, belong to neither: they join nobody, as a shared value does.
     """
-    owned = {groups.top(node) for node, each in nodes.items() if policy.of(each.namespace).is_unique}
     beside: dict[NodeId, set[NodeId]] = {}
-    for link in links:
-        if STRENGTH[link.kind] > FIRM and link.kind in TOLD:
+    for link in weak:
+        if link.kind in TOLD:
             beside.setdefault(link.node_a, set()).add(link.node_b)
             beside.setdefault(link.node_b, set()).add(link.node_a)
     touched = {
