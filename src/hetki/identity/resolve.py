@@ -29,8 +29,10 @@ Refusal = Literal[
     "unknown_identifier",
     "needs_review",
 ]
-#: What is as strong as a login says itself whose it is; weaker evidence is heard after it.
-FIRM: Final = STRENGTH["login"]
+#: Beside so many unique ids an identifier is judged together with all that is said of them: they may be one
+#: person's two accounts. Beside more, it is quarantined by itself.
+CLAIMS_MAX: Final = 2
+LOGIN: Final = STRENGTH["login"]
 #: Why an identifier joins nobody: its value is junk, too many share it, nobody knows who is who around it.
 Quarantine = Literal["", "blocked_value", "shared_value", "crowd"]
 #: Refusals that the two ends of a link say by themselves: such a link carries nothing further.
@@ -74,7 +76,8 @@ def is_shared(policy: Policy, namespace: Namespace, beside: Mapping[Namespace, i
     """Whether too many share an identifier. `beside`: how many others events tell beside it, by namespace."""
     unique_ids_max = policy.of(namespace).unique_ids_max
     n_unique = max((n for space, n in beside.items() if policy.of(space).is_unique), default=0)
-    return sum(beside.values()) > LINKS_MAX or bool(unique_ids_max and n_unique > unique_ids_max)
+    is_claimed = unique_ids_max > 0 and n_unique > max(unique_ids_max, CLAIMS_MAX)
+    return is_claimed or sum(beside.values()) > LINKS_MAX
 
 
 class _Groups:
@@ -192,18 +195,28 @@ def _heard(
         if a != b:
             groups.join(a, b)
 
-    weak: list[Link] = []
+    told: list[Link] = []
     for link in links:
         if link.link_id in overruled:
             refused[link.link_id] = "overruled"
         elif link.kind == "cannot":
             groups.part(link.node_a, link.node_b)
-        elif STRENGTH[link.kind] > FIRM:
+        elif STRENGTH[link.kind] < LOGIN:
+            hear(link)
+        else:
+            told.append(link)
+    unique = [node for node, each in nodes.items() if policy.of(each.namespace).is_unique]
+    apart = {**torn, **_between(nodes, groups, [x for x in told if x.kind == "login"], unique, policy)}
+    weak: list[Link] = []
+    for link in told:
+        if link.kind != "login":
             weak.append(link)
+        elif link.node_a in apart or link.node_b in apart:
+            refused[link.link_id] = apart.get(link.node_a) or apart[link.node_b]
         else:
             hear(link)
-    owned = {groups.top(node) for node, each in nodes.items() if policy.of(each.namespace).is_unique}
-    apart = {**torn, **_between(nodes, groups, weak, owned, policy)}
+    apart.update(_between(nodes, groups, [x for x in weak if x.kind in TOLD], unique, policy))
+    owned = {groups.top(node) for node in unique}
 
     def turn(link: Link) -> tuple[bool, bool]:
         """What linkage found comes last; what a customer with a user id says, before what nobody says."""
@@ -229,7 +242,7 @@ def _torn(
     firm: set[NodeId] = set()
     held: set[NodeId] = set()
     for link in standing:
-        (held if STRENGTH[link.kind] > FIRM else firm).update((link.node_a, link.node_b))
+        (held if STRENGTH[link.kind] > LOGIN else firm).update((link.node_a, link.node_b))
     loose = held - firm
     found: dict[NodeId, Refusal] = {}
     for link in links:
@@ -254,23 +267,21 @@ def _refused_before(link: Link, nodes: Mapping[NodeId, Node], policy: Policy) ->
 def _between(
     nodes: Mapping[NodeId, Node],
     groups: _Groups,
-    weak: Iterable[Link],
-    owned: Set[NodeId],
+    links: Iterable[Link],
+    unique: Iterable[NodeId],
     policy: Policy,
 ) -> dict[NodeId, Refusal]:
     """The identifiers that would be put to one of several unique ids by mere chance of who came first.
 
-    Logins and aliases have been heard. An address that the browsers of two users name, and a browser without
-    a user that names the addresses of two, belong to neither: they join nobody, as a shared value does.
+    Stronger evidence has been heard. A browser in which two users logged in, an address that the browsers of
+    two users name, and a browser without a user that names the addresses of two, belong to none of them.
     """
+    owned = {groups.top(node) for node in unique}
     beside: dict[NodeId, set[NodeId]] = {}
-    for link in weak:
-        if link.kind in TOLD:
-            beside.setdefault(link.node_a, set()).add(link.node_b)
-            beside.setdefault(link.node_b, set()).add(link.node_a)
-    touched = {
-        node: {top for each in near if (top := groups.top(each)) in owned} for node, near in beside.items()
-    }
+    for link in links:
+        beside.setdefault(link.node_a, set()).add(link.node_b)
+        beside.setdefault(link.node_b, set()).add(link.node_a)
+    touched = {node: {groups.top(each) for each in near} & owned for node, near in beside.items()}
 
     def is_between(node: NodeId, tops: set[NodeId]) -> bool:
         n_max = policy.of(nodes[node].namespace).unique_ids_max
@@ -280,7 +291,8 @@ def _between(
     further: set[NodeId] = set()
     for node, near in beside.items():
         if node not in found and groups.top(node) not in owned:
-            tops = touched[node].union(*(touched[each] for each in near if each not in found))
+            free = (each for each in near if each not in found and groups.top(each) not in owned)
+            tops = touched[node].union(*(touched[each] for each in free))
             if is_between(node, tops):
                 further.add(node)
     return dict.fromkeys(found | further, "two_unique_ids")
