@@ -31,6 +31,7 @@ COMMANDS = {
     "explain": "hetki.cli.people",
     "merge": "hetki.cli.people",
     "unmerge": "hetki.cli.people",
+    "review": "hetki.cli.reviewing",
     "rejected": "hetki.cli.upkeep",
     "advance": "hetki.cli.upkeep",
     "status": "hetki.cli.upkeep",

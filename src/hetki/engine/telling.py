@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from hetki.decisions.question import Decision
 from hetki.dialogues.explaining import Used
+from hetki.dialogues.joining import why_words
 from hetki.dialogues.wording import Titles
 from hetki.engine.engine import Engine
 from hetki.engine.folding import load_history, read_event
 from hetki.engine.history import only
 from hetki.engine.project import Project
 from hetki.events.event import EventId, LeafId
-from hetki.identity.identifier import NodeId
+from hetki.identity.identifier import KNOWN_BY, NodeId, identifier
+from hetki.identity.joining import Answer
+from hetki.identity.joining import why as why_joined
 from hetki.moments.sentence import step_names
 from hetki.moments.why import Why, why
 from hetki.patterns.words import words
+from hetki.store.identity_views import Named
 from hetki.store.journal import Journal
-from hetki.store.views import Named, Views
+from hetki.store.views import Views
 
 
 def titles(project: Project) -> Titles:
@@ -40,7 +44,7 @@ def used_events(views: Views, journal: Journal, decision: Decision) -> list[Used
     ids = [EventId(bytes.fromhex(each)) for each in decision.question.data_used]
     places = views.state.places_of(ids)
     stored = journal.entries([places[each] for each in ids if each in places])
-    owners = views.nodes(NodeId(each.leaf) for each in stored)
+    owners = views.identities.nodes(NodeId(each.leaf) for each in stored)
     used = []
     for each in stored:
         event = read_event(each)
@@ -58,6 +62,36 @@ def why_moment(engine: Engine, customer: LeafId, name: str) -> Why:
     progress = engine.state.progress()
     advance_to = progress.advance_to if progress is not None else 0
     return why(program, whole.batch, advance_to, whole.staffing)
+
+
+def answer(views: Views, a: Named, b: Named) -> Answer:
+    """Why two identifiers are one customer's, or are not."""
+    members = views.state.members([a.customer, b.customer])
+    ours, theirs = (set(members.get(each.customer, {})) for each in (a, b))
+    is_one = b.node in ours
+    links = views.identities.links(ours) if is_one else views.identities.links_between(ours, theirs)
+    return why_joined(links, a.node, b.node, ours, theirs)
+
+
+def why_one(engine: Engine, a: NodeId, b: NodeId) -> list[str]:
+    """The same in words. Raises `KeyError` for nodes that are not known."""
+    views = Views(engine.disk)
+    named = views.identities.nodes([a, b])
+    told = answer(views, named[a], named[b])
+    nodes = {node for each in told.links for node in each.ends}
+    names = {node: owner_words(each) for node, each in views.identities.nodes({a, b, *nodes}).items()}
+    return why_words(told, names[a], names[b], names, engine.project.settings.time_zone)
+
+
+def meant(engine: Engine, text: str) -> list[NodeId]:
+    """The identifiers that a person may mean by a text: in every namespace that the project knows, best
+    known first, and our own id."""
+    spaces = dict.fromkeys((*KNOWN_BY, *engine.project.identity.rules))
+    found = [each.node for space in spaces if (each := identifier(engine.keys.node, space, text))]
+    try:
+        return [*found, NodeId(bytes.fromhex(text.strip()))]
+    except ValueError:
+        return found
 
 
 def owner_words(owner: Named | None) -> str:

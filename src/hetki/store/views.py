@@ -16,8 +16,8 @@ from hetki.decisions.question import Decision
 from hetki.dialogues.message import Message
 from hetki.errors import Fault, Unavailable
 from hetki.events.event import LeafId
-from hetki.identity.identifier import KNOWN_BY, NodeId
-from hetki.identity.link import LinkKind
+from hetki.identity.identifier import NodeId
+from hetki.store.identity_views import IdentityViews
 from hetki.store.ledger import Ledger
 from hetki.store.ports import Disk
 from hetki.store.sqlite import chunks
@@ -40,28 +40,6 @@ class Handled(msgspec.Struct, frozen=True):
     status: str
     handled_at: int | None = None
     decision: Decision | None = None
-
-
-class Named(msgspec.Struct, frozen=True):
-    """One identifier of a customer: its node, where it is from and its value."""
-
-    node: NodeId
-    namespace: str
-    value: str
-    customer: LeafId
-
-
-class Evidence(msgspec.Struct, frozen=True):
-    """A link, standing or not. `refusal` says why it was refused, `revoked_at` when it was taken back."""
-
-    link_id: bytes
-    kind: LinkKind
-    node_a: NodeId
-    node_b: NodeId
-    linked_at: int
-    cause: bytes
-    refusal: str
-    revoked_at: int | None
 
 
 class Revision(msgspec.Struct, frozen=True):
@@ -135,6 +113,7 @@ class Views:
         self.db: sqlite3.Connection = disk.connect(FILE)
         self.state = State(self.db)
         self.ledger = Ledger(self.db)
+        self.identities = IdentityViews(self.db)
         self.db.execute("PRAGMA query_only = ON")
 
     def close(self) -> None:
@@ -278,52 +257,6 @@ class Views:
         now = self.state.customers_of(NodeId(leaf) for leaf in asked)
         return {leaf: now.get(NodeId(leaf), leaf) for leaf in asked}
 
-    def identifiers_of(self, customers: Iterable[LeafId]) -> list[Named]:
-        """Every identifier of customers, best known first; events that stand alone are left out.
-
-        A value that is an anonymous id too names nobody well, whatever else it was called.
-        """
-        found: list[Named] = []
-        for marks, part in chunks(set(customers)):
-            rows = self.db.execute(
-                "SELECT node, namespace, value, customer FROM nodes"
-                f" WHERE customer IN ({marks}) AND namespace <> 'event'",
-                part,
-            )
-            found += [Named(*row) for row in rows]
-        unnamed = {each.value for each in found if each.namespace == "anonymous_id"}
-        return sorted(found, key=lambda each: (each.value in unnamed, _rank(each.namespace), each.value))
-
-    def names_of(self, customers: Iterable[LeafId]) -> dict[LeafId, str]:
-        """By what name each customer is best known; one without identifiers is left out."""
-        names: dict[LeafId, str] = {}
-        for each in self.identifiers_of(customers):
-            names.setdefault(each.customer, each.value)
-        return names
-
-    def nodes(self, nodes: Iterable[NodeId]) -> dict[NodeId, Named]:
-        """Identifiers by their nodes; unknown ones are left out."""
-        found: dict[NodeId, Named] = {}
-        for marks, part in chunks(set(nodes)):
-            rows = self.db.execute(
-                f"SELECT node, namespace, value, customer FROM nodes WHERE node IN ({marks})", part
-            )
-            found.update((NodeId(row[0]), Named(*row)) for row in rows)
-        return found
-
-    def evidence(self, nodes: Iterable[NodeId]) -> list[Evidence]:
-        """Every link at these nodes, refused and revoked ones included, in order of time."""
-        found: dict[bytes, Evidence] = {}
-        for marks, part in chunks(set(nodes)):
-            for side in ("node_a", "node_b"):
-                rows = self.db.execute(
-                    "SELECT link_id, kind, node_a, node_b, linked_at, cause, refusal, revoked_at FROM links"
-                    f" WHERE {side} IN ({marks})",
-                    part,
-                )
-                found.update((row[0], Evidence(*row)) for row in rows)
-        return sorted(found.values(), key=lambda each: (each.linked_at, each.link_id))
-
     def n_rejected(self) -> int:
         """How many bodies were rejected."""
         return self._number("SELECT count(*) FROM rejected", ())
@@ -381,10 +314,6 @@ class Views:
     def _number(self, query: str, values: tuple[object, ...]) -> int:
         n: int = self.db.execute(query, values).fetchone()[0]
         return n
-
-
-def _rank(namespace: str) -> int:
-    return KNOWN_BY.index(namespace) if namespace in KNOWN_BY else len(KNOWN_BY)
 
 
 @contextmanager
