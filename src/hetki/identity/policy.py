@@ -68,7 +68,10 @@ SAFE: Final[Mapping[Namespace, Rule]] = {
         per_customer=2,
         within=365 * DAY,
         unique_ids_max=1,
-        blocked=("noreply@*", "no-reply@*", "donotreply@*", "test@test.*", "none@*", "na@na.*"),
+        blocked=(
+            *("noreply@*", "no-reply@*", "donotreply@*", "nobody@*", "none@*", "nomail@*", "noemail@*"),
+            *("test@*", "asdf@*", "qwerty@*", "na@na.*", "a@a.*", "x@x.*"),
+        ),
     ),
     "phone": Rule(
         per_customer=1,
@@ -76,7 +79,7 @@ SAFE: Final[Mapping[Namespace, Rule]] = {
         unique_ids_max=1,
         blocked=(
             *(str(digit) * n for digit in range(10) for n in range(7, 16)),
-            *("1234567*", "+1234567*", "01234567*", "+01234567*", "+0000*"),
+            *("1234567*", "+1234567*", "01234567*", "+01234567*", "+0000*", "*0000000"),
         ),
     ),
     "device": Rule(per_customer=5, within=30 * DAY, unique_ids_max=1),

@@ -184,51 +184,51 @@ def _heard(
     groups = _Groups(nodes, policy)
     refused: dict[bytes, Refusal] = {}
     standing: list[Link] = []
-
-    def hear(link: Link) -> None:
-        a, b = groups.top(link.node_a), groups.top(link.node_b)
-        breaks = groups.breaks(link, a, b) if a != b else None
-        if breaks is not None:
-            refused[link.link_id] = breaks
-            return
-        standing.append(link)
-        if a != b:
-            groups.join(a, b)
-
-    told: list[Link] = []
+    apart = dict(torn)
+    unique = {node for node, each in nodes.items() if policy.of(each.namespace).is_unique}
+    stages: tuple[list[Link], ...] = ([], [], [], [], [])
     for link in links:
         if link.link_id in overruled:
             refused[link.link_id] = "overruled"
         elif link.kind == "cannot":
             groups.part(link.node_a, link.node_b)
-        elif STRENGTH[link.kind] < LOGIN:
-            hear(link)
         else:
-            told.append(link)
-    unique = [node for node, each in nodes.items() if policy.of(each.namespace).is_unique]
-    apart = {**torn, **_between(nodes, groups, [x for x in told if x.kind == "login"], unique, policy)}
-    weak: list[Link] = []
-    for link in told:
-        if link.kind != "login":
-            weak.append(link)
-        elif link.node_a in apart or link.node_b in apart:
-            refused[link.link_id] = apart.get(link.node_a) or apart[link.node_b]
-        else:
-            hear(link)
-    apart.update(_between(nodes, groups, [x for x in weak if x.kind in TOLD], unique, policy))
-    owned = {groups.top(node) for node in unique}
-
-    def turn(link: Link) -> tuple[bool, bool]:
-        """What linkage found comes last; what a customer with a user id says, before what nobody says."""
-        is_owned = groups.top(link.node_a) in owned or groups.top(link.node_b) in owned
-        return link.kind not in TOLD, not is_owned
-
-    for _, link in sorted([(turn(link), link) for link in weak], key=lambda each: each[0]):
-        if link.node_a in apart or link.node_b in apart:
-            refused[link.link_id] = apart.get(link.node_a) or apart[link.node_b]
-        else:
-            hear(link)
+            stages[_stage(link, unique)].append(link)
+    for number, stage in enumerate(stages):
+        if number in (1, 2, 3):
+            apart.update(_between(nodes, groups, stage, unique, policy))
+        if number == 3:
+            stage = _owned_first(stage, groups, unique)
+        for link in stage:
+            a, b = groups.top(link.node_a), groups.top(link.node_b)
+            refusal = apart.get(link.node_a) or apart.get(link.node_b) if number else None
+            if refusal is None and a != b:
+                refusal = groups.breaks(link, a, b)
+            if refusal is not None:
+                refused[link.link_id] = refusal
+                continue
+            standing.append(link)
+            if a != b:
+                groups.join(a, b)
     return groups, refused, standing
+
+
+def _stage(link: Link, unique: Set[NodeId]) -> int:
+    """When a link is heard: a person's word and an alias, a login, what a user id comes with, what else
+    events tell, what linkage found."""
+    if STRENGTH[link.kind] <= LOGIN:
+        return int(link.kind == "login")
+    if link.kind not in TOLD:
+        return 4
+    return 2 if link.node_a in unique or link.node_b in unique else 3
+
+
+def _owned_first(links: Iterable[Link], groups: _Groups, unique: Iterable[NodeId]) -> list[Link]:
+    """What a customer with a user id tells, before what nobody tells; else in their order."""
+    owned = {groups.top(node) for node in unique}
+    return sorted(
+        links, key=lambda x: groups.top(x.node_a) not in owned and groups.top(x.node_b) not in owned
+    )
 
 
 def _torn(

@@ -18,8 +18,11 @@ PHONE_TAKEN_UP = 580 * DAY
 #: Members of one family, who lend each other tablets, cards and addresses.
 FAMILY = 3
 
-#: What people and forms write where they have, or want to give, no address.
-JUNK_EMAILS = ("test@test.com", "noreply@example.com", "a@a.fi", "asdf@asdf.com", "no.mail@mail.example")
+#: What people and forms write where they have, or want to give, no address; the last ones no list knows.
+JUNK_EMAILS = (
+    *("test@test.com", "noreply@example.com", "a@a.fi", "asdf@asdf.com"),
+    *("no.mail@mail.example", "customer@mail.example"),
+)
 JUNK_PHONES = ("000000", "0000000000", "1234567890", "+358400000000", "0405556666")
 #: The shop's own, typed by its staff for customers who do not want to give theirs.
 SHOP_EMAIL, SHOP_PHONE = "info@shop.example", "+358102345678"
