@@ -65,7 +65,7 @@ SAFE: Final[Mapping[Namespace, Rule]] = {
     "record": Rule(per_customer=25),
     "event": Rule(),
     "email": Rule(
-        per_customer=2,
+        per_customer=1,
         within=365 * DAY,
         unique_ids_max=1,
         blocked=(
