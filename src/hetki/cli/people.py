@@ -17,12 +17,13 @@ from hetki.engine.engine import Engine
 from hetki.engine.known import known_at
 from hetki.engine.reviewing import merge_of
 from hetki.engine.segments import count_segments
-from hetki.engine.telling import meant, titles, used_events, why_moment, why_one
-from hetki.errors import Conflict, Fault, Invalid, NotFound
+from hetki.engine.telling import known_traits, meant, titles, used_events, why_moment, why_one
+from hetki.errors import Conflict, Fault, Invalid, NotFound, shown
 from hetki.events.event import LeafId
 from hetki.events.wire import instant_of
 from hetki.identity.identifier import NodeId
 from hetki.identity.joining import strongest_first
+from hetki.identity.survival import Word
 from hetki.moments.fold import Folded, decode, dropped, in_segments
 from hetki.store.views import Views
 
@@ -40,7 +41,7 @@ def customer(
     ] = "",
     project: Folder = HERE,
 ) -> None:
-    """One customer: identifiers, the links between them, and what was decided."""
+    """One customer: identifiers, the links between them, traits with who told them, what was decided."""
     engine = opened(project)
     found = find(engine, who)
     if known:
@@ -66,6 +67,12 @@ def customer(
     folded = decode(row.state) if row else Folded()
     for segment in in_segments(engine.program, folded, engine.clock.now()):
         print(f"  segment  {segment.name}  {segment.title}")
+    for trait in known_traits(engine.program, folded):
+        print(f"  trait  {trait.name}  {_word(trait.word, zone)}  ({trait.rule})")
+        for other in trait.others:
+            print(f"    other  {_word(other, zone)}")
+        if trait.n_dropped:
+            print(f"    and {counted(trait.n_dropped, 'value')} more than is kept")
     for name, (n_tries, n_values) in dropped(folded).items():
         print(
             f"  given up  {name}  {counted(n_tries, 'try')}, {counted(n_values, 'value')}: more than is kept"
@@ -74,6 +81,15 @@ def customer(
         decision = handled.decision
         outcome = f"{decision.chosen}  {decision.decision_id}" if decision else handled.status
         print(f"  {spoken_at(handled.occurred_at, zone)}  {handled.moment}  {outcome}")
+
+
+def _word(word: Word | None, zone: str) -> str:
+    if word is None:
+        return "taken back"
+    told = f"{shown(word.value)}  told by {word.source}, {spoken_at(word.told_at, zone)}"
+    often = f", {counted(word.n_told, 'time')}" if word.n_told > 1 else ""
+    verified = ", verified" if word.verified else ""
+    return f"{told}{often}{verified}, event {word.event_id.hex()}"
 
 
 def _known(engine: Engine, customer: LeafId, at: int) -> list[str]:

@@ -62,7 +62,8 @@ class Question(msgspec.Struct, frozen=True):
 
     `draw` is uniform in [0, 1), fixed by salt, initiative and customer. `data_used` names the bound events
     (hex ids) and `data_of` the leaves they belong to: whose data it was. `context` is what was kept of the
-    situation as of the last event that the moment bound, by name.
+    situation as of the last event that the moment bound, by name. `told_by` names the source of each trait
+    that a condition of an answer looked at (`customer.plan`).
     """
 
     occurrence_id: str
@@ -84,6 +85,7 @@ class Question(msgspec.Struct, frozen=True):
     data_of: list[str]
     program: str
     context: dict[str, Scalar] = {}
+    told_by: dict[str, str] = {}
 
 
 class Reason(msgspec.Struct, frozen=True):

@@ -111,6 +111,8 @@ def _data(question: Question, titles: Titles, used: Sequence[Used]) -> list[str]
     looked_at = {name: value for each in question.candidates for name, value in each.values.items()}
     if looked_at:
         lines.append(f"What conditions looked at: {values_words(looked_at)}.")
+    for name, source in question.told_by.items():
+        lines.append(f"Who told {name}: {titles.sources.get(source, source)}.")
     return lines
 
 

@@ -15,6 +15,7 @@ import msgspec
 from hetki.decisions.question import Reason, Scalar
 from hetki.declarations.durations import spoken
 from hetki.events.event import utc
+from hetki.identity.survival import Survival
 
 Reader = Literal["analyst", "customer"]
 
@@ -87,6 +88,24 @@ def values_words(values: Mapping[str, Scalar]) -> str:
         f"{name} was {told[value] if value is None or isinstance(value, bool) else value}"
         for name, value in sorted(values.items())
     )
+
+
+def survival_words(survival: Survival, titles: Titles = PLAIN) -> str:
+    """The rule by which a value of a trait stands, as a short phrase.
+
+    >>> survival_words(Survival("source", ["crm", "web"])), survival_words(Survival())
+    ('by source: crm, web, others', 'the latest')
+    """
+    match survival.survives:
+        case "most_recent":
+            return "the latest"
+        case "most_frequent":
+            return "the most frequent"
+        case "verified":
+            return "verified first"
+        case "source":
+            listed = [titles.sources.get(each, each) for each in survival.sources]
+            return f"by source: {', '.join([*listed, 'others'])}"
 
 
 def capital(text: str) -> str:

@@ -19,6 +19,7 @@ from hetki.errors import Fault, Invalid, nearest, shown
 from hetki.events.catalogue import BUILT_IN, FieldType
 from hetki.events.event import Event, EventId, LeafId, utc
 from hetki.events.fields import instant_of
+from hetki.identity.survival import surviving
 from hetki.moments.fold import Fact, Folded, Program, step
 from hetki.moments.moment import Moment
 from hetki.moments.sentence import segment_sentence, sentence
@@ -106,7 +107,7 @@ def _fired(project: Project, moment: Moment, events: list[Event]) -> list[int]:
         moments=(moment,),
         purposes=tuple((name, Purpose("", "contract")) for name in purposes),
         contracts={**contracts, _SOURCE: sum(bit.values())},
-        traits=project.traits,
+        traits=surviving(project.traits, project.survival),
         lateness_s=0,
         version="",
         bits={moment.name: bit[moment.purpose]},

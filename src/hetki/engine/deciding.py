@@ -23,6 +23,7 @@ from hetki.engine.project import Project
 from hetki.errors import Invalid
 from hetki.events.event import LeafId, utc
 from hetki.identity.identifier import as_leaf
+from hetki.identity.survival import is_taken_back
 from hetki.moments.fold import Folded, Program, in_force
 from hetki.moments.moment import Moment, Occurrence
 from hetki.patterns.condition import Condition, holds
@@ -53,7 +54,8 @@ class Situation(msgspec.Struct, frozen=True):
         That is an address for e-mail; a webhook knows customers by user id, else anonymous id, else ours.
         """
         if destination.kind == "email":
-            address = str(self.folded.traits.get("email") or self.names.get("email") or "")
+            name = "" if is_taken_back(self.folded.heard, "email") else self.names.get("email", "")
+            address = str(self.folded.traits.get("email") or name)
             return address if is_address(address) else ""
         return self.names.get("user_id") or self.names.get("anonymous_id") or self.customer.hex()
 
@@ -168,7 +170,16 @@ def ask(project: Project, program: Program, ledger: Ledger, situation: Situation
         data_of=sorted({each.leaf.hex() for each in occurrence.events}),
         program=program.version,
         context={name: _scalar(value) for name, value in occurrence.context.items() if name != OPEN_TO},
+        told_by=_told_by(project, moment, situation),
     )
+
+
+def _told_by(project: Project, moment: Moment, situation: Situation) -> dict[str, str]:
+    """Who told the traits that the conditions of a moment's answers look at, as far as they are known."""
+    conditions = [project.eligible.get((moment.name, action)) for action in moment.answers]
+    names = {name for each in conditions if each is not None for name in traits_of(each)}
+    words = {name: heard.word for name, heard in sorted(situation.folded.heard.items()) if name in names}
+    return {f"{CUSTOMER}.{name}": word.source for name, word in words.items() if word is not None}
 
 
 def _candidate(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hetki.engine.accept import Acceptor, Keys, load_keys
 from hetki.engine.project import Project, load
 from hetki.errors import Conflict, Fault
+from hetki.identity.survival import surviving
 from hetki.moments.fold import FORM, Program
 from hetki.moments.moment import Moment
 from hetki.patterns.segments import Segment
@@ -118,7 +119,7 @@ def compile_program(project: Project) -> Program:
                 for name, source in project.sources.items()
             },
         },
-        traits=project.traits,
+        traits=surviving(project.traits, project.survival),
         lateness_s=project.settings.lateness_s,
         version=version_of(project),
         bits={

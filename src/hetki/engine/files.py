@@ -22,6 +22,7 @@ from hetki.dialogues.destination import Destination
 from hetki.errors import Fault, Invalid, NotFound, Unavailable, shown
 from hetki.events.catalogue import EventSpec
 from hetki.identity.policy import NamespaceSpec
+from hetki.identity.survival import Survival
 from hetki.measurement.initiative import Initiative
 from hetki.moments.moment import MomentSpec
 from hetki.patterns.segments import SegmentSpec
@@ -52,6 +53,7 @@ class ProjectFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hetki: Settings
     purposes: dict[str, Purpose]
     destinations: dict[str, Destination] = {}
+    traits: dict[str, Survival] = {}
     contact: ContactPolicy = ContactPolicy()
     identity: dict[str, NamespaceSpec] = {}
     decisions: Weights = Weights()

@@ -20,7 +20,9 @@ from hetki.engine import across
 from hetki.engine.files import TOML, Files, Recording, read_files
 from hetki.errors import Fault, Invalid
 from hetki.events.catalogue import SHIPPED, Catalogue
+from hetki.events.event import IDENTIFIED
 from hetki.identity.policy import Policy, compile_policy
+from hetki.identity.survival import REACH, Survival, survival_faults
 from hetki.measurement.initiative import Initiative
 from hetki.moments.context import Beside, conditions
 from hetki.moments.moment import Moment, MomentSpec, compile_moment
@@ -38,9 +40,10 @@ class Project:
     """Every declaration by name, checked and compiled. A moment without an initiative is one by itself.
 
     `eligible` holds the conditions of answers by (moment, action); caps read (n_max, period_s); `traits`
-    are the customer's traits that anything refers to; `content_hash` changes with any byte of any file
-    that can change a result (32 hex characters). `files` keeps what was read, with its places, and `texts`
-    every file that was read, so that the same project can be loaded again (`Kept`).
+    are the customer's traits that anything refers to, `survival` the rules declared for some of them.
+    `content_hash` changes with any byte of any file that can change a result (32 hex characters). `files`
+    keeps what was read, with its places, and `texts` every file that was read, so that the same project can
+    be loaded again (`Kept`).
     """
 
     settings: Settings
@@ -60,6 +63,7 @@ class Project:
     templates: dict[str, Template]
     eligible: dict[tuple[str, str], Condition]
     traits: frozenset[str]
+    survival: dict[str, Survival]
     identity: Policy
     content_hash: str
     files: Files
@@ -87,6 +91,7 @@ def load(shelf: Shelf) -> Project:
     faults += across.check_templates(files, moments, templates, catalogue)
     faults += across.check_segments(files, segments, catalogue)
     faults += across.check_traits(files, moments, catalogue)
+    faults += _survival(files, catalogue)
     if faults:
         raise Invalid(*in_order(list(dict.fromkeys(faults))))
     toml = files.toml.value
@@ -110,7 +115,8 @@ def load(shelf: Shelf) -> Project:
         action_caps={name: read_cap(each.cap, name) for name, each in actions.items() if each.cap},
         templates=templates,
         eligible=eligible,
-        traits=_traits(moments, segments, eligible, templates),
+        traits=_traits(moments, segments, eligible, templates) | toml.traits.keys(),
+        survival=toml.traits,
         identity=compile_policy(toml.identity),
         content_hash=files.content_hash,
         files=files,
@@ -159,6 +165,14 @@ def _moments(
         if moment is not None:
             compiled[moment.name] = replace(moment, initiative=moment.initiative or moment.name)
     return compiled
+
+
+def _survival(files: Files, catalogue: Catalogue) -> list[Fault]:
+    """What is wrong with the rules by which traits survive."""
+    if files.toml.value is None:
+        return []
+    fields = {**dict.fromkeys(REACH, "text"), **catalogue.events[IDENTIFIED].fields}
+    return survival_faults(files.toml.value.traits, fields, files.sources.names, files.toml.where)
 
 
 def captures(files: Files, spec: MomentSpec, templates: Mapping[str, Template]) -> set[tuple[str, str]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from hetki.decisions.question import Decision
 from hetki.dialogues.explaining import Used
 from hetki.dialogues.joining import why_words
-from hetki.dialogues.wording import Titles
+from hetki.dialogues.wording import PLAIN, Titles, survival_words
 from hetki.engine.engine import Engine
 from hetki.engine.folding import load_history, read_event
 from hetki.engine.history import only
@@ -14,6 +16,8 @@ from hetki.events.event import EventId, LeafId
 from hetki.identity.identifier import KNOWN_BY, NodeId, identifier
 from hetki.identity.joining import Answer
 from hetki.identity.joining import why as why_joined
+from hetki.identity.survival import Survival, Word
+from hetki.moments.fold import Folded, Program
 from hetki.moments.sentence import step_names
 from hetki.moments.why import Why, why
 from hetki.patterns.words import words
@@ -62,6 +66,27 @@ def why_moment(engine: Engine, customer: LeafId, name: str) -> Why:
     progress = engine.state.progress()
     advance_to = progress.advance_to if progress is not None else 0
     return why(program, whole.batch, advance_to, whole.staffing)
+
+
+class Trait(msgspec.Struct, frozen=True):
+    """What is known of one trait of a customer: the word that stands (None: all is taken back) and by which
+    rule, and the `others`, the latest first, of which `n_dropped` are not kept."""
+
+    name: str
+    word: Word | None
+    rule: str
+    others: list[Word]
+    n_dropped: int
+
+
+def known_traits(program: Program, folded: Folded, titles: Titles = PLAIN) -> list[Trait]:
+    """The traits of a customer with who told them, by name."""
+    found = []
+    for name, heard in sorted(folded.heard.items()):
+        others = [each for each in reversed(heard.words) if each is not heard.word]
+        rule = survival_words(program.traits.get(name, Survival()), titles)
+        found.append(Trait(name, heard.word, rule, others, heard.n_dropped))
+    return found
 
 
 def answer(views: Views, a: Named, b: Named) -> Answer:

@@ -16,7 +16,8 @@ import msgspec
 from hetki.consent.purpose import Purpose
 from hetki.consent.statements import SPOKEN, Statements, mask, spoken, strictest
 from hetki.events.event import IDENTIFIED, Event, EventId, LeafId, OrderKey
-from hetki.events.fields import Fields, json_object
+from hetki.events.fields import Fields
+from hetki.identity.survival import Heard, Scalar, Survival, hear, standing
 from hetki.moments.moment import Moment, Occurrence, occurrence_id
 from hetki.patterns.aggregates import remember
 from hetki.patterns.around import Around
@@ -30,17 +31,15 @@ from hetki.settings import SECOND
 
 #: The form of folded states. It is part of the program's version: under another one everybody is folded
 #: again.
-FORM: Final = 5
-
-#: Traits that answers need of every customer: where and how to reach them.
-REACH = frozenset({"email", "locale", "timezone"})
+FORM: Final = 6
 
 
 class Program(msgspec.Struct, frozen=True):
     """What the fold runs: compiled moments, purposes in a fixed order, what each source may be used for.
 
     `bits` is the bit of each moment's purpose; `listening` the moments that an event's name concerns.
-    `traits` are the customer's traits that any declaration refers to; no other is kept in the state.
+    `traits` are the customer's traits that any declaration refers to, each with the rule by which one value
+    stands (`surviving`); no other is kept in the state.
     `version` is the hash of the declarations, and the form of states. `watching` are the segments that an
     event's name concerns; `bits` has their purposes, too, by the names under which their windows are kept.
     """
@@ -48,7 +47,7 @@ class Program(msgspec.Struct, frozen=True):
     moments: tuple[Moment, ...]
     purposes: tuple[tuple[str, Purpose], ...]
     contracts: dict[str, int]
-    traits: frozenset[str]
+    traits: dict[str, Survival]
     lateness_s: int
     version: str
     bits: dict[str, int]
@@ -109,16 +108,17 @@ class Folded(msgspec.Struct, array_like=True):
 
     `groups` maps joined identifiers (hex) to their group (absent: a group of its own), `statements` each
     group to what its leaves said about purposes. `settled_at` is the latest instant that time alone changed,
-    by an occurrence or the end of a grant: what is not later is not folded on. Equal states encode to equal
-    bytes.
+    by an occurrence or the end of a grant: what is not later is not folded on. `heard` is what was told of
+    each trait, `traits` what of it stands, which is not encoded twice. Equal states encode to equal bytes.
     """
 
     last_key: OrderKey | None = None
-    traits: dict[str, str | int | float | bool | None] = {}
+    traits: dict[str, Scalar] = {}
     groups: dict[str, str] = {}
     statements: dict[str, Statements] = {}
     runs: dict[str, Run] = {}
     settled_at: int | None = None
+    heard: dict[str, Heard] = {}
 
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
@@ -129,13 +129,15 @@ def encode(folded: Folded) -> bytes:
     """A state as bytes; equal states give equal bytes."""
     runs = {name: run for name, run in folded.runs.items() if packed(run) is not None}
     return _encoder.encode(
-        Folded(folded.last_key, folded.traits, folded.groups, folded.statements, runs, folded.settled_at)
+        Folded(folded.last_key, {}, folded.groups, folded.statements, runs, folded.settled_at, folded.heard)
     )
 
 
 def decode(state: bytes) -> Folded:
     """A state from its bytes."""
-    return _decoder.decode(state)
+    folded = _decoder.decode(state)
+    folded.traits = standing(folded.heard)
+    return folded
 
 
 def is_late(folded: Folded, item: Fact | Joined) -> bool:
@@ -160,11 +162,12 @@ def step(
     """
     after = Folded(
         folded.last_key,
-        dict(folded.traits),
+        folded.traits,
         dict(folded.groups),
         {group: dict(said) for group, said in folded.statements.items()},
         {name: copied(run) for name, run in folded.runs.items()},
         folded.settled_at,
+        folded.heard,
     )
     caught: list[Occurrence] = []
     until = advance_to - program.lateness_s * SECOND
@@ -271,7 +274,7 @@ def _take(
             folded.statements[group] = {**standing, **said}
             _drop_closed(program, folded, group, before, event.occurred_at, telling)
     if event.name == IDENTIFIED:
-        _learn(program, folded, event)
+        _learn(program, folded, fact)
     listening, watching = program.listening.get(event.name, ()), program.watching.get(event.name, ())
     if not listening and not watching:
         return
@@ -367,13 +370,10 @@ def _drop_closed(
                 withdraw(folded.runs[name], at, telling)
 
 
-def _learn(program: Program, folded: Folded, event: Event) -> None:
-    """Keep the latest value of each trait that a declaration refers to."""
-    traits, context = json_object(event.properties), json_object(event.context)
-    for name in sorted(program.traits | REACH):
-        value = traits.get(name, context.get(name) if name in REACH else None)
-        if isinstance(value, (str, int, float, bool)):
-            folded.traits[name] = value
+def _learn(program: Program, folded: Folded, fact: Fact) -> None:
+    """Hear what an event tells of each trait that a declaration refers to."""
+    folded.heard = hear(folded.heard, program.traits, fact.event, fact.event_id)
+    folded.traits = standing(folded.heard)
 
 
 def _occurrence(moment: Moment, match: Match) -> Occurrence:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from hetki.engine.folding import read_event
-from hetki.engine.telling import meant
+from hetki.engine.telling import known_traits, meant
 from hetki.errors import Fault, NotFound, shown
 from hetki.events.event import LeafId
 from hetki.identity.identifier import NodeId, as_leaf
@@ -90,7 +90,8 @@ def _customer(desk: Desk, views: Views, customer: LeafId, request: Request) -> R
         spoken=spoken_facts(facts),
         segments=in_segments(desk.engine.program, folded, now),
         dropped=dropped(folded),
-        traits=sorted(folded.traits.items()),
+        sources=desk.titles.sources,
+        traits=known_traits(desk.engine.program, folded, desk.titles),
         told=rest[:STORY_ROWS],
         n_told=len(told),
         n_events=n_events,
