@@ -222,6 +222,7 @@ def bounds(are_small: bool) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if are_small:
             patch.setattr("hetki.identity.resolve.LINKS_MAX", 4)
+            patch.setattr("hetki.identity.resolve.OTHERS_MAX", 3)
             patch.setattr("hetki.identity.resolve.CROWD_MAX", 6)
         yield
 

@@ -18,8 +18,9 @@ from hetki.errors import Fault, Invalid, shown
 from hetki.identity.identifier import Namespace
 from hetki.settings import DAY, SECOND
 
-#: More links than this at one identifier that is nobody's alone: a shared device, a robot or junk.
+#: More others than this beside one identifier: a robot or junk; where two users already are too many, fewer.
 LINKS_MAX: Final = 500
+OTHERS_MAX: Final = 50
 #: More identifiers than this that evidence connects, however weakly: nobody can say who is who.
 CROWD_MAX: Final = 1_000
 BLOCKED_MAX: Final = 1_000

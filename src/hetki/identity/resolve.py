@@ -15,7 +15,7 @@ import msgspec
 from hetki.events.event import LeafId
 from hetki.identity.identifier import LEAVES, Namespace, NodeId, as_leaf
 from hetki.identity.link import DESPITE_UNIQUE, STRENGTH, TOLD, Link
-from hetki.identity.policy import CROWD_MAX, LINKS_MAX, Policy, Rule
+from hetki.identity.policy import CROWD_MAX, LINKS_MAX, OTHERS_MAX, Policy, Rule
 
 Refusal = Literal[
     "two_unique_ids",
@@ -77,7 +77,7 @@ def is_shared(policy: Policy, namespace: Namespace, beside: Mapping[Namespace, i
     unique_ids_max = policy.of(namespace).unique_ids_max
     n_unique = max((n for space, n in beside.items() if policy.of(space).is_unique), default=0)
     is_claimed = unique_ids_max > 0 and n_unique > max(unique_ids_max, CLAIMS_MAX)
-    return is_claimed or sum(beside.values()) > LINKS_MAX
+    return is_claimed or sum(beside.values()) > (OTHERS_MAX if unique_ids_max else LINKS_MAX)
 
 
 class _Groups:
