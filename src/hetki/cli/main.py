@@ -26,6 +26,7 @@ COMMANDS = {
     "token": "hetki.cli.running",
     "report": "hetki.cli.running",
     "customer": "hetki.cli.people",
+    "account": "hetki.cli.accounts",
     "segments": "hetki.cli.people",
     "identity": "hetki.cli.identity",
     "explain": "hetki.cli.people",

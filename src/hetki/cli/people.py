@@ -17,14 +17,25 @@ from hetki.engine.engine import Engine
 from hetki.engine.known import known_at
 from hetki.engine.reviewing import merge_of
 from hetki.engine.segments import count_segments
-from hetki.engine.telling import known_traits, meant, titles, used_events, why_moment, why_one
+from hetki.engine.telling import (
+    find_account,
+    known_traits,
+    meant,
+    titles,
+    used_events,
+    why_moment,
+    why_one,
+)
 from hetki.errors import Conflict, Fault, Invalid, NotFound, shown
 from hetki.events.event import LeafId
 from hetki.events.wire import instant_of
-from hetki.identity.identifier import NodeId
+from hetki.identity.identifier import NodeId, as_leaf
 from hetki.identity.joining import strongest_first
 from hetki.identity.survival import Word
-from hetki.moments.fold import Folded, decode, dropped, in_segments
+from hetki.moments.fold import Folded, decode
+from hetki.moments.present import dropped, in_segments
+from hetki.store.accounts import belongs_to
+from hetki.store.households import household_of
 from hetki.store.views import Views
 
 app = typer.Typer()
@@ -65,6 +76,7 @@ def customer(
         print("  ".join(part for part in told if part))
     row = engine.state.load_customers([found]).get(found)
     folded = decode(row.state) if row else Folded()
+    _print_layers(engine, views, found)
     for segment in in_segments(engine.program, folded, engine.clock.now()):
         print(f"  segment  {segment.name}  {segment.title}")
     for trait in known_traits(engine.program, folded):
@@ -81,6 +93,24 @@ def customer(
         decision = handled.decision
         outcome = f"{decision.chosen}  {decision.decision_id}" if decision else handled.status
         print(f"  {spoken_at(handled.occurred_at, zone)}  {handled.moment}  {outcome}")
+
+
+def _print_layers(engine: Engine, views: Views, customer: LeafId) -> None:
+    """The accounts of a customer, and who shares the household."""
+    zone = engine.project.settings.time_zone
+    nodes = engine.state.members([customer]).get(customer, {})
+    for group, (_, joined_at) in belongs_to(engine.db, map(as_leaf, nodes)).items():
+        since = "only named" if joined_at is None else f"member since {spoken_at(joined_at, zone)}"
+        print(f"  account  {group}  {since}")
+    household = engine.project.household
+    shared = household_of(engine.db, customer, household.members_max) if household else None
+    if household is not None and shared is not None:
+        others = [each for each in shared.customers if each != customer]
+        names = views.identities.names(others)
+        listed = ", ".join(names.get(each, each.hex()) for each in others)
+        if not shared.is_one:
+            listed = f"none: more than {household.members_max} customers would share it"
+        print(f"  household  {shared.household.hex()}  {listed}")
 
 
 def _word(word: Word | None, zone: str) -> str:
@@ -140,20 +170,24 @@ def explain(
     moment: Annotated[str, typer.Option(help="Why, or why not, this moment.")] = "",
     customer: Annotated[str, typer.Option(help="For whom: as the argument of hetki customer.")] = "",
     other: Annotated[str, typer.Option(help="Why this is the same customer, or is not.")] = "",
+    account: Annotated[str, typer.Option(help="For which account: as the argument of hetki account.")] = "",
     project: Folder = HERE,
 ) -> None:
-    """A decision in plain words; with --customer and --moment why a moment was caught or was not; with
-    --customer and --other why two are one customer or are not."""
-    asked = [bool(each) for each in (decision_id, customer, moment, other)]
-    if asked not in ([True, False, False, False], [False, True, True, False], [False, True, False, True]):
-        must = "the id of a decision, or --customer with --moment or --other"
+    """A decision in plain words; with --customer or --account and --moment why a moment was caught or was
+    not; with --customer and --other why two are one customer or are not."""
+    given = {"decision": decision_id, "customer": customer, "moment": moment, "other": other}
+    asked = {name for name, text in {**given, "account": account}.items() if text}
+    if asked not in ({"decision"}, {"customer", "moment"}, {"customer", "other"}, {"account", "moment"}):
+        must = "the id of a decision, --customer with --moment or --other, or --account with --moment"
         raise Invalid(Fault("explain", "none of them, or parts of several", must))
     engine = opened(project)
     if other:
         print("\n".join(why_one(engine, found_as(engine, customer), found_as(engine, other))))
         return
     if moment:
-        told = why_moment(engine, find(engine, customer), moment)
+        told = why_moment(
+            engine, find_account(engine, account) if account else find(engine, customer), moment
+        )
         names = titles(engine.project)
         compiled = engine.project.moments[moment]
         print("\n".join(why_words(told, compiled, names.actions, names.time_zone)))

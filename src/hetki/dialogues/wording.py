@@ -154,10 +154,10 @@ def _action(values: _Values, titles: Titles) -> str:
 
 
 def _held_out(values: _Values, titles: Titles) -> str:
-    name = str(values["initiative"])
+    name, unit = str(values["initiative"]), values.get("of", "customer")
     return (
-        f"the customer is held out of '{titles.initiatives.get(name, name)}': "
-        f"{_number(values['share']):.0%} of customers get no answer, so that its effect can be known"
+        f"the {unit} is held out of '{titles.initiatives.get(name, name)}': "
+        f"{_number(values['share']):.0%} of {unit}s get no answer, so that its effect can be known"
     )
 
 

@@ -21,6 +21,7 @@ from hetki.declarations.read import Declared, read, read_toml
 from hetki.dialogues.destination import Destination
 from hetki.errors import Fault, Invalid, NotFound, Unavailable, shown
 from hetki.events.catalogue import EventSpec
+from hetki.identity.household import Household
 from hetki.identity.policy import NamespaceSpec
 from hetki.identity.survival import Survival
 from hetki.measurement.initiative import Initiative
@@ -54,6 +55,7 @@ class ProjectFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     purposes: dict[str, Purpose]
     destinations: dict[str, Destination] = {}
     traits: dict[str, Survival] = {}
+    household: Household | None = None
     contact: ContactPolicy = ContactPolicy()
     identity: dict[str, NamespaceSpec] = {}
     decisions: Weights = Weights()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from hetki.engine.accounts import accounts_around
 from hetki.engine.deciding import apply_repairs, decide_all
 from hetki.engine.engine import Engine, compile_program
 from hetki.engine.folding import refold
@@ -80,12 +81,14 @@ def take_up(engine: Engine, old: Project | None) -> None:
     with transaction(engine.db):
         stitched = rederive(engine.state, policy)
         again = {each for pair in stitched.moves for each in pair} | stitched.joined.keys()
+        again |= accounts_around(engine.state, again)
         folding = refold(
             engine.journal,
             engine.state,
             program,
             dict.fromkeys(sorted(again), "identity"),
             progress.advance_to,
+            engine.keys.node,
         )
         now = max(engine.clock.now(), progress.advance_to)
         decide_all(project, program, engine.state, engine.ledger, folding.caught, folding.folded, now)

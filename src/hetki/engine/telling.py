@@ -9,10 +9,12 @@ from hetki.dialogues.explaining import Used
 from hetki.dialogues.joining import why_words
 from hetki.dialogues.wording import PLAIN, Titles, survival_words
 from hetki.engine.engine import Engine
-from hetki.engine.folding import load_history, read_event
+from hetki.engine.folding import load_histories, read_event
 from hetki.engine.history import only
 from hetki.engine.project import Project
+from hetki.errors import Fault, NotFound, shown
 from hetki.events.event import EventId, LeafId
+from hetki.identity.account import AccountId, account_id, normalised_group
 from hetki.identity.identifier import KNOWN_BY, NodeId, identifier
 from hetki.identity.joining import Answer
 from hetki.identity.joining import why as why_joined
@@ -21,6 +23,7 @@ from hetki.moments.fold import Folded, Program
 from hetki.moments.sentence import step_names
 from hetki.moments.why import Why, why
 from hetki.patterns.words import words
+from hetki.store.accounts import groups_of
 from hetki.store.identity_views import Named
 from hetki.store.journal import Journal
 from hetki.store.views import Views
@@ -58,14 +61,35 @@ def used_events(views: Views, journal: Journal, decision: Decision) -> list[Used
     return used
 
 
-def why_moment(engine: Engine, customer: LeafId, name: str) -> Why:
-    """What one moment made of a customer's whole history, up to the engine's time. Raises `NotFound`."""
+def why_moment(engine: Engine, unit: LeafId, name: str) -> Why:
+    """What one moment made of a customer's or an account's whole history, up to the engine's time.
+
+    Raises `NotFound` for a moment that is not declared, or that is not about such a one.
+    """
     program = only(engine.program, [name])
-    nodes = engine.state.members([customer]).get(customer, [NodeId(customer)])
-    whole = load_history(engine.journal, engine.state, program, nodes)
     progress = engine.state.progress()
     advance_to = progress.advance_to if progress is not None else 0
-    return why(program, whole.batch, advance_to, whole.staffing)
+    for _, of_unit, whole in load_histories(engine.journal, engine.state, program, [unit]):
+        if not of_unit.moments:
+            about = "customers" if of_unit.account else "accounts"
+            must = "a moment about " + ("accounts" if of_unit.account else "customers")
+            raise NotFound(Fault("moment", f"{shown(name)}, which is about {about}", must))
+        return why(of_unit, whole.batch, advance_to, whole.staffing)
+    return why(program, [], advance_to)
+
+
+def find_account(engine: Engine, name: str) -> AccountId:
+    """The account that a group id or a hex id names. Raises `NotFound`."""
+    group = normalised_group(name)
+    ids = [account_id(engine.keys.node, group)] if group else []
+    try:
+        ids.append(AccountId(bytes.fromhex(name)))
+    except ValueError:
+        pass
+    for found in groups_of(engine.db, ids):
+        return found
+    hint = "hetki account lists the largest"
+    raise NotFound(Fault("account", shown(name), "a group id that some event has told", hint))
 
 
 class Trait(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ import msgspec
 
 from hetki.errors import Fault, nearest, shown
 from hetki.events.event import Event, EventId
-from hetki.events.fields import json_object
+from hetki.events.fields import json_object, part_of
 from hetki.patterns.evaluate import INTEGER_MAX
 
 Rule = Literal["most_recent", "most_frequent", "verified", "source"]
@@ -92,6 +92,8 @@ def hear(
     """What is heard of all traits after one more event; what was given stays as it is."""
     after = dict(heard)
     properties, context = json_object(event.properties), json_object(event.context)
+    parts = {name: part_of(properties, name) for name in survivals if "." in name}
+    properties |= {name: part for name, part in parts.items() if part is not None}
     for name, survival in survivals.items():
         around = context if name in REACH else _NOTHING
         if name in properties or name in around:

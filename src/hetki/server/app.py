@@ -23,7 +23,7 @@ from hetki.engine.project import Project
 from hetki.engine.telling import titles
 from hetki.errors import Forbidden, HetkiError
 from hetki.measurement.outcome import measured
-from hetki.server import console, identities, people, reviewing
+from hetki.server import accounts, console, identities, people, reviewing
 from hetki.server.access import SESSION_S, Access
 from hetki.server.acting import ACTIONS
 from hetki.server.committer import Committer
@@ -53,6 +53,7 @@ PAGES = {
     "/": console.live,
     "/customers": people.customers,
     "/customers/{customer}": people.customer,
+    "/accounts/{account}": accounts.account,
     "/customers/{customer}/identities": identities.identities,
     "/customers/{customer}/why": identities.why_one,
     "/review": reviewing.review,

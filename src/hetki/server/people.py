@@ -14,10 +14,13 @@ from hetki.errors import Fault, NotFound, shown
 from hetki.events.event import LeafId
 from hetki.identity.identifier import NodeId, as_leaf
 from hetki.identity.joining import strongest_first
-from hetki.moments.fold import Fact, Folded, decode, dropped, in_segments
+from hetki.moments.fold import Fact, Folded, decode
+from hetki.moments.present import dropped, in_segments
 from hetki.server import evidence
+from hetki.server.accounts import layers
 from hetki.server.desk import Desk, Turning, leaf_in, page_of
 from hetki.server.lines import lines, spoken_facts, standing, story
+from hetki.store.accounts import groups_of
 from hetki.store.identity_views import Named
 from hetki.store.views import Views
 
@@ -50,8 +53,12 @@ def found_by(desk: Desk, views: Views, asked: str) -> list[Named]:
 def customer(desk: Desk, request: Request) -> Response:
     """One customer: what happened, who it is, what may be done, what was decided and sent."""
     with desk.views() as views:
-        present = present_of(views, request.path_params["customer"])
-        if present.hex() != request.path_params["customer"]:
+        text = request.path_params["customer"]
+        leaf = leaf_in(text)
+        if leaf is not None and groups_of(views.db, [leaf]):
+            return RedirectResponse(f"/accounts/{text}", 303)
+        present = present_of(views, text)
+        if present.hex() != text:
             return RedirectResponse(f"/customers/{present.hex()}", 303)
         return _customer(desk, views, present, request)
 
@@ -90,6 +97,7 @@ def _customer(desk: Desk, views: Views, customer: LeafId, request: Request) -> R
         spoken=spoken_facts(facts),
         segments=in_segments(desk.engine.program, folded, now),
         dropped=dropped(folded),
+        layers=layers(desk, views, customer, leaves),
         sources=desk.titles.sources,
         traits=known_traits(desk.engine.program, folded, desk.titles),
         told=rest[:STORY_ROWS],

@@ -12,6 +12,7 @@ from hetki.events.event import LeafId
 from hetki.identity.identifier import KNOWN_BY, NodeId
 from hetki.identity.joining import LOOKS, Judged
 from hetki.identity.link import Link
+from hetki.store.accounts import groups_of
 from hetki.store.sqlite import chunks
 
 NAMED = "node, namespace, value, customer, quarantine, set_aside"
@@ -71,9 +72,10 @@ class IdentityViews:
         return sorted(found, key=lambda each: (each.value in unnamed, best_known(each.namespace), each.value))
 
     def names(self, customers: Iterable[LeafId]) -> dict[LeafId, str]:
-        """By what name each customer is best known; one without identifiers is left out."""
-        names: dict[LeafId, str] = {}
-        for each in self.of(customers):
+        """By what name each customer or account is best known; one without identifiers is left out."""
+        asked = set(customers)
+        names: dict[LeafId, str] = groups_of(self._db, asked)
+        for each in self.of(asked):
             names.setdefault(each.customer, each.value)
         return names
 

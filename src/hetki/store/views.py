@@ -30,8 +30,7 @@ class Handled(msgspec.Struct, frozen=True):
     """An occurrence and what became of it. `status`: caught, missed, revised or retracted.
 
     `customer` is the present one. `handled_at` is when it was decided, missed or retracted; None while
-    neither has happened.
-    """
+    neither has happened."""
 
     occurrence_id: str
     moment: str
@@ -104,10 +103,8 @@ _funneled = msgspec.json.Decoder(Funneled)
 
 
 class Views:
-    """The stores as pages read them, on a connection of its own that refuses to write.
-
-    Readers never block the writer. Use it in one thread at a time and `close` it.
-    """
+    """The stores as pages read them, on a connection of its own that refuses to write and blocks no writer.
+    Use it in one thread at a time and `close` it."""
 
     def __init__(self, disk: Disk) -> None:
         self.db: sqlite3.Connection = disk.connect(FILE)
@@ -161,7 +158,7 @@ class Views:
 
     def n_customers(self) -> int:
         """How many customers there are at present."""
-        return self._number("SELECT count(*) FROM customers", ())
+        return self._number("SELECT count(*) FROM customers WHERE NOT is_account", ())
 
     def handled_since(self, moments: Iterable[str], since: int, n_max: int) -> list[Handled]:
         """What was decided or missed at an instant or later, newest first, the newest `n_max`."""
@@ -197,20 +194,21 @@ class Views:
         return self._standing("o.moment = ?", [moment], n_max, n_skipped)
 
     def of_customer(self, customer: LeafId, leaves: Collection[LeafId], n_max: int) -> list[Handled]:
-        """The occurrences of a customer, newest first, those included that no longer stand."""
+        """The occurrences of a customer, newest first, those included that no longer stand and those of an
+        account that the customer was answered for."""
         found = self._standing("o.customer = ?", [customer], n_max, 0)
         standing = {each.occurrence_id for each in found}
         for marks, part in chunks(leaves):
             rows = self.db.execute(
-                "SELECT occurrence_id, moment, occurred_at, decided_at, record FROM decisions"
-                f" WHERE customer IN ({marks}) ORDER BY decided_at DESC LIMIT ?",
+                "SELECT occurrence_id, moment, occurred_at, decided_at, record, EXISTS (SELECT 1 FROM"
+                " occurrences o WHERE o.occurrence_id = d.occurrence_id AND d.account IS NOT NULL) AS stands"
+                f" FROM decisions d WHERE customer IN ({marks}) ORDER BY decided_at DESC LIMIT ?",
                 [*part, n_max],
             )
-            found += [
-                Handled(row[0], row[1], customer, row[2], "retracted", row[3], _decisions.decode(row[4]))
-                for row in rows
-                if row[0] not in standing
-            ]
+            for each, moment, at, decided_at, record, stands in rows:
+                if each not in standing:
+                    decision, status = _decisions.decode(record), "caught" if stands else "retracted"
+                    found.append(Handled(each, moment, customer, at, status, decided_at, decision))
         return sorted(found, key=lambda each: (-each.occurred_at, each.occurrence_id))[:n_max]
 
     def _standing(self, where: str, values: Sequence[object], n_max: int, n_skipped: int) -> list[Handled]:
