@@ -163,7 +163,9 @@ def _judge_ends(identities: Identities, policy: Policy, changed: Changed) -> Non
         if joins and (turned.get(link.node_a) or turned.get(link.node_b)):
             changed.parted |= {link.node_a, link.node_b}
     changed.through_crowds = changed.through_crowds or bool(turned)
-    known = identities.known({node for link in links.values() for node in (link.node_a, link.node_b)})
+    # Whoever has just turned is read again, and so are the others of its links.
+    known = {node: each for node, each in ends.items() if node not in turned}
+    known |= identities.known({node for link in links.values() for node in _ends(link)} - known.keys())
     refused: dict[bytes, str] = {}
     for link in links.values():
         a, b = (known[end].node if end in known else None for end in (link.node_a, link.node_b))
@@ -203,7 +205,13 @@ def derive_around(
     around = identities.evidence_around(changed.seeds, changed.told, changed.through_crowds)
     nodes = _with_crowds(identities, policy, around.nodes, around.links, changed.through_crowds)
     resolution = resolve(nodes, around.links, policy)
-    identities.judge_links(around.links, resolution.refused, resolution.joining)
+    refused, joining = resolution.refused, resolution.joining
+    differ = [
+        link
+        for link in around.links
+        if around.judged.get(link.link_id) != (refused.get(link.link_id, ""), link.link_id in joining)
+    ]
+    identities.judge_links(differ, refused, joining)
     roots = resolution.roots
     moved = {node: roots[node] for node, each in around.nodes.items() if each.customer != roots[node]}
     identities.move_nodes(moved)

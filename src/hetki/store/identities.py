@@ -53,11 +53,13 @@ class Known(msgspec.Struct, frozen=True, gc=False):
 
 
 class Around(msgspec.Struct, frozen=True):
-    """The evidence around some identifiers: `joining` has the ids of links that join groups at present."""
+    """The evidence around some identifiers: `joining` has the ids of links that join groups at present, and
+    `judged` how links stand that were read: refusal, and whether they join."""
 
     nodes: dict[NodeId, Known]
     links: list[Link]
     joining: set[bytes]
+    judged: dict[bytes, tuple[str, bool]]
 
 
 class Identities:
@@ -297,6 +299,7 @@ class Identities:
         reached: dict[NodeId, Known] = {}
         links: dict[bytes, Link] = {link.link_id: link for link in told}
         joining: set[bytes] = set()
+        judged: dict[bytes, tuple[str, bool]] = {}
         edge = asked = set(nodes)
         while edge:
             new = self.known(edge)
@@ -309,6 +312,7 @@ class Identities:
             for row in rows + self._rows_at(crowd, "kind IN ('merge', 'cannot')"):
                 link = _link(row[:10])
                 links[link.link_id] = link
+                judged[link.link_id] = (str(row[11]), bool(row[10]))
                 if row[10]:
                     joining.add(link.link_id)
                 if link.kind != "cannot":
@@ -316,14 +320,14 @@ class Identities:
             edge = next_edge - asked
             asked = asked | edge
         inside = [link for link in links.values() if link.node_a in reached and link.node_b in reached]
-        return Around(reached, inside, joining)
+        return Around(reached, inside, joining, judged)
 
     def _rows_at(self, nodes: AbstractSet[NodeId], condition: str) -> list[tuple[object, ...]]:
         found: list[tuple[object, ...]] = []
         for marks, part in chunks(nodes):
             for side in ("node_a", "node_b"):
                 found += self.db.execute(
-                    f"SELECT {_COLUMNS}, joins FROM links"
+                    f"SELECT {_COLUMNS}, joins, refusal FROM links"
                     f" WHERE revoked_at IS NULL AND {condition} AND {side} IN ({marks})",
                     part,
                 )
