@@ -125,7 +125,7 @@ def test_the_tables_say_what_happened(disk: MemoryDisk) -> None:
             ("alias", "refused: unknown_identifier"),
             ("email", "stands"),
             ("login", "refused: two_unique_ids"),
-            ("login", "stands"),
+            ("login", "refused: two_unique_ids"),
             ("merge", "revoked"),
         ],
         "SELECT moment, status, strftime(occurred_at, '%H:%M') FROM occurrences ORDER BY ALL": [
