@@ -38,6 +38,7 @@ from hetki.simulation.adversary_truth import closure, judged, misplaced
 from hetki.simulation.world import MemoryDisk
 from hetki.store.sqlite import transaction
 from hetki.store.state import FILE, State
+from hetki.store.system import collect_rarely
 
 KEY = b"hetki: bench of stitching: a key"
 STARTED_AT = 1_700_000_000_000_000
@@ -137,6 +138,7 @@ ROW = "{:34}{:>9}{:>12}{:>12}{:>10}{:>10}{:>11}{:>11}"
 
 def speed(n_known: int, n_hot: int, seconds: float) -> None:
     """Rates and latencies, on ordinary traffic and on hot spots."""
+    collect_rarely()  # as every command does
     print(ROW.format("", "events", "first 1/10", "last 1/10", "1: p50", "1: p99", "1000: p50", "1000: p99"))
     rng = Random(1)
     measure("ordinary", ordinary(rng), n_known, seconds * 10, by_known=True)

@@ -203,6 +203,24 @@ def test_a_way_round_does_not_join_who_is_apart() -> None:
     world.assert_rebuilds()
 
 
+def test_who_has_two_accounts_has_two_cards_and_two_visits() -> None:
+    cards = with_identity("[identity.card]\nper_customer = 1\n")
+    world = World(cards)
+    world.accept([from_phone(0, "anna", "d1", card="c1"), from_phone(1, "bertta", "d2", card="c2")])
+    world.tell("10:02 web a=web1 Page Viewed\n10:02 web a=web2 Page Viewed")
+    world.advance()
+    world.merge("a=web1", "a=web2")  # before anybody knows whose they are
+    world.live("10:05 web a=web1 u=anna Page Viewed\n10:06 web a=web2 u=bertta Page Viewed")
+    assert len(world.customers()) == 1 and world.refusals() == []
+    world.live("10:07 web u=cecilia Page Viewed")
+    world.merge("a=web1", "cecilia", despite_unique=False)
+    world.advance()
+    assert len(world.customers()) == 2 and len(world.refusals()) == 1, "two accounts are not three"
+    world.unmerge()
+    world.advance()
+    world.assert_rebuilds()
+
+
 # -- another policy
 
 SHARED = """

@@ -93,6 +93,7 @@ class _Groups:
             for node, each in nodes.items()
         }
         self.size = dict.fromkeys(nodes, 1)
+        self._despite: dict[NodeId, int] = {}
         self._apart: dict[NodeId, set[NodeId]] = {}
 
     def top(self, node: NodeId) -> NodeId:
@@ -107,14 +108,17 @@ class _Groups:
         self._apart.setdefault(a, set()).add(b)
         self._apart.setdefault(b, set()).add(a)
 
-    def join(self, a: NodeId, b: NodeId) -> None:
-        """Make one group of the groups that two tops stand for."""
+    def join(self, link: Link, a: NodeId, b: NodeId) -> None:
+        """Make one group of the groups that two tops stand for, by a link."""
         if self.size[a] < self.size[b]:
             a, b = b, a
         self._parent[b] = a
         self.size[a] += self.size[b]
         for space, times in self._seen.pop(b).items():
             self._seen[a][space] = sorted([*self._seen[a].get(space, ()), *times])
+        n_despite = self._despite.pop(b, 0) + int(link.rule == DESPITE_UNIQUE)
+        if n_despite:
+            self._despite[a] = self._despite.get(a, 0) + n_despite
         if b in self._apart:
             self._apart.setdefault(a, set()).update(self._apart.pop(b))
 
@@ -126,7 +130,9 @@ class _Groups:
         for space in seen_a.keys() & seen_b.keys():
             rule = self._rules[space]
             if rule.is_unique:
-                if link.rule != DESPITE_UNIQUE:
+                # Whoever said that somebody has two accounts said it of whatever comes to them later, too.
+                n_despite = self._despite.get(a, 0) + self._despite.get(b, 0) + (link.rule == DESPITE_UNIQUE)
+                if len(seen_a[space]) + len(seen_b[space]) > 1 + n_despite:
                     return "two_unique_ids"
             elif link.kind != "merge" and _are_too_many(rule, sorted([*seen_a[space], *seen_b[space]])):
                 return "too_many_values"
@@ -209,7 +215,7 @@ def _heard(
                 continue
             standing.append(link)
             if a != b:
-                groups.join(a, b)
+                groups.join(link, a, b)
     return groups, refused, standing
 
 
@@ -328,7 +334,7 @@ def _joining(nodes: Mapping[NodeId, Node], standing: list[Link], policy: Policy)
     for link in sorted(standing, key=lambda link: (link.linked_at, STRENGTH[link.kind], link.link_id)):
         a, b = groups.top(link.node_a), groups.top(link.node_b)
         if a != b and groups.breaks(link, a, b) is None:
-            groups.join(a, b)
+            groups.join(link, a, b)
             found.add(link.link_id)
     return found
 
@@ -364,7 +370,7 @@ def crowded(nodes: Mapping[NodeId, Node], links: Iterable[Link], policy: Policy)
         if link.kind != "cannot" and refused_by_ends(link, *ends, policy) is None:
             a, b = groups.top(link.node_a), groups.top(link.node_b)
             if a != b:
-                groups.join(a, b)
+                groups.join(link, a, b)
     tops = {groups.top(node) for node, each in nodes.items() if each.quarantine == "crowd"}
     tops |= {top for node in nodes if groups.size[top := groups.top(node)] > CROWD_MAX}
     return {node for node in nodes if groups.top(node) in tops} if tops else set()
