@@ -16,7 +16,7 @@ from hetki.engine.commands import Erase, read_command
 from hetki.engine.deciding import apply_repairs
 from hetki.engine.engine import Engine
 from hetki.engine.folding import Folding, Repair, load_facts, refold
-from hetki.engine.stitching import Changed, Stitched, derive_around, judge_ends
+from hetki.engine.stitching import Changed, Stitched, derive_around, earliest, judge_ends
 from hetki.events.event import LeafId
 from hetki.identity.identifier import LEAVES, NodeId, as_leaf
 from hetki.identity.link import TOLD, Evidence, Link, evidence
@@ -117,14 +117,14 @@ def _unlink(engine: Engine, nodes: set[NodeId], leaves: set[LeafId]) -> Stitched
         evidence(engine.keys.node, fact.event, fact.event_id)
         for fact in load_facts(engine.journal, state, tellers)
     ]
-    told, first_at = _told(found)
+    told, first_at = earliest(link for each in found for link in each.links), _first_seen(found)
     gone = {node for node in asked if node not in first_at}
     state.drop_nodes(gone)
     state.set_first_at({node: first_at[node] for node in asked - gone})
     mine = [link for link in links.values() if asked & set(_ends(link))]
     dropped = [link for link in mine if link.kind in TOLD and link.link_id not in told]
     kept = {link.link_id for link in mine} - {link.link_id for link in dropped}
-    later = [link for link in mine if told.get(link.link_id, link).linked_at != link.linked_at]
+    later = [link for link in mine if told.get(link.link_id, link).sight != link.sight]
     waiting = [link for link in mine if link.link_id in kept and gone & set(_ends(link))]
     state.drop_links([link.link_id for link in dropped])
     state.set_told(told[link.link_id] for link in mine if link.link_id in told)
@@ -135,22 +135,17 @@ def _unlink(engine: Engine, nodes: set[NodeId], leaves: set[LeafId]) -> Stitched
     judge_ends(state, engine.project.identity, changed)
     changed.seeds -= gone
     if not changed.seeds:
-        return Stitched({}, set(), {})
+        return Stitched({}, set(), {}, set())
     return derive_around(state, engine.project.identity, {}, changed)[0]
 
 
-def _told(found: Iterable[Evidence]) -> tuple[dict[bytes, Link], dict[NodeId, int]]:
-    """The earliest sight of each link and of each identifier."""
-    told: dict[bytes, Link] = {}
+def _first_seen(found: Iterable[Evidence]) -> dict[NodeId, int]:
+    """The earliest sight of each identifier."""
     first_at: dict[NodeId, int] = {}
     for each in found:
-        for link in each.links:
-            other = told.get(link.link_id)
-            if other is None or link.linked_at < other.linked_at:
-                told[link.link_id] = link
         for one in each.identifiers:
             first_at[one.node] = min(each.told_at, first_at.get(one.node, each.told_at))
-    return told, first_at
+    return first_at
 
 
 def _ends(link: Link) -> tuple[NodeId, NodeId]:
