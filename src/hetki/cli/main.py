@@ -32,6 +32,7 @@ COMMANDS = {
     "explain": "hetki.cli.people",
     "merge": "hetki.cli.people",
     "unmerge": "hetki.cli.people",
+    "export": "hetki.cli.rights",
     "erase": "hetki.cli.rights",
     "review": "hetki.cli.reviewing",
     "rejected": "hetki.cli.upkeep",

@@ -1,21 +1,42 @@
-"""Commands about people's rights: `erase`."""
+"""Commands about people's rights: `export`, `erase`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hetki.cli.opening import HERE, Folder, opened
-from hetki.cli.people import find
+from hetki.cli.people import Who, find
 from hetki.dialogues.wording import counted, spoken_at
+from hetki.engine.advance import advance
 from hetki.engine.engine import Engine
 from hetki.engine.erase import erase as erase_customer
 from hetki.engine.erase import finish
+from hetki.engine.export import export as export_customer
 from hetki.engine.receipts import Listed, listed
 from hetki.errors import Fault, Invalid
+from hetki.store.system import SystemDisk
 
 app = typer.Typer()
+
+
+@app.command()
+def export(
+    who: Who,
+    to: Annotated[Path, typer.Option("--to", help="The ZIP file to write; it must not exist.")],
+    project: Folder = HERE,
+) -> None:
+    """Write all that is kept of a customer into one ZIP, as JSON Lines and CSV."""
+    if to.suffix.lower() != ".zip" or to.exists():
+        got = f"{to.name}, which exists" if to.exists() else to.name
+        raise Invalid(Fault("--to", got, "a new file that ends in .zip"))
+    engine = opened(project)
+    advance(engine)
+    exported = export_customer(engine, find(engine, who))
+    SystemDisk(to.absolute().parent).write(to.name, exported.archive)
+    print(f"{to.name}: " + ", ".join(f"{n:,} {name}" for name, n in exported.n_rows.items()))
 
 
 @app.command()
@@ -59,7 +80,7 @@ def _told(engine: Engine, erasure_id: str = "") -> list[str]:
         if receipt is None:
             found.append("  unfinished: hetki serve or hetki erase --finish does the rest")
             continue
-        counts = ", ".join(f"{n:,} {name}" for name, n in receipt.destroyed.items())
+        counts = ", ".join(counted(n, name.removesuffix("s")) for name, n in receipt.destroyed.items())
         genuine = "genuine" if each.is_genuine else "NOT the signature of this project"
         found += [
             f"  finished {spoken_at(receipt.finished_at, zone)}; destroyed: {counts}",
