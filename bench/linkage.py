@@ -28,9 +28,11 @@ from numpy.typing import NDArray
 from splink import block_on
 
 from hetki.errors import Fault, Invalid, shown
+from hetki.identity.blocking import blocking_rules
 from hetki.identity.clusters import renumbered
 from hetki.identity.columns import typed
-from hetki.identity.linkage import Linkage, blocking_rules, link, trained
+from hetki.identity.linkage import Linkage, link
+from hetki.identity.training import trained
 
 Labels = NDArray[np.int64]
 T = TypeVar("T")
@@ -114,7 +116,7 @@ def plain_splink(records: pa.Table, threshold: float) -> Callable[[], Labels]:
 
     def run() -> Labels:
         blocking = [block_on(*rule.keys) for rule in rules]
-        linker = trained(con, "plain", columns, blocking, records.num_rows)
+        linker, _ = trained(con, "plain", columns, blocking, records.num_rows)
         pairs = linker.inference.predict(threshold_match_probability=threshold)
         joined = linker.clustering.cluster_pairwise_predictions_at_threshold(pairs, threshold)
         sql = f"select cluster_id from {joined.physical_name} order by row_id"

@@ -78,7 +78,7 @@ class Ignored(msgspec.Struct, frozen=True):
     """A column that is not compared, and why."""
 
     name: str
-    reason: Literal["empty", "one_value", "an_id_of_the_record", "not_plain_values"]
+    reason: Literal["empty", "one_value", "an_id_of_the_record", "not_plain_values", "not_in_the_model"]
 
 
 class Typed(msgspec.Struct, frozen=True):
