@@ -235,7 +235,7 @@ def _event(taking: Taking, cells: dict[str, str | None], number: int) -> tuple[E
     is_same = before is not None and (before.identifiers, before.properties) == (identifiers, properties)
     if record in taking.told and not is_same:
         got = f"{shown(row_id)} again, with other values than at {taking.told[record]}"
-        raise Invalid(Fault(roles.row_id or "", got, "an id that one row has", REPAIR))
+        raise Invalid(Fault(roles.row_id or "", got, "an id of one row", REPAIR))
     taking.told.setdefault(record, taking.table.places[number])
     if is_same:
         return None, False

@@ -192,8 +192,10 @@ def _looked_at(con: duckdb.DuckDBPyConnection, key: str, name: str, n_records: i
         kind = "category"
     elif numbered > MOST:
         kind = "code"
-    column = Column(name, key, kind, agreement, n_known / n_records, length, spaced > MOST)
-    return msgspec.structs.replace(column, coarse_agreement=_coarse_agreement(con, column))
+    # Rounded, as the last digits of sums over several threads differ from run to run.
+    shares = round(agreement, 12), round(n_known / n_records, 12), round(length, 6)
+    column = Column(name, key, kind, *shares, spaced > MOST)
+    return msgspec.structs.replace(column, coarse_agreement=round(_coarse_agreement(con, column), 12))
 
 
 def _coarse_agreement(con: duckdb.DuckDBPyConnection, column: Column) -> float:

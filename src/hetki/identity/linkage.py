@@ -107,7 +107,7 @@ def link(
     raw = _pairs(con, linker.inference.predict(threshold_match_weight=SCORED_MIN, warning_mode="never"))
     n_pairs = blocked.n_records * (blocked.n_records - 1) / 2
     share, pairs = calibrated(raw, _prior(linker), n_pairs)
-    settings: Settings = linker.misc.save_model_to_json() | {PRIOR: share}
+    settings = _plain(linker.misc.save_model_to_json() | {PRIOR: share})
     model = Model(found.columns, rules, blocked.n_records, is_taught, settings)
     linker.table_management.delete_tables_created_by_splink_from_db()  # type: ignore[no-untyped-call]
     stage("clusters")
@@ -200,6 +200,19 @@ def _of_new(
     before = model.n_records * (model.n_records - 1) / 2
     n_pairs = n_known * n_new + n_new * (n_new - 1) / 2
     return calibrated(raw, _prior(linker), n_pairs, before)
+
+
+def _plain(settings: Settings) -> Settings:
+    """Settings as they are kept: without what changes from run to run, as the last digits of sums do."""
+
+    def rounded(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: rounded(each) for key, each in value.items() if key != "linker_uid"}
+        if isinstance(value, list):
+            return [rounded(each) for each in value]
+        return float(f"{value:.9g}") if isinstance(value, float) else value
+
+    return {key: rounded(value) for key, value in settings.items() if key != "linker_uid"}
 
 
 def _prior(linker: Linker) -> float:

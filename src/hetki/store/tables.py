@@ -131,16 +131,17 @@ def as_rows(batches: Iterable[pa.RecordBatch], name: str) -> Iterator[Row]:
 
 
 def _delimiter(disk: Disk, name: str, encoding: str) -> str:
-    """The delimiter that cuts the header into most columns; a comma where none does."""
-    best, n_best = ",", 0
+    """The delimiter that cuts the header into most columns; a comma where none does.
+
+    One that cuts it, though not into columns that can be, is kept: what is wrong with them is told.
+    """
+    n_columns: dict[str, int] = {}
     for delimiter in DELIMITERS:
         try:
-            n_columns = len(column_names(disk, name, Layout(delimiter, encoding)) or [])
+            n_columns[delimiter] = len(column_names(disk, name, Layout(delimiter, encoding)) or [])
         except Invalid:
-            continue
-        if n_columns > n_best:
-            best, n_best = delimiter, n_columns
-    return best
+            n_columns[delimiter] = 2
+    return max(DELIMITERS, key=lambda delimiter: n_columns[delimiter])
 
 
 def _is_plain(kind: pa.DataType) -> bool:
