@@ -201,7 +201,7 @@ def test_every_gate_is_said_in_its_order_with_its_reason() -> None:
 def test_statuses_refusals_statements_tags_and_filters_are_said() -> None:
     operations, declarations = names_in(page("operations.md")), page("declarations.md")
     assert set(get_args(Status)) <= operations
-    assert set(get_args(Refusal)) <= operations
+    assert set(get_args(Refusal)) <= names_in(page("identity.md"))
     assert names_in(declarations) >= SPOKEN
     templates = section(declarations, "Templates")
     assert names_in(templates) >= TAGS

@@ -17,14 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from world import ORIGIN, World, moment, project
 
-from hetki.engine.commands import Merge, Unmerge
+from hetki.engine.commands import CannotLink, Merge, Unmerge
 from hetki.engine.folding import decode_occurrence
 from hetki.engine.project import Project
 from hetki.engine.rebuilding import rebuild
 from hetki.events.event import Event, LeafId, event_id
-from hetki.identity.identifier import Namespace, NodeId, as_leaf
-from hetki.identity.link import Link, evidence, make_link
-from hetki.identity.resolve import joins, resolve
+from hetki.identity.identifier import NodeId, as_leaf
+from hetki.identity.link import DESPITE_UNIQUE, Link, LinkKind, evidence, make_link
+from hetki.identity.resolve import Node, derive
 from hetki.moments.fold import Fact, Folded, Joined, encode, step
 from hetki.moments.moment import Occurrence
 from hetki.patterns.staffing import read_report, timeline
@@ -149,9 +149,17 @@ def command(world: World, draw: random.Random, told: list[Told]) -> None:
         told.append(Told(revoked=link_id))
         return
     a, b = (NodeId(world.node(each)) for each in draw.sample([*USERS, *(f"a={each}" for each in DEVICES)], 2))
-    world.engine.acceptor.command(Merge(a.hex(), b.hex(), "agent", at))
+    kind: LinkKind = draw.choice(["merge", "merge", "cannot"])
+    despite = draw.random() < 0.7
+    said = (
+        Merge(a.hex(), b.hex(), "agent", at, despite)
+        if kind == "merge"
+        else CannotLink(a.hex(), b.hex(), "", at)
+    )
+    world.engine.acceptor.command(said)
     (stored,) = world.engine.journal.read(world.engine.journal.head()[0] - 1, 1)
-    told.append(Told(make_link("merge", a, b, at, stored.event_id, once=stored.event_id)))
+    rule = DESPITE_UNIQUE if despite and kind == "merge" else ""
+    told.append(Told(make_link(kind, a, b, at, stored.event_id, stored.event_id, 0.0, rule)))
 
 
 def live(
@@ -189,7 +197,7 @@ History = dict[LeafId, tuple[bytes, list[tuple[str, Occurrence]]]]
 def one_pass(world: World, events: list[Event], told: list[Told], advance_to: int) -> History:
     """The oracle: customer -> (state, occurrences), from all evidence at once and in one pass."""
     engine = world.engine
-    nodes: dict[NodeId, Namespace] = {}
+    nodes: dict[NodeId, Node] = {}
     links: dict[bytes, Link] = {}
     facts: dict[LeafId, list[Fact]] = {}
     staffing = timeline(report for each in events if (report := read_report(each)))
@@ -198,7 +206,11 @@ def one_pass(world: World, events: list[Event], told: list[Told], advance_to: in
             continue
         known_as = event_id(engine.keys.event, each.source, each.message_id)
         found = evidence(engine.keys.node, each, known_as)
-        nodes.update((one.node, one.namespace) for one in found.identifiers)
+        for one in found.identifiers:
+            first_at = min(
+                each.occurred_at, nodes[one.node].first_at if one.node in nodes else each.occurred_at
+            )
+            nodes[one.node] = Node(one.namespace, first_at)
         leaf = as_leaf(found.leaf.node)
         facts.setdefault(leaf, []).append(Fact(each, known_as, leaf))
         for link in found.links:
@@ -208,9 +220,10 @@ def one_pass(world: World, events: list[Event], told: list[Told], advance_to: in
         if each_told.link is not None:
             links[each_told.link.link_id] = each_told.link
         links.pop(each_told.revoked, None)
-    resolution = resolve(nodes, links.values())
-    standing = [link for link in links.values() if link.link_id not in resolution.refused]
-    joining = joins(nodes, standing)
+    resolution = derive(nodes, links.values(), engine.project.identity)
+    refusals = {link_id: refusal for link_id, refusal in resolution.refused.items() if refusal}
+    got = dict(world.rows("SELECT link_id, refusal FROM links WHERE refusal <> ''"))
+    assert got == refusals, "links are refused for what all evidence says"
     history: History = {}
     for customer in set(resolution.roots.values()):
         mine = [each for leaf, each in facts.items() if resolution.roots[NodeId(leaf)] == customer]
@@ -218,8 +231,8 @@ def one_pass(world: World, events: list[Event], told: list[Told], advance_to: in
         batch = [each for each in batch if isinstance(each, Fact) and engine.program.concerns(each.event)]
         batch += [
             Joined(link.linked_at, link.node_a.hex(), link.node_b.hex())
-            for link in joining
-            if resolution.roots[link.node_a] == customer
+            for link in links.values()
+            if link.link_id in resolution.joining and resolution.roots[link.node_a] == customer
         ]
         batch.sort(key=lambda item: item.order_key)
         if mine:

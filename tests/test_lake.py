@@ -119,10 +119,10 @@ def test_the_tables_say_what_happened(disk: MemoryDisk) -> None:
         " ON u.customer = c.customer AND u.namespace = 'user_id' WHERE e.name = 'Help Searched'"
         " AND e.source = 'web' AND json_extract_string(identifiers, '$.anonymous_id') = 'web1'": [(1,)],
         "SELECT kind, status FROM links ORDER BY ALL": [
-            ("alias", "stands"),
-            ("alias", "stands"),
+            ("alias", "refused: two_unique_ids"),
+            ("alias", "refused: unknown_identifier"),
             ("email", "stands"),
-            ("login", "refused: two_user_ids"),
+            ("login", "refused: two_unique_ids"),
             ("login", "stands"),
             ("merge", "revoked"),
         ],

@@ -290,19 +290,19 @@ class World:
     def deliver(self, destination: str = "app") -> Delivered:
         return deliver(self.engine, self.net, destination)
 
-    def merge(self, a: str, b: str) -> None:
+    def merge(self, a: str, b: str, despite_unique: bool = True) -> None:
         """A person says that two user ids (or `a=` anonymous ids) are one customer."""
         said_at = self.clock.now()
-        command = Merge(self.node(a).hex(), self.node(b).hex(), "agent", said_at)
+        command = Merge(self.node(a).hex(), self.node(b).hex(), "agent", said_at, despite_unique)
         self.engine.acceptor.command(command)
 
-    def unmerge(self, kind: str = "merge") -> None:
-        """A person takes back the latest link of a kind."""
+    def unmerge(self, kind: str = "merge", place: int = -1) -> None:
+        """A person takes back one link of a kind, by its place in order of time: the latest."""
         rows = self.engine.db.execute(
-            "SELECT link_id FROM links WHERE kind = ? AND revoked_at IS NULL ORDER BY linked_at DESC",
+            "SELECT link_id FROM links WHERE kind = ? AND revoked_at IS NULL ORDER BY linked_at, link_id",
             (kind,),
         ).fetchall()
-        self.engine.acceptor.command(Unmerge(rows[0][0].hex(), "agent", self.clock.now()))
+        self.engine.acceptor.command(Unmerge(rows[place][0].hex(), "agent", self.clock.now()))
 
     def _posted(self, url: str, headers: dict[str, str], body: bytes) -> Sent:
         self.posts.append((headers, body))
@@ -326,8 +326,11 @@ class World:
         return list(self.engine.db.execute(query, values).fetchall())
 
     def name_of(self, customer: object) -> str:
-        """A customer by its user ids, else by whatever identifies it."""
-        rows = self.rows("SELECT namespace, value FROM nodes WHERE customer = ? ORDER BY 2", customer)
+        """The present customer of a leaf by its user ids, else by whatever identifies it."""
+        present = "SELECT customer FROM nodes WHERE node = ?"
+        rows = self.rows(
+            f"SELECT namespace, value FROM nodes WHERE customer = ({present}) ORDER BY 2", customer
+        )
         for namespace in ("user_id", "anonymous_id", "email", "phone"):
             values = [str(value) for space, value in rows if space == namespace]
             if values:

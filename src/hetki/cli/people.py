@@ -114,14 +114,28 @@ def explain(
 
 
 @app.command()
-def merge(who: Who, other: Who, by: By, project: Folder = HERE) -> None:
+def merge(
+    who: Who,
+    other: Who,
+    by: By,
+    despite_unique: Annotated[
+        bool,
+        typer.Option("--despite-unique", help="Although each has a user id: a person with two accounts."),
+    ] = False,
+    project: Folder = HERE,
+) -> None:
     """Say that two customers are one. `hetki unmerge` takes it back."""
     engine = opened(project)
     a, b = find(engine, who), find(engine, other)
     if a == b:
         raise Conflict(Fault("merge", "one customer", "two customers", f"both are {a.hex()} already"))
-    engine.acceptor.command(Merge(a.hex(), b.hex(), by, engine.clock.now()))
+    command = Merge(a.hex(), b.hex(), by, engine.clock.now(), despite_unique)
+    engine.acceptor.command(command)
     advance(engine)
+    refusal = engine.state.refusal_of("merge", a, b, command.said_at)
+    if refusal:
+        hint = "--despite-unique if they have two accounts" if refusal == "two_unique_ids" else ""
+        raise Conflict(Fault("merge", refusal, "one that no constraint forbids", hint))
     print(f"{find(engine, who).hex()} is now the customer of both")
 
 
@@ -134,14 +148,16 @@ def unmerge(
     """Take a link back: what it joined becomes two customers again, as if it had never been."""
     engine = opened(project)
     try:
-        ends = engine.state.ends_of(bytes.fromhex(link_id))
+        link = engine.state.link(bytes.fromhex(link_id))
     except ValueError:
-        ends = set()
-    if not ends:
+        link = None
+    if link is None:
         raise NotFound(Fault("link", repr(link_id), "the id of a link", "see hetki customer"))
     engine.acceptor.command(Unmerge(link_id, by, engine.clock.now()))
     advance(engine)
-    customers = sorted({each.hex() for each in engine.state.customers_of(ends).values()})
+    customers = sorted(
+        {each.hex() for each in engine.state.customers_of([link.node_a, link.node_b]).values()}
+    )
     print("now: " + " and ".join(customers))
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from hetki.consent.source import Source
 from hetki.consent.statements import SPOKEN
-from hetki.engine.commands import Command, Merge, Unmerge, as_entry
+from hetki.engine.commands import Command, Said, as_entry
 from hetki.events.event import Event, EventId, event_id
 from hetki.events.wire import Parsed, Rejected
 from hetki.identity.identifier import as_leaf, identifier, leaf_of
@@ -75,8 +75,8 @@ class Acceptor:
     def command(self, command: Command) -> int:
         """Commit a command durably; return its position. Raises `Unavailable`."""
         entry = as_entry(command, self._chance.bytes(16))
-        # A merge may bring a refusal with it: until it is folded, no send may rest on its absence.
-        n_statements = int(isinstance(command, (Merge, Unmerge)))
+        # Who joins may bring a refusal along: until it is folded, no send may rest on its absence.
+        n_statements = int(isinstance(command, Said))
         return self._journal.append([[entry]], self._clock.now(), n_statements)
 
     def _event(self, event: Event) -> Entry:

@@ -17,6 +17,7 @@ from hetki.engine.files import TOML, Files, Folder, T
 from hetki.errors import Fault, Invalid, NotFound, Unavailable, nearest, shown
 from hetki.events.catalogue import Catalogue
 from hetki.events.event import IDENTIFIED
+from hetki.identity.policy import check_policy
 from hetki.moments.context import Beside
 from hetki.moments.moment import Moment
 from hetki.patterns.aggregates import Aggregate
@@ -65,6 +66,7 @@ def check_toml(files: Files) -> list[Fault]:
     contact = given.contact
     faults += _unreadable(contact.cap, declared.where("contact", "cap"), read_cap)
     faults += _unreadable(contact.quiet_hours, declared.where("contact", "quiet_hours"), read_quiet_hours)
+    faults += check_policy(given.identity, declared.where)
     return faults + _destinations(declared.where, given.destinations)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from hetki import __version__
-from hetki.engine.commands import Merge, Replayed, Unmerge, read_command
+from hetki.engine.commands import Activated, Replayed, Said, read_command
 from hetki.engine.deciding import Decided, apply_repairs, decide_all
 from hetki.engine.engine import Engine
 from hetki.engine.folding import Folding, fold_batch, pass_time, read_event
@@ -71,10 +71,10 @@ def advance_once(engine: Engine, batch_max: int = BATCH_MAX) -> Advanced:
 
     Raises `Conflict` if another process has taken up other declarations: two must not fold in turn.
     """
-    now = engine.clock.now()
+    now, policy = engine.clock.now(), engine.project.identity.version
     with transaction(engine.db):
-        before = engine.state.progress() or Progress(0, 0, engine.program.version)
-        if before.program != engine.program.version:
+        before = engine.state.progress() or Progress(0, 0, engine.program.version, policy)
+        if (before.program, before.policy) != (engine.program.version, policy):
             raise Conflict(OTHER_DECLARATIONS)
         stored = engine.journal.read(before.position, batch_max)
         is_behind = len(stored) >= batch_max
@@ -92,7 +92,7 @@ def advance_once(engine: Engine, batch_max: int = BATCH_MAX) -> Advanced:
         )
         apply_repairs(engine.ledger, folding.repairs, advance_to)
         position = stored[-1].position if stored else before.position
-        after = Progress(position, advance_to, engine.program.version)
+        after = Progress(position, advance_to, engine.program.version, policy)
         engine.state.save_progress(after)
         _log(engine, after, len(stored), len(folding.caught), decided, folding)
     return Advanced(position, advance_to, len(stored), len(folding.caught), decided.n_decided, is_behind)
@@ -106,21 +106,21 @@ class Batch(msgspec.Struct, frozen=True):
     """
 
     facts: list[Fact]
-    commands: list[tuple[bytes, Merge | Unmerge]]
+    commands: list[tuple[bytes, Said]]
     newest_at: int
 
 
 def open_batch(engine: Engine, stored: Sequence[Stored]) -> Batch:
     """Read the entries of a micro-batch: new events are remembered, rejected ones listed."""
     facts = _new_facts(engine, [each for each in stored if each.kind is Kind.EVENT])
-    commands: list[tuple[bytes, Merge | Unmerge]] = []
+    commands: list[tuple[bytes, Said]] = []
     for each in stored:
         if each.kind is Kind.COMMAND and each.body is not None:
             command = read_command(each.body)
-            if isinstance(command, (Merge, Unmerge)):
-                commands.append((each.event_id, command))
-            elif isinstance(command, Replayed):
+            if isinstance(command, Replayed):
                 engine.state.mark_replayed(command.rejected_id, command.said_at)
+            elif not isinstance(command, Activated):
+                commands.append((each.event_id, command))
         elif each.kind is Kind.REJECTED and each.body is not None:
             _list_rejected(engine, each, each.body)
     newest_at = max((fact.event.occurred_at for fact in facts), default=0)
@@ -134,7 +134,7 @@ def fold_opened(engine: Engine, batch: Batch, advance_to: int) -> Folding:
     reports = [report for fact in batch.facts if (report := read_report(fact.event))]
     add_staffing(state.db, reports)
     found = [evidence(engine.keys.node, fact.event, fact.event_id) for fact in facts]
-    stitched = stitch(state, found, batch.commands)
+    stitched = stitch(state, engine.project.identity, found, batch.commands)
     folding = fold_batch(engine.journal, state, engine.program, facts, stitched, advance_to, reports)
     caught, repairs, folded = list(folding.caught), list(folding.repairs), dict(folding.folded)
     while True:

@@ -1,8 +1,10 @@
-"""Commands: what people do to the state, as entries of the journal, so that a replay needs nothing else."""
+"""Commands: what people and linkage do to the state, as entries of the journal: a replay needs no more."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import Literal
 
 import msgspec
 
@@ -13,10 +15,25 @@ from hetki.store.journal import Entry, Kind
 #: Commands name hashes only, never a person; they share one leaf and are kept for ever.
 LEAF = LeafId(b"hetki: a command")
 SOURCE, RETENTION = "hetki", "for ever"
+#: Pairs of one `Matched`, and nodes of one `SetAside`.
+PAIRS_MAX = 500
 
 
 class Merge(msgspec.Struct, frozen=True, tag="merge"):
-    """A person says that two customers (hex ids of any of their leaves) are one."""
+    """A person says that two customers (hex ids of any of their leaves) are one.
+
+    `despite_unique`: although both have an id that is unique for ever, as one who has two accounts.
+    """
+
+    node_a: str
+    node_b: str
+    said_by: str
+    said_at: int
+    despite_unique: bool = False
+
+
+class CannotLink(msgspec.Struct, frozen=True, tag="cannot_link"):
+    """A person says that two identifiers (hex nodes) are never one customer's."""
 
     node_a: str
     node_b: str
@@ -24,11 +41,46 @@ class Merge(msgspec.Struct, frozen=True, tag="merge"):
     said_at: int
 
 
-class Unmerge(msgspec.Struct, frozen=True, tag="unmerge"):
-    """A person takes a link back (hex id); it stays revoked for ever."""
+class Unsure(msgspec.Struct, frozen=True, tag="unsure"):
+    """A person cannot say whether a link that waits for review (hex id) holds."""
 
     link_id: str
     said_by: str
+    said_at: int
+
+
+class Unmerge(msgspec.Struct, frozen=True, tag="unmerge"):
+    """A person takes a link of any kind back (hex id); it stays revoked for ever."""
+
+    link_id: str
+    said_by: str
+    said_at: int
+
+
+class MatchedPair(msgspec.Struct, frozen=True, array_like=True):
+    """Two records (hex nodes) that linkage compared: the weight in bits, and how fields add up to it."""
+
+    node_a: str
+    node_b: str
+    kind: Literal["probable", "possible"]
+    weight: float
+    told: tuple[tuple[str, float], ...] = ()
+
+
+class Matched(msgspec.Struct, frozen=True, tag="matched"):
+    """What linkage with a model (its version) proposes. It proposes only: constraints still decide."""
+
+    model: str
+    pairs: list[MatchedPair]
+    said_at: int
+
+
+class SetAside(msgspec.Struct, frozen=True, tag="set_aside"):
+    """Records (hex nodes) that linkage links with nobody without a person, and why."""
+
+    nodes: list[str]
+    reason: str
+    model: str
     said_at: int
 
 
@@ -46,7 +98,9 @@ class Activated(msgspec.Struct, frozen=True, tag="activated"):
     said_at: int
 
 
-Command = Merge | Unmerge | Replayed | Activated
+#: What is said of identity.
+Said = Merge | CannotLink | Unsure | Unmerge | Matched | SetAside
+Command = Said | Replayed | Activated
 _ID = re.compile("[0-9a-fA-F]{32}")
 _decoder = msgspec.msgpack.Decoder(Command)
 
@@ -56,12 +110,26 @@ def as_entry(command: Command, command_id: bytes) -> Entry:
 
     Raises `Invalid` for ids that are no ids: what is in the journal can always be folded.
     """
-    for name in ("node_a", "node_b", "link_id"):
-        given = getattr(command, name, "0" * 32)
+    for name, given in _ids(command):
         if not _ID.fullmatch(given):
             raise Invalid(Fault(f"command: {name}", shown(given), "32 hex digits"))
+    many = getattr(command, "pairs", getattr(command, "nodes", ()))
+    if len(many) > PAIRS_MAX:
+        raise Invalid(Fault("command", f"{len(many)} in one command", f"{PAIRS_MAX} at most"))
     body = msgspec.msgpack.encode(command)
     return Entry(Kind.COMMAND, LEAF, EventId(command_id), SOURCE, RETENTION, body)
+
+
+def _ids(command: Command) -> Iterable[tuple[str, str]]:
+    """Every id that a command names, by the name of its field."""
+    if isinstance(command, Matched):
+        for pair in command.pairs:
+            yield from (("node_a", pair.node_a), ("node_b", pair.node_b))
+    elif isinstance(command, SetAside):
+        yield from (("nodes", node) for node in command.nodes)
+    else:
+        names = [name for name in ("node_a", "node_b", "link_id") if hasattr(command, name)]
+        yield from ((name, getattr(command, name)) for name in names)
 
 
 def read_command(body: bytes) -> Command:

@@ -21,6 +21,7 @@ from hetki.declarations.read import Declared, read, read_toml
 from hetki.dialogues.destination import Destination
 from hetki.errors import Fault, Invalid, NotFound, Unavailable, shown
 from hetki.events.catalogue import EventSpec
+from hetki.identity.policy import NamespaceSpec
 from hetki.measurement.initiative import Initiative
 from hetki.moments.moment import MomentSpec
 from hetki.patterns.segments import SegmentSpec
@@ -52,6 +53,7 @@ class ProjectFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     purposes: dict[str, Purpose]
     destinations: dict[str, Destination] = {}
     contact: ContactPolicy = ContactPolicy()
+    identity: dict[str, NamespaceSpec] = {}
     decisions: Weights = Weights()
 
 

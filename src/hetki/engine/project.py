@@ -20,6 +20,7 @@ from hetki.engine import across
 from hetki.engine.files import TOML, Files, Recording, read_files
 from hetki.errors import Fault, Invalid
 from hetki.events.catalogue import SHIPPED, Catalogue
+from hetki.identity.policy import Policy, compile_policy
 from hetki.measurement.initiative import Initiative
 from hetki.moments.context import Beside, conditions
 from hetki.moments.moment import Moment, MomentSpec, compile_moment
@@ -59,6 +60,7 @@ class Project:
     templates: dict[str, Template]
     eligible: dict[tuple[str, str], Condition]
     traits: frozenset[str]
+    identity: Policy
     content_hash: str
     files: Files
     texts: dict[str, bytes]
@@ -109,6 +111,7 @@ def load(shelf: Shelf) -> Project:
         templates=templates,
         eligible=eligible,
         traits=_traits(moments, segments, eligible, templates),
+        identity=compile_policy(toml.identity),
         content_hash=files.content_hash,
         files=files,
         texts=disk.texts,

@@ -11,7 +11,6 @@ from hetki.engine.advance import BATCH_MAX, fold_opened, open_batch
 from hetki.engine.engine import Engine
 from hetki.errors import Conflict, Fault
 from hetki.store.sqlite import transaction
-from hetki.store.state import Progress
 
 
 class Rebuilt(msgspec.Struct, frozen=True):
@@ -49,7 +48,7 @@ def rebuild(engine: Engine, progress: Callable[[int], None] = lambda position: N
             fold_opened(engine, batch, advance_to)
             n_entries += len(stored)
             progress(position)
-        engine.state.save_progress(Progress(was.position, was.advance_to, engine.program.version))
+        engine.state.save_progress(msgspec.structs.replace(was, program=engine.program.version))
         after = digest(engine)
     return Rebuilt(n_entries, before, after)
 

@@ -1,16 +1,24 @@
-"""Stitching: new evidence -> links -> customers, as one serial stage before the fold."""
+"""Stitching: new evidence -> links -> customers, as one serial stage before the fold.
+
+Only what new evidence can reach is derived again, and the result is what `identity.resolve.derive` says of
+all evidence at once. An identifier that too many share leads nowhere, so that a shared device costs its
+neighbours once and not each of its events.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
-from hetki.engine.commands import Merge, Unmerge
+from hetki.engine.commands import CannotLink, Matched, Merge, Said, SetAside, Unmerge, Unsure
 from hetki.events.event import LeafId
-from hetki.identity.identifier import NodeId, as_leaf
-from hetki.identity.link import Evidence, Link, make_link
-from hetki.identity.resolve import joins, resolve
+from hetki.identity.identifier import Identifier, NodeId, as_leaf
+from hetki.identity.link import DESPITE_UNIQUE, Evidence, Link, make_link
+from hetki.identity.policy import Policy
+from hetki.identity.resolve import Node, Quarantine, crowded, is_shared, refused_by_ends, resolve
+from hetki.store.identities import Known
 from hetki.store.state import State
 
 
@@ -18,7 +26,7 @@ class Stitched(msgspec.Struct, frozen=True):
     """What new evidence changed.
 
     `customers` maps each node of the batch to its customer; `moves` holds the pairs (old, new) of
-    customers between which a node moved, and (same, same) where a link was taken back; `joined` the links
+    customers between which a node moved, and (same, same) where a link joins no more; `joined` the links
     that now join groups and did not before, by customer.
     """
 
@@ -27,60 +35,221 @@ class Stitched(msgspec.Struct, frozen=True):
     joined: dict[LeafId, list[Link]]
 
 
+class _Changed(msgspec.Struct):
+    """What is to be derived again: from which nodes, whose links joined something and do no more, and which
+    links are told anew; `through_crowds`: a crowd may have become smaller."""
+
+    seeds: set[NodeId]
+    parted: set[NodeId]
+    told: list[Link]
+    through_crowds: bool = False
+
+
 def stitch(
-    state: State, found: Sequence[Evidence], commands: Sequence[tuple[bytes, Merge | Unmerge]]
+    state: State, policy: Policy, found: Sequence[Evidence], commands: Sequence[tuple[bytes, Said]]
 ) -> Stitched:
     """Add identifiers and links, take revoked ones back, and derive the customers that this touches."""
-    identifiers = {each.node: each for evidence in found for each in evidence.identifiers}
-    known = state.customers_of(identifiers)
-    new = [each for node, each in identifiers.items() if node not in known]
-    state.add_nodes((each.node, each.namespace, each.value, as_leaf(each.node)) for each in new)
-    customers = {**{each.node: as_leaf(each.node) for each in new}, **known}
-
+    customers, new, earlier = _see(state, policy, found)
     fresh = _earliest(link for evidence in found for link in evidence.links)
     for command_id, command in commands:
-        if isinstance(command, Merge):
-            a, b = NodeId(bytes.fromhex(command.node_a)), NodeId(bytes.fromhex(command.node_b))
-            link = make_link("merge", a, b, command.said_at, command_id, once=command_id)
-            fresh[link.link_id] = link
+        fresh.update((link.link_id, link) for link in _said(command, command_id))
     seen = state.linked_at(fresh)
-    changed = [link for link in fresh.values() if link.linked_at < seen.get(link.link_id, link.linked_at + 1)]
-    state.save_links(changed)
+    is_weighed = {"probable", "possible"}
+    told = [
+        link
+        for link in fresh.values()
+        if link.linked_at < seen.get(link.link_id, link.linked_at + 1) or link.kind in is_weighed
+    ]
+    state.save_links(told)
+    parted = _take_back(state, commands)
+    revoked = state.revoked(link.link_id for link in told)
+    told = [link for link in told if link.link_id not in revoked]
+    if new:
+        told += [link for link, _ in state.links_at(new, "unknown_identifier").values()]
+    if not told and not parted and not earlier:
+        return Stitched(customers, set(), {})
+    changed = _Changed({*parted, *earlier}, parted, told, bool(parted))
+    _judge_ends(state, policy, changed)
+    return _derive(state, policy, customers, changed) if changed.seeds else Stitched(customers, set(), {})
+
+
+def _see(
+    state: State, policy: Policy, found: Sequence[Evidence]
+) -> tuple[dict[NodeId, LeafId], set[NodeId], set[NodeId]]:
+    """Add the identifiers of a batch: all with their customers, those that are new, those seen earlier."""
+    identifiers: dict[NodeId, Identifier] = {}
+    first_at: dict[NodeId, int] = {}
+    for evidence in found:
+        for each in evidence.identifiers:
+            at = first_at.get(each.node)
+            if at is None or evidence.told_at < at:
+                first_at[each.node] = evidence.told_at
+                identifiers[each.node] = each
+    known = state.known(identifiers)
+    new = [each for node, each in identifiers.items() if node not in known]
+    blocked: Quarantine = "blocked_value"
+    state.add_nodes(
+        (each, first_at[each.node], blocked if policy.is_blocked(each.namespace, each.value) else "")
+        for each in new
+    )
+    earlier = {node: first_at[node] for node, each in known.items() if first_at[node] < each.node.first_at}
+    state.see_earlier(earlier)
+    customers = {each.node: as_leaf(each.node) for each in new}
+    customers.update((node, each.customer) for node, each in known.items())
+    return customers, {each.node for each in new}, set(earlier)
+
+
+def _said(command: Said, command_id: bytes) -> list[Link]:
+    """The links that a command makes."""
+    if isinstance(command, Merge):
+        rule = DESPITE_UNIQUE if command.despite_unique else ""
+        ends = NodeId(bytes.fromhex(command.node_a)), NodeId(bytes.fromhex(command.node_b))
+        return [
+            make_link("merge", *ends, command.said_at, command_id, command_id, 0.0, rule, command.said_by)
+        ]
+    if isinstance(command, CannotLink):
+        ends = NodeId(bytes.fromhex(command.node_a)), NodeId(bytes.fromhex(command.node_b))
+        return [make_link("cannot", *ends, command.said_at, command_id, command_id, said_by=command.said_by)]
+    if isinstance(command, Matched):
+        return [
+            make_link(
+                pair.kind,
+                NodeId(bytes.fromhex(pair.node_a)),
+                NodeId(bytes.fromhex(pair.node_b)),
+                command.said_at,
+                command_id,
+                weight=pair.weight,
+                rule=command.model,
+                told=pair.told,
+            )
+            for pair in command.pairs
+        ]
+    return []
+
+
+def _take_back(state: State, commands: Sequence[tuple[bytes, Said]]) -> set[NodeId]:
+    """The ends of links that were just revoked; what is said of no link by itself is written, too."""
     parted: set[NodeId] = set()
     for _, command in commands:
         if isinstance(command, Unmerge):
-            parted |= _revoked(state, command)
-    if new:
-        arrived = {each.node for each in new}
-        changed += [each for each in state.waiting_links() if {each.node_a, each.node_b} & arrived]
-    if not changed and not parted:
-        return Stitched(customers, set(), {})
-    return _derive(state, customers, changed, parted)
+            link = state.link(bytes.fromhex(command.link_id))
+            if link is not None and state.revoke(link.link_id, command.said_at, command.said_by):
+                parted |= {link.node_a, link.node_b}
+        elif isinstance(command, Unsure):
+            state.mark_unsure(bytes.fromhex(command.link_id), command.said_at)
+        elif isinstance(command, SetAside):
+            state.set_aside((NodeId(bytes.fromhex(node)) for node in command.nodes), command.reason)
+    return parted
 
 
-def _derive(
-    state: State, customers: dict[NodeId, LeafId], changed: Sequence[Link], parted: set[NodeId]
-) -> Stitched:
-    reached, links = state.evidence_around({*parted, *_ends(changed)})
-    resolution = resolve(reached, links)
-    standing = [link for link in links if link.link_id not in resolution.refused]
-    joining = {link.link_id for link in joins(reached, standing)}
-    state.judge_links(links, resolution.refused, joining)
-    before = state.customers_of(reached)
-    moved = {node: root for node, root in resolution.roots.items() if before[node] != root}
+def _judge_ends(state: State, policy: Policy, changed: _Changed) -> None:
+    """Judge links by their ends alone, and the ends by how many links they have.
+
+    Whoever is at an end of a link that carries, or carried, is to be derived again.
+    """
+    ends = state.known(
+        {node for link in changed.told for node in (link.node_a, link.node_b)} | changed.parted
+    )
+    turned = _turned(state, policy, ends, changed.parted)
+    state.quarantine(turned)
+    links = {link.link_id: link for link in changed.told}
+    for link, joins in state.links_at(turned).values():
+        links[link.link_id] = link
+        changed.seeds |= {link.node_a, link.node_b}
+        if joins and (turned.get(link.node_a) or turned.get(link.node_b)):
+            changed.parted |= {link.node_a, link.node_b}
+    changed.through_crowds = changed.through_crowds or bool(turned)
+    known = state.known({node for link in links.values() for node in (link.node_a, link.node_b)})
+    refused: dict[bytes, str] = {}
+    for link in links.values():
+        a, b = (known[end].node if end in known else None for end in (link.node_a, link.node_b))
+        refusal = refused_by_ends(link, a, b, policy)
+        if refusal is None:
+            changed.seeds |= {link.node_a, link.node_b}
+        else:
+            refused[link.link_id] = refusal
+    state.judge_links((links[link_id] for link_id in refused), refused, set())
+    kept = [link for link in links.values() if link.link_id not in refused]
+    state.carry(link.link_id for link in kept)
+
+
+def _turned(
+    state: State, policy: Policy, ends: Mapping[NodeId, Known], parted: AbstractSet[NodeId]
+) -> dict[NodeId, Quarantine]:
+    """The identifiers that have become shared by too many, or are no more."""
+    asked = {
+        node: each.node
+        for node, each in ends.items()
+        if each.node.quarantine in ("", "crowd")
+        or (each.node.quarantine == "shared_value" and node in parted)
+    }
+    turned: dict[NodeId, Quarantine] = {}
+    for node, beside in state.beside(asked).items():
+        shared = is_shared(policy, asked[node].namespace, beside)
+        if shared != (asked[node].quarantine == "shared_value"):
+            turned[node] = "shared_value" if shared else ""
+    return turned
+
+
+def _derive(state: State, policy: Policy, customers: dict[NodeId, LeafId], changed: _Changed) -> Stitched:
+    """Derive the customers around what has changed, and write what differs."""
+    around = state.evidence_around(changed.seeds, changed.through_crowds)
+    nodes = _with_crowds(state, policy, around.nodes, around.links, changed.through_crowds)
+    resolution = resolve(nodes, around.links, policy)
+    state.judge_links(around.links, resolution.refused, resolution.joining)
+    roots = resolution.roots
+    moved = {node: roots[node] for node, each in around.nodes.items() if each.customer != roots[node]}
     state.move_nodes(moved)
-    joined: dict[LeafId, list[Link]] = {}
-    for link in changed:
-        if link.link_id in joining:
-            joined.setdefault(resolution.roots[link.node_a], []).append(link)
-    moves = {(before[node], root) for node, root in moved.items()}
+    moves = {(around.nodes[node].customer, root) for node, root in moved.items()}
     # Who loses a link is folded again even if another link holds: they may have grown together later.
-    moves |= {(resolution.roots[node],) * 2 for node in parted if node in reached}
-    return Stitched({**customers, **resolution.roots}, moves, joined)
+    lost = {
+        node
+        for link in around.links
+        if link.link_id in around.joining - resolution.joining
+        for node in _ends(link)
+    }
+    moves |= {(roots[node],) * 2 for node in (changed.parted | lost) & roots.keys()}
+    told = {link.link_id for link in changed.told}
+    joined: dict[LeafId, list[Link]] = {}
+    for link in around.links:
+        if link.link_id in resolution.joining and (
+            link.link_id in told or link.link_id not in around.joining
+        ):
+            joined.setdefault(roots[link.node_a], []).append(link)
+    return Stitched(
+        {**customers, **{node: roots[node] for node in customers if node in roots}}, moves, joined
+    )
 
 
-def _ends(links: Iterable[Link]) -> set[NodeId]:
-    return {node for link in links for node in (link.node_a, link.node_b)}
+def _with_crowds(
+    state: State,
+    policy: Policy,
+    known: Mapping[NodeId, Known],
+    links: Collection[Link],
+    through_crowds: bool,
+) -> dict[NodeId, Node]:
+    """The nodes as they are resolved: who is in a crowd now is marked, and who is no more is not."""
+    nodes = {node: each.node for node, each in known.items()}
+    if through_crowds:
+        nodes = {
+            node: msgspec.structs.replace(each, quarantine="") if each.quarantine == "crowd" else each
+            for node, each in nodes.items()
+        }
+    for node in crowded(nodes, links, policy):
+        if not nodes[node].quarantine:
+            nodes[node] = msgspec.structs.replace(nodes[node], quarantine="crowd")
+    state.quarantine(
+        {
+            node: each.quarantine
+            for node, each in nodes.items()
+            if each.quarantine != known[node].node.quarantine
+        }
+    )
+    return nodes
+
+
+def _ends(link: Link) -> tuple[NodeId, NodeId]:
+    return link.node_a, link.node_b
 
 
 def _earliest(links: Iterable[Link]) -> dict[bytes, Link]:
@@ -90,10 +259,3 @@ def _earliest(links: Iterable[Link]) -> dict[bytes, Link]:
         if other is None or link.linked_at < other.linked_at:
             found[link.link_id] = link
     return found
-
-
-def _revoked(state: State, command: Unmerge) -> set[NodeId]:
-    """The ends of a link that was just revoked; empty when there was none to revoke."""
-    link_id = bytes.fromhex(command.link_id)
-    ends = state.ends_of(link_id)
-    return ends if state.revoke(link_id, command.said_at) else set()

@@ -1,7 +1,8 @@
 """Identifiers: the names by which sources call a customer, made comparable, and the leaf of an event.
 
 A node is the keyed hash of a namespace and a value. A leaf is the node that owns an event: its user id,
-else its anonymous id, else the event itself; never a shared address or device.
+else its anonymous id, else the row of a table that it came from, else the event itself; never a shared
+address or device.
 """
 
 from __future__ import annotations
@@ -9,15 +10,22 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Literal, NewType
+from typing import Final, NewType
 
 import msgspec
 
 from hetki.events.event import Event, LeafId
 
-Namespace = Literal["user_id", "anonymous_id", "event", "email", "phone"]
+#: Where a name is from. Besides those of `BUILT_IN` a sender may tell any other (`context.externalIds`).
+Namespace = str
 #: Keyed hash (16 bytes) of a namespace and a normalised value.
 NodeId = NewType("NodeId", bytes)
+
+#: By which of its identifiers people know a customer, best first; `record` is a row of a customer table.
+KNOWN_BY: Final = ("user_id", "email", "phone", "record", "anonymous_id", "device")
+#: Namespaces that own events.
+LEAVES: Final = ("user_id", "anonymous_id", "record", "event")
+BUILT_IN: Final = frozenset({*KNOWN_BY, *LEAVES})
 
 #: Values that broken clients send in place of an id; they name nobody.
 JUNK = frozenset(
@@ -69,9 +77,9 @@ def identifier(key: bytes, namespace: Namespace, value: str) -> Identifier | Non
 
 
 def leaf_of(key: bytes, event: Event) -> Identifier:
-    """The leaf of an event: its user id, else its anonymous id, else the event itself."""
+    """The leaf of an event: its user id, else its anonymous id, else its record, else the event itself."""
     names = event.identifiers
-    named = _named(key, names.get("user_id", ""), names.get("anonymous_id", ""))
+    named = _named(key, names.get("user_id", ""), names.get("anonymous_id", ""), names.get("record_id", ""))
     if named is not None:
         return named
     own = identifier(key, "event", f"{event.source}:{event.message_id}")
@@ -80,8 +88,12 @@ def leaf_of(key: bytes, event: Event) -> Identifier:
 
 
 @lru_cache(maxsize=65_536)
-def _named(key: bytes, user_id: str, anonymous_id: str) -> Identifier | None:
-    return identifier(key, "user_id", user_id) or identifier(key, "anonymous_id", anonymous_id)
+def _named(key: bytes, user_id: str, anonymous_id: str, record_id: str) -> Identifier | None:
+    return (
+        identifier(key, "user_id", user_id)
+        or identifier(key, "anonymous_id", anonymous_id)
+        or identifier(key, "record", record_id)
+    )
 
 
 def as_leaf(node: NodeId) -> LeafId:

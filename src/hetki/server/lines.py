@@ -26,10 +26,23 @@ _LINK_WORDS = {
     "login": "both ids came with one event",
     "email": "the address came with this id",
     "phone": "the number came with this id",
+    "declared": "the external id came with this id",
+    "device": "the device came with this id",
+    "probable": "their records are very much alike",
+    "possible": "their records are somewhat alike",
+    "cannot": "a person said that they are not one customer",
 }
 _REFUSALS = {
-    "two_user_ids": "it would join two user ids, which takes a person or an alias",
-    "too_many_identifiers": "the customer would have too many identifiers: a shared device, perhaps",
+    "two_unique_ids": "both have a user id of their own, or another id that is unique for ever",
+    "too_many_values": "the customer would have too many addresses or devices of one kind in a short time",
+    "cannot_link": "a person said that they are not one customer",
+    "overruled": "a person said otherwise later",
+    "crowd": "too many identifiers hang together here to say who is who",
+    "never_alone": "what it names never joins two customers by itself",
+    "blocked_value": "the value names nobody",
+    "shared_value": "too many share the value",
+    "unknown_identifier": "an identifier that no event has told",
+    "needs_review": "a person has to look at it",
 }
 
 

@@ -8,14 +8,12 @@ customer's state mean.
 from __future__ import annotations
 
 import sqlite3
-from typing import AbstractSet as Set
-from typing import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Iterable, Iterator, Sequence
 
 import msgspec
 
 from hetki.events.event import EventId, LeafId
-from hetki.identity.identifier import Namespace, NodeId
-from hetki.identity.link import Link, LinkKind
+from hetki.store.identities import IDENTITIES, Identities
 from hetki.store.sqlite import chunks, prepare
 from hetki.store.staffing import STAFFING
 
@@ -24,24 +22,12 @@ FILE = "state.db"
 PROJECTIONS = """
 CREATE TABLE IF NOT EXISTS progress(
     only INTEGER PRIMARY KEY CHECK (only = 1), position INTEGER NOT NULL, advance_to INTEGER NOT NULL,
-    program TEXT NOT NULL);
+    program TEXT NOT NULL, policy TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS events(
     event_id BLOB PRIMARY KEY, position INTEGER NOT NULL, frame_offset INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leaf_events(
     leaf BLOB NOT NULL, position INTEGER NOT NULL, frame_offset INTEGER NOT NULL,
     PRIMARY KEY (leaf, position, frame_offset)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS nodes(
-    node BLOB PRIMARY KEY, namespace TEXT NOT NULL, value TEXT NOT NULL,
-    customer BLOB NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS nodes_customer ON nodes(customer);
-CREATE INDEX IF NOT EXISTS nodes_value ON nodes(value);
-CREATE TABLE IF NOT EXISTS links(
-    link_id BLOB PRIMARY KEY, kind TEXT NOT NULL, node_a BLOB NOT NULL, node_b BLOB NOT NULL,
-    linked_at INTEGER NOT NULL, cause BLOB NOT NULL,
-    refusal TEXT NOT NULL DEFAULT '', joins INTEGER NOT NULL DEFAULT 0, revoked_at INTEGER) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS links_a ON links(node_a);
-CREATE INDEX IF NOT EXISTS links_b ON links(node_b);
-CREATE INDEX IF NOT EXISTS links_waiting ON links(link_id) WHERE refusal = 'unknown_identifier';
 CREATE TABLE IF NOT EXISTS customers(
     customer BLOB PRIMARY KEY, state BLOB NOT NULL, due_at INTEGER, last_at INTEGER NOT NULL,
     n_events INTEGER NOT NULL) WITHOUT ROWID;
@@ -65,11 +51,13 @@ Place = tuple[int, int]
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far the fold has come: journal position, the engine's clock, the declarations' hash."""
+    """How far the fold has come: journal position, the engine's clock, the declarations' hash, and the
+    version of the policy by which customers are derived."""
 
     position: int
     advance_to: int
     program: str
+    policy: str
 
 
 class CustomerRow(msgspec.Struct, frozen=True, gc=False):
@@ -82,12 +70,12 @@ class CustomerRow(msgspec.Struct, frozen=True, gc=False):
     n_events: int
 
 
-class State:
+class State(Identities):
     """The projections. Every method runs inside the caller's transaction on `db`."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
-        prepare(db, FILE, PROJECTIONS + STAFFING)
+        prepare(db, FILE, PROJECTIONS + IDENTITIES + STAFFING)
 
     def clear(self) -> None:
         """Delete every projection, and nothing of the ledger."""
@@ -103,14 +91,14 @@ class State:
 
     def progress(self) -> Progress | None:
         """How far the fold has come; None before the first advance."""
-        row = self.db.execute("SELECT position, advance_to, program FROM progress").fetchone()
+        row = self.db.execute("SELECT position, advance_to, program, policy FROM progress").fetchone()
         return Progress(*row) if row else None
 
     def save_progress(self, progress: Progress) -> None:
         """Replace the progress."""
         self.db.execute(
-            "INSERT OR REPLACE INTO progress VALUES (1, ?, ?, ?)",
-            (progress.position, progress.advance_to, progress.program),
+            "INSERT OR REPLACE INTO progress VALUES (1, ?, ?, ?, ?)",
+            (progress.position, progress.advance_to, progress.program, progress.policy),
         )
 
     def seen(self, ids: Iterable[EventId]) -> set[EventId]:
@@ -146,130 +134,6 @@ class State:
             for leaf, position, frame_offset in rows:
                 found.setdefault(LeafId(leaf), []).append((position, frame_offset))
         return found
-
-    def customers_of(self, nodes: Iterable[NodeId]) -> dict[NodeId, LeafId]:
-        """The present customer of each known node."""
-        found: dict[NodeId, LeafId] = {}
-        for marks, part in chunks(nodes):
-            rows = self.db.execute(f"SELECT node, customer FROM nodes WHERE node IN ({marks})", part)
-            found.update((NodeId(node), LeafId(customer)) for node, customer in rows)
-        return found
-
-    def add_nodes(self, rows: Iterable[tuple[NodeId, Namespace, str, LeafId]]) -> None:
-        """Add identifiers; known ones stay as they are."""
-        self.db.executemany("INSERT OR IGNORE INTO nodes VALUES (?, ?, ?, ?)", rows)
-
-    def move_nodes(self, roots: Mapping[NodeId, LeafId]) -> None:
-        """Set the customer of nodes."""
-        self.db.executemany(
-            "UPDATE nodes SET customer = ? WHERE node = ?", [(root, node) for node, root in roots.items()]
-        )
-
-    def members(self, customers: Iterable[LeafId]) -> dict[LeafId, dict[NodeId, Namespace]]:
-        """The nodes of each customer, with their namespaces."""
-        found: dict[LeafId, dict[NodeId, Namespace]] = {}
-        for marks, part in chunks(customers):
-            rows = self.db.execute(
-                f"SELECT customer, node, namespace FROM nodes WHERE customer IN ({marks})", part
-            )
-            for customer, node, namespace in rows:
-                found.setdefault(LeafId(customer), {})[NodeId(node)] = namespace
-        return found
-
-    def values_of(self, nodes: Iterable[NodeId]) -> dict[str, str]:
-        """One value for each namespace that a customer's nodes have: the first in order of value.
-
-        A name under which events came is preferred to one that an alias only mentioned.
-        """
-        found: list[tuple[bool, str, str]] = []
-        for marks, part in chunks(nodes):
-            rows = self.db.execute(
-                "SELECT NOT EXISTS (SELECT 1 FROM leaf_events WHERE leaf = node), value, namespace FROM nodes"
-                f" WHERE node IN ({marks})",
-                part,
-            )
-            found.extend(rows)
-        return {namespace: value for _, value, namespace in sorted(found, reverse=True)}
-
-    def linked_at(self, link_ids: Iterable[bytes]) -> dict[bytes, int]:
-        """When known links were first seen."""
-        found: dict[bytes, int] = {}
-        for marks, part in chunks(link_ids):
-            rows = self.db.execute(f"SELECT link_id, linked_at FROM links WHERE link_id IN ({marks})", part)
-            found.update(rows)
-        return found
-
-    def save_links(self, links: Iterable[Link]) -> None:
-        """Add links; of a known one the earlier sight stands, and a revoked one stays revoked."""
-        self.db.executemany(
-            "INSERT INTO links(link_id, kind, node_a, node_b, linked_at, cause) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT(link_id) DO UPDATE SET cause = iif(excluded.linked_at < linked_at,"
-            " excluded.cause, cause), linked_at = min(linked_at, excluded.linked_at)",
-            [(x.link_id, x.kind, x.node_a, x.node_b, x.linked_at, x.cause) for x in links],
-        )
-
-    def revoke(self, link_id: bytes, revoked_at: int) -> bool:
-        """Take a link back; False when there is none, or it was taken back before."""
-        done = self.db.execute(
-            "UPDATE links SET revoked_at = ?, refusal = '', joins = 0"
-            " WHERE link_id = ? AND revoked_at IS NULL",
-            (revoked_at, link_id),
-        )
-        return done.rowcount == 1
-
-    def ends_of(self, link_id: bytes) -> set[NodeId]:
-        """The two nodes of a link; empty when there is none."""
-        row = self.db.execute("SELECT node_a, node_b FROM links WHERE link_id = ?", (link_id,)).fetchone()
-        return {NodeId(row[0]), NodeId(row[1])} if row else set()
-
-    def evidence_around(
-        self, nodes: Collection[NodeId], n_max: int = 100_000
-    ) -> tuple[dict[NodeId, Namespace], list[Link]]:
-        """Every node and standing link reachable from the nodes, refused links included."""
-        reached: dict[NodeId, Namespace] = {}
-        links: dict[bytes, Link] = {}
-        edge = asked = set(nodes)
-        while edge and len(links) < n_max:
-            for marks, part in chunks(edge):
-                rows = self.db.execute(f"SELECT node, namespace FROM nodes WHERE node IN ({marks})", part)
-                reached.update((NodeId(node), namespace) for node, namespace in rows)
-                for side in ("node_a", "node_b"):
-                    found = self.db.execute(
-                        "SELECT link_id, kind, node_a, node_b, linked_at, cause FROM links"
-                        f" WHERE revoked_at IS NULL AND {side} IN ({marks})",
-                        part,
-                    )
-                    links.update((row[0], _link(row)) for row in found)
-            edge = {node for link in links.values() for node in (link.node_a, link.node_b)} - asked
-            asked = asked | edge
-        return reached, list(links.values())
-
-    def judge_links(self, links: Sequence[Link], refused: Mapping[bytes, str], joining: Set[bytes]) -> None:
-        """Write which of these links were refused, with the reason, and which joined groups (ids)."""
-        self.db.executemany(
-            "UPDATE links SET refusal = ?1, joins = ?2 WHERE link_id = ?3 AND (refusal <> ?1 OR joins <> ?2)",
-            [(refused.get(each.link_id, ""), each.link_id in joining, each.link_id) for each in links],
-        )
-
-    def waiting_links(self) -> list[Link]:
-        """Links to identifiers that were never seen."""
-        rows = self.db.execute(
-            "SELECT link_id, kind, node_a, node_b, linked_at, cause FROM links"
-            " WHERE refusal = 'unknown_identifier' AND revoked_at IS NULL ORDER BY link_id"
-        )
-        return [_link(row) for row in rows]
-
-    def joining_links(self, nodes: Iterable[NodeId]) -> list[Link]:
-        """The links by which these nodes grew together, by time."""
-        found: dict[bytes, Link] = {}
-        for marks, part in chunks(nodes):
-            rows = self.db.execute(
-                "SELECT link_id, kind, node_a, node_b, linked_at, cause FROM links"
-                f" WHERE revoked_at IS NULL AND joins = 1 AND node_a IN ({marks})",
-                part,
-            )
-            found.update((row[0], _link(row)) for row in rows)
-        return sorted(found.values(), key=lambda link: (link.linked_at, link.link_id))
 
     def load_customers(self, customers: Iterable[LeafId]) -> dict[LeafId, CustomerRow]:
         """The folded states of customers that have one."""
@@ -370,7 +234,3 @@ class State:
         ):
             found[name] = self.db.execute(query).fetchone()[0]
         return found
-
-
-def _link(row: tuple[bytes, LinkKind, bytes, bytes, int, bytes]) -> Link:
-    return Link(row[0], row[1], NodeId(row[2]), NodeId(row[3]), row[4], row[5])

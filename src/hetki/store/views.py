@@ -16,15 +16,12 @@ from hetki.decisions.question import Decision
 from hetki.dialogues.message import Message
 from hetki.errors import Fault, Unavailable
 from hetki.events.event import LeafId
-from hetki.identity.identifier import NodeId
+from hetki.identity.identifier import KNOWN_BY, NodeId
 from hetki.identity.link import LinkKind
 from hetki.store.ledger import Ledger
 from hetki.store.ports import Disk
 from hetki.store.sqlite import chunks
 from hetki.store.state import FILE, State
-
-#: By which of a customer's identifiers people know them, best first.
-KNOWN_BY = ("user_id", "email", "phone", "anonymous_id")
 
 _decisions = msgspec.json.Decoder(Decision)
 
@@ -295,9 +292,7 @@ class Views:
             )
             found += [Named(*row) for row in rows]
         unnamed = {each.value for each in found if each.namespace == "anonymous_id"}
-        return sorted(
-            found, key=lambda each: (each.value in unnamed, KNOWN_BY.index(each.namespace), each.value)
-        )
+        return sorted(found, key=lambda each: (each.value in unnamed, _rank(each.namespace), each.value))
 
     def names_of(self, customers: Iterable[LeafId]) -> dict[LeafId, str]:
         """By what name each customer is best known; one without identifiers is left out."""
@@ -386,6 +381,10 @@ class Views:
     def _number(self, query: str, values: tuple[object, ...]) -> int:
         n: int = self.db.execute(query, values).fetchone()[0]
         return n
+
+
+def _rank(namespace: str) -> int:
+    return KNOWN_BY.index(namespace) if namespace in KNOWN_BY else len(KNOWN_BY)
 
 
 @contextmanager

@@ -1,0 +1,299 @@
+"""Identities: the identifiers and the links between them, as projections in `state.db`.
+
+`links.refusal` is why a link joins nothing at present, and `links.joins` says whether groups grew together
+by it. Nothing here judges: `engine.stitching` does.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+import msgspec
+
+from hetki.events.event import LeafId
+from hetki.identity.identifier import Identifier, Namespace, NodeId
+from hetki.identity.link import TOLD, Link
+from hetki.identity.resolve import LOCAL, Node, Quarantine
+from hetki.store.sqlite import chunks
+
+IDENTITIES = """
+CREATE TABLE IF NOT EXISTS nodes(
+    node BLOB PRIMARY KEY, namespace TEXT NOT NULL, value TEXT NOT NULL, customer BLOB NOT NULL,
+    first_at INTEGER NOT NULL, quarantine TEXT NOT NULL, set_aside TEXT NOT NULL DEFAULT '') WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS nodes_customer ON nodes(customer);
+CREATE INDEX IF NOT EXISTS nodes_value ON nodes(value);
+CREATE INDEX IF NOT EXISTS nodes_quarantine ON nodes(quarantine) WHERE quarantine <> '';
+CREATE TABLE IF NOT EXISTS links(
+    link_id BLOB PRIMARY KEY, kind TEXT NOT NULL, node_a BLOB NOT NULL, node_b BLOB NOT NULL,
+    linked_at INTEGER NOT NULL, cause BLOB NOT NULL, weight REAL NOT NULL, rule TEXT NOT NULL,
+    said_by TEXT NOT NULL, told BLOB NOT NULL, refusal TEXT NOT NULL DEFAULT '',
+    joins INTEGER NOT NULL DEFAULT 0, revoked_at INTEGER, revoked_by TEXT, unsure_at INTEGER) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS links_a ON links(node_a);
+CREATE INDEX IF NOT EXISTS links_b ON links(node_b);
+CREATE INDEX IF NOT EXISTS links_refused ON links(refusal) WHERE refusal <> '';
+"""
+
+_COLUMNS: Final = "link_id, kind, node_a, node_b, linked_at, cause, weight, rule, said_by, told"
+_LOCAL: Final = ", ".join(f"'{reason}'" for reason in LOCAL)
+_TOLD: Final = ", ".join(f"'{kind}'" for kind in TOLD)
+_Row = tuple[bytes, str, bytes, bytes, int, bytes, float, str, str, bytes]
+_Told = tuple[tuple[str, float], ...]
+_encode = msgspec.msgpack.Encoder().encode
+_decode_told = msgspec.msgpack.Decoder(_Told).decode
+
+
+class Known(msgspec.Struct, frozen=True, gc=False):
+    """An identifier that is known: its present customer, and all by which it is resolved."""
+
+    customer: LeafId
+    node: Node
+
+
+class Around(msgspec.Struct, frozen=True):
+    """The evidence around some identifiers: `joining` has the ids of links that join groups at present."""
+
+    nodes: dict[NodeId, Known]
+    links: list[Link]
+    joining: set[bytes]
+
+
+class Identities:
+    """Identifiers and links. Every method runs inside the caller's transaction on `db`."""
+
+    db: sqlite3.Connection
+
+    def customers_of(self, nodes: Iterable[NodeId]) -> dict[NodeId, LeafId]:
+        """The present customer of each known node."""
+        found: dict[NodeId, LeafId] = {}
+        for marks, part in chunks(nodes):
+            rows = self.db.execute(f"SELECT node, customer FROM nodes WHERE node IN ({marks})", part)
+            found.update((NodeId(node), LeafId(customer)) for node, customer in rows)
+        return found
+
+    def known(self, nodes: Iterable[NodeId]) -> dict[NodeId, Known]:
+        """Those of the nodes that are known."""
+        found: dict[NodeId, Known] = {}
+        for marks, part in chunks(nodes):
+            rows = self.db.execute(
+                f"SELECT node, customer, namespace, first_at, quarantine FROM nodes WHERE node IN ({marks})",
+                part,
+            )
+            found.update((NodeId(row[0]), Known(LeafId(row[1]), Node(*row[2:]))) for row in rows)
+        return found
+
+    def add_nodes(self, rows: Iterable[tuple[Identifier, int, Quarantine]]) -> None:
+        """Add identifiers, each a customer of its own: (identifier, first_at, quarantine)."""
+        self.db.executemany(
+            "INSERT INTO nodes(node, namespace, value, customer, first_at, quarantine)"
+            " VALUES (?1, ?2, ?3, ?1, ?4, ?5)",
+            [(each.node, each.namespace, each.value, at, why) for each, at, why in rows],
+        )
+
+    def see_earlier(self, first_at: Mapping[NodeId, int]) -> None:
+        """Note that identifiers were seen earlier than is known."""
+        self.db.executemany(
+            "UPDATE nodes SET first_at = ? WHERE node = ?", [(at, node) for node, at in first_at.items()]
+        )
+
+    def quarantine(self, reasons: Mapping[NodeId, Quarantine]) -> None:
+        """Set why identifiers join nobody."""
+        self.db.executemany(
+            "UPDATE nodes SET quarantine = ? WHERE node = ?", [(why, node) for node, why in reasons.items()]
+        )
+
+    def set_aside(self, nodes: Iterable[NodeId], reason: str) -> None:
+        """Note which records linkage has set aside, and why."""
+        self.db.executemany("UPDATE nodes SET set_aside = ? WHERE node = ?", [(reason, n) for n in nodes])
+
+    def move_nodes(self, roots: Mapping[NodeId, LeafId]) -> None:
+        """Set the customer of nodes."""
+        self.db.executemany(
+            "UPDATE nodes SET customer = ? WHERE node = ?", [(root, node) for node, root in roots.items()]
+        )
+
+    def members(self, customers: Iterable[LeafId]) -> dict[LeafId, dict[NodeId, Namespace]]:
+        """The nodes of each customer, with their namespaces."""
+        found: dict[LeafId, dict[NodeId, Namespace]] = {}
+        for marks, part in chunks(customers):
+            rows = self.db.execute(
+                f"SELECT customer, node, namespace FROM nodes WHERE customer IN ({marks})", part
+            )
+            for customer, node, namespace in rows:
+                found.setdefault(LeafId(customer), {})[NodeId(node)] = namespace
+        return found
+
+    def values_of(self, nodes: Iterable[NodeId]) -> dict[str, str]:
+        """One value for each namespace that a customer's nodes have: the first in order of value."""
+        found: dict[str, str] = {}
+        for marks, part in chunks(nodes):
+            rows = self.db.execute(f"SELECT namespace, value FROM nodes WHERE node IN ({marks})", part)
+            for namespace, value in rows:
+                found[namespace] = min(value, found.get(namespace, value))
+        return found
+
+    def linked_at(self, link_ids: Iterable[bytes]) -> dict[bytes, int]:
+        """When known links were first seen."""
+        found: dict[bytes, int] = {}
+        for marks, part in chunks(link_ids):
+            rows = self.db.execute(f"SELECT link_id, linked_at FROM links WHERE link_id IN ({marks})", part)
+            found.update(rows)
+        return found
+
+    def save_links(self, links: Iterable[Link]) -> None:
+        """Add links; of a known one the earlier sight and the later weight stand, and a revoked one stays
+        revoked."""
+        self.db.executemany(
+            f"INSERT INTO links({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT(link_id) DO UPDATE SET cause = iif(excluded.linked_at < linked_at,"
+            " excluded.cause, cause), linked_at = min(linked_at, excluded.linked_at),"
+            " weight = excluded.weight, rule = excluded.rule, told = excluded.told",
+            [
+                (
+                    *(x.link_id, x.kind, x.node_a, x.node_b, x.linked_at, x.cause),
+                    *(x.weight, x.rule, x.said_by, _encode(x.told) if x.told else b""),
+                )
+                for x in links
+            ],
+        )
+
+    def revoke(self, link_id: bytes, revoked_at: int, revoked_by: str) -> bool:
+        """Take a link back; False when there is none, or it was taken back before."""
+        done = self.db.execute(
+            "UPDATE links SET revoked_at = ?, revoked_by = ?, refusal = '', joins = 0"
+            " WHERE link_id = ? AND revoked_at IS NULL",
+            (revoked_at, revoked_by, link_id),
+        )
+        return done.rowcount == 1
+
+    def mark_unsure(self, link_id: bytes, said_at: int) -> None:
+        """Note that a person could not say whether a link holds."""
+        self.db.execute("UPDATE links SET unsure_at = ? WHERE link_id = ?", (said_at, link_id))
+
+    def link(self, link_id: bytes) -> Link | None:
+        """A link by its id, whatever its standing."""
+        row = self.db.execute(f"SELECT {_COLUMNS} FROM links WHERE link_id = ?", (link_id,)).fetchone()
+        return _link(row) if row else None
+
+    def refusal_of(self, kind: str, a: bytes, b: bytes, linked_at: int) -> str:
+        """Why a link of this kind between two nodes was refused; empty if it was not."""
+        row = self.db.execute(
+            "SELECT refusal FROM links WHERE kind = ? AND node_a = ? AND node_b = ? AND linked_at = ?",
+            (kind, min(a, b), max(a, b), linked_at),
+        ).fetchone()
+        return row[0] if row else ""
+
+    def revoked(self, link_ids: Iterable[bytes]) -> set[bytes]:
+        """Those of the links that were taken back."""
+        found: set[bytes] = set()
+        for marks, part in chunks(link_ids):
+            rows = self.db.execute(
+                f"SELECT link_id FROM links WHERE link_id IN ({marks}) AND revoked_at IS NOT NULL", part
+            )
+            found.update(row[0] for row in rows)
+        return found
+
+    def links_at(self, nodes: Iterable[NodeId], only: str = "") -> dict[bytes, tuple[Link, bool]]:
+        """The links at nodes that are not revoked, and whether each joins groups; with one refusal only, if
+        it is given."""
+        found: dict[bytes, tuple[Link, bool]] = {}
+        for marks, part in chunks(nodes):
+            for side in ("node_a", "node_b"):
+                rows = self.db.execute(
+                    f"SELECT {_COLUMNS}, joins FROM links WHERE revoked_at IS NULL AND {side} IN ({marks})"
+                    " AND (? = '' OR refusal = ?)",
+                    [*part, only, only],
+                )
+                found.update((row[0], (_link(row[:10]), bool(row[10]))) for row in rows)
+        return found
+
+    def beside(self, nodes: Collection[NodeId]) -> dict[NodeId, dict[Namespace, int]]:
+        """How many links events tell at each node, by the namespace of the other end."""
+        found: dict[NodeId, dict[Namespace, int]] = {node: {} for node in nodes}
+        for marks, part in chunks(nodes):
+            for one, other in (("node_a", "node_b"), ("node_b", "node_a")):
+                rows = self.db.execute(
+                    f"SELECT {one}, namespace, count(*) FROM links JOIN nodes ON node = {other}"
+                    f" WHERE {one} IN ({marks}) AND revoked_at IS NULL AND kind IN ({_TOLD}) GROUP BY 1, 2",
+                    part,
+                )
+                for node, namespace, n in rows:
+                    counted = found[NodeId(node)]
+                    counted[namespace] = counted.get(namespace, 0) + n
+        return found
+
+    def evidence_around(self, nodes: Collection[NodeId], through_crowds: bool = False) -> Around:
+        """Every node and link reachable from the nodes over links that carry, refused links included.
+
+        Of a node in a crowd only the merges of a person lead further, unless `through_crowds`.
+        """
+        reached: dict[NodeId, Known] = {}
+        links: dict[bytes, Link] = {}
+        joining: set[bytes] = set()
+        edge = asked = set(nodes)
+        while edge:
+            new = self.known(edge)
+            reached.update(new)
+            crowd = {
+                node for node, each in new.items() if each.node.quarantine == "crowd" and not through_crowds
+            }
+            next_edge: set[NodeId] = set()
+            rows = self._rows_at(new.keys() - crowd, f"refusal NOT IN ({_LOCAL})")
+            for row in rows + self._rows_at(crowd, "kind IN ('merge', 'cannot')"):
+                link = _link(row[:10])
+                links[link.link_id] = link
+                if row[10]:
+                    joining.add(link.link_id)
+                if link.kind != "cannot":
+                    next_edge |= {link.node_a, link.node_b}
+            edge = next_edge - asked
+            asked = asked | edge
+        inside = [link for link in links.values() if link.node_a in reached and link.node_b in reached]
+        return Around(reached, inside, joining)
+
+    def _rows_at(self, nodes: AbstractSet[NodeId], condition: str) -> list[tuple[object, ...]]:
+        found: list[tuple[object, ...]] = []
+        for marks, part in chunks(nodes):
+            for side in ("node_a", "node_b"):
+                found += self.db.execute(
+                    f"SELECT {_COLUMNS}, joins FROM links"
+                    f" WHERE revoked_at IS NULL AND {condition} AND {side} IN ({marks})",
+                    part,
+                )
+        return found
+
+    def carry(self, link_ids: Iterable[bytes]) -> None:
+        """Links that their ends refused, and refuse no more, lead further again until they are judged."""
+        self.db.executemany(
+            f"UPDATE links SET refusal = '' WHERE link_id = ? AND refusal IN ({_LOCAL})",
+            [(link_id,) for link_id in link_ids],
+        )
+
+    def judge_links(
+        self, links: Iterable[Link], refused: Mapping[bytes, str], joining: AbstractSet[bytes]
+    ) -> None:
+        """Write which of these links were refused, with the reason, and which joined groups (ids)."""
+        self.db.executemany(
+            "UPDATE links SET refusal = ?1, joins = ?2 WHERE link_id = ?3 AND (refusal <> ?1 OR joins <> ?2)",
+            [(refused.get(each.link_id, ""), each.link_id in joining, each.link_id) for each in links],
+        )
+
+    def joining_links(self, nodes: Iterable[NodeId]) -> list[Link]:
+        """The links by which these nodes grew together, by time."""
+        found: dict[bytes, Link] = {}
+        for marks, part in chunks(nodes):
+            rows = self.db.execute(
+                f"SELECT {_COLUMNS} FROM links"
+                f" WHERE revoked_at IS NULL AND joins = 1 AND node_a IN ({marks})",
+                part,
+            )
+            found.update((row[0], _link(row)) for row in rows)
+        return sorted(found.values(), key=lambda link: (link.linked_at, link.link_id))
+
+
+def _link(row: tuple[object, ...]) -> Link:
+    """A row as a link; SQLite gives it the types that were put in."""
+    read = _decode_told(row[9]) if row[9] else ()  # type: ignore[arg-type]
+    return Link(*row[:9], read)  # type: ignore[arg-type, call-arg]
