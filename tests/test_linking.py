@@ -189,11 +189,18 @@ def test_new_records_are_weighed_with_the_kept_model_and_customers_stay(desk: De
     desk.link("both.csv")
     model, before = desk.disk.read(MODEL), desk.customers()
     desk.put("later.csv", as_csv(later[:30]))
+    dry = desk.link("later.csv", source="till", is_dry=True)
     done = desk.link("later.csv", source="till")
     assert done.linked is not None and not done.linked.is_trained and done.linked.n_compared == 30
     assert desk.disk.read(MODEL) == model
+    assert dry.linked is not None and done.linked.n_compared == dry.linked.n_compared
+    said_dry, said_wet = dry.linked.proposals.pairs, done.linked.proposals.pairs
+    assert said_wet and [each[:3] for each in said_dry] == [each[:3] for each in said_wet]
     after = desk.customers()
-    assert {record: after[record] for record in before} == before, "ids stay"
+    now_called = {before[record]: after[record] for record in before}
+    assert all(after[record] == now_called[before[record]] for record in before), "nobody is parted"
+    stayed = [old for old, new in now_called.items() if old == new]
+    assert set(now_called.values()) == set(stayed) and len(stayed) >= 0.9 * len(now_called), "ids stay"
     assert sum(after[f"till:L{k}"] == after[f"crm:C{k}"] for k in range(30)) >= 24
 
 
@@ -243,8 +250,6 @@ def test_a_dry_run_writes_nothing_and_says_the_same(linked: tuple[Desk, Done, Do
     wet = linked[1]
     assert done.taken == wet.taken and done.linked is not None and wet.linked is not None
     assert done.linked.version == wet.linked.version
-    pairs, of_wet = done.linked.proposals.pairs, wet.linked.proposals.pairs
-    assert pairs and [(*each[:3],) for each in pairs] == [(*each[:3],) for each in of_wet]
     assert "a dry run: nothing was written" in said(done, True)
 
 
@@ -468,7 +473,7 @@ def test_one_person_with_very_many_records_is_set_aside(desk: Desk) -> None:
     assert "  set aside: 2,00" in said(done, False)
     customers = desk.customers()
     assert len({customers[f"crm:M{k}"] for k in range(2_000)}) == 2_000
-    query = "SELECT count(*) FROM nodes WHERE quarantine = 'too_many_alike' AND value LIKE 'crm:M%'"
+    query = "SELECT count(*) FROM nodes WHERE set_aside = 'too_many_alike' AND value LIKE 'crm:M%'"
     assert desk.world.rows(query) == [(2_000,)]
 
 

@@ -80,7 +80,7 @@ def test_a_tree_takes_the_strongest_pairs(found: Found, said: Proposals) -> None
         zip(linkage.pairs.left, linkage.pairs.right, linkage.pairs.weight, strict=True)
     )[::40]:
         if linkage.clusters.cluster[left] == linkage.clusters.cluster[right]:
-            as_strong = joined(len(linkage.clusters.cluster), [p for p in tree if p.weight >= weight - 1e-9])
+            as_strong = joined(len(linkage.clusters.cluster), [p for p in tree if p.weight >= weight - 1e-6])
             assert as_strong[left] == as_strong[right]
 
 

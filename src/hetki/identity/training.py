@@ -77,11 +77,16 @@ def is_of_persons(linker: Linker) -> bool:
     Where hardly anybody comes twice there is nothing to learn, and expectation maximisation finds the pairs
     that are alike by chance: their other columns then mostly differ. Records of one person are mostly alike.
     """
-    unlike = [
-        comparison["comparison_levels"][-1].get("m_probability", 1.0)
-        for comparison in linker.misc.save_model_to_json()["comparisons"]
-    ]
+    unlike = [_unlike(each["comparison_levels"]) for each in linker.misc.save_model_to_json()["comparisons"]]
     return bool(2 * sum(share > 0.5 for share in unlike) < len(unlike))
+
+
+def _unlike(levels: Sequence[dict[str, float]]) -> float:
+    """How often matches differ in one comparison: m of its last level, which no pair may have shown.
+
+    1 where nothing was learned.
+    """
+    return levels[-1].get("m_probability", 1 - sum(level.get("m_probability", 0.0) for level in levels[:-1]))
 
 
 def comparisons(columns: Sequence[Column]) -> list[ComparisonCreator]:
