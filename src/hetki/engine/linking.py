@@ -205,7 +205,7 @@ def _find(
     rows = compared(engine, records, 0 if is_training else after)
     if is_training:
         rows.is_new[:] = True
-    con = duckdb.connect()
+    con = duckdb.connect(config={"enable_progress_bar": False})
 
     def stage(name: str) -> None:
         progress(name, 0, 0)
