@@ -2,9 +2,9 @@
 
     python bench/make_tables.py DIR [--seed 1]
 
-Writes CSV files with the column `truth` for `bench/linkage.py --truth truth`. Everything follows from the seed.
-Values are drawn as Zipf's law has them, so that some names are common; errors are typing errors, missing
-values, moved houses, swapped names and nicknames, as each table's line below says.
+Writes CSV files with the column `truth`, for `bench/linkage.py --truth truth`. Everything follows from the
+seed. Some names are common and most are rare; errors are typing errors and missing values, and what the
+line of a table says.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Maker:
         return "".join(self.chance.choice("0123456789") for _ in range(n))
 
     def date(self) -> str:
-        return f"{self.chance.randint(1930, 2008)}-{self.chance.randint(1, 12):02}-{self.chance.randint(1, 28):02}"
+        month, day = self.chance.randint(1, 12), self.chance.randint(1, 28)
+        return f"{self.chance.randint(1930, 2008)}-{month:02}-{day:02}"
 
     def mistyped(self, value: str) -> str:
         if not value:
@@ -143,10 +144,11 @@ def companies(make: Maker) -> list[Record]:
 
     def one() -> Record:
         name = f"{make.word('firm', 6_000, 3)} {make.word('trade', 60, 3)}"
+        street = f"{make.word('street', 2_000, 3)} {make.chance.randint(1, 150)}"
         return {
             "company": f"{name} {make.chance.choice(['Oy', 'AB', 'Ltd', 'GmbH', ''])}".strip(),
             "register": f"{make.digits(7)}-{make.digits(1)}",
-            "address": f"{make.word('street', 2_000, 3)} {make.chance.randint(1, 150)}, {make.word('town', 120, 2)}",
+            "address": f"{street}, {make.word('town', 120, 2)}",
             "web": f"www.{name.replace(' ', '')}.com",
             "country": make.chance.choice(["FI", "SE", "DE", "UK"]),
         }
@@ -155,7 +157,7 @@ def companies(make: Maker) -> list[Record]:
 
 
 def orders(make: Maker) -> list[Record]:
-    """Guests' orders: a name and an address in one text each, and what they bought, which says nothing of them."""
+    """Guests' orders: name and address in one text each; what they bought says nothing of them."""
 
     def one() -> Record:
         whole = person(make)
@@ -246,9 +248,8 @@ def main() -> None:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
             writer.writerows(rows)
-        print(
-            f"{table.__name__}: {len(rows):,} records of {len({row['truth'] for row in rows}):,}: {table.__doc__}"
-        )
+        n_truths = len({row["truth"] for row in rows})
+        print(f"{table.__name__}: {len(rows):,} records of {n_truths:,}: {table.__doc__}")
 
 
 if __name__ == "__main__":

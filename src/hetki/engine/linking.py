@@ -205,7 +205,8 @@ def _find(
     rows = compared(engine, records, 0 if is_training else after)
     if is_training:
         rows.is_new[:] = True
-    con = duckdb.connect(config={"enable_progress_bar": False})
+    con = duckdb.connect()
+    con.execute("SET enable_progress_bar = false")  # it would write over ours
 
     def stage(name: str) -> None:
         progress(name, 0, 0)

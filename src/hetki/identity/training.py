@@ -100,11 +100,19 @@ def _alone(column: Column) -> CustomComparison:
     if column.kind in ("text", "email"):
         between = [levels.JaroWinklerLevel(key, 0.92), levels.JaroWinklerLevel(key, 0.8)]
     elif column.kind == "date" or (column.kind == "code" and column.coarse):
-        between = [levels.DamerauLevenshteinLevel(key, 1), levels.DamerauLevenshteinLevel(key, 2)]
+        between = [_edited(key, 1), _edited(key, 2)]
         if column.coarse and (column.kind == "date" or column.spaced):
             between.append(levels.ExactMatchLevel(column.coarse))
     exact = levels.ExactMatchLevel(key, term_frequency_adjustments=True)
     return CustomComparison([levels.NullLevel(key), exact, *between, levels.ElseLevel()], key)
+
+
+def _edited(key: str, n: int) -> ComparisonLevelCreator:
+    """At most `n` letters are other, missing, too many or swapped. The distance that knows no swaps is asked
+    first: it is at most twice as large, and a tenth of the work, which is most of the work there is."""
+    sides = f"({key}_l, {key}_r)"
+    sql = f"levenshtein{sides} <= {2 * n} and damerau_levenshtein{sides} <= {n}"
+    return levels.CustomLevel(sql, label_for_charts=f"Damerau-Levenshtein distance of {key} <= {n}")
 
 
 def _together(unit: Sequence[Column]) -> CustomComparison:
