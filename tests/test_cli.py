@@ -101,6 +101,59 @@ def test_segments_are_counted_and_said_who(hetki: Hetki) -> None:
     assert hetki.on("segments") == "no segment is declared\n"
 
 
+SHARED = """number,what,at,customer,browser
+1,sign,2026-03-02T10:00:00Z,anna,kiosk
+2,sign,2026-03-02T10:05:00Z,bert,kiosk
+3,look,2026-03-02T10:06:00Z,,kiosk
+"""
+
+
+def test_identity_is_told_and_tried_before_it_is_changed(hetki: Hetki) -> None:
+    hetki("init", hetki.project)
+    rows = hetki.put("rows.csv", SHARED)
+    hetki.on("import", rows, "--map", hetki.put("map.yaml", MAP.partition("properties")[0]))
+    told = hetki.on("identity")
+    assert told.startswith("3 identifiers are 2 customers\n  user_id: 1 per customer, for ever\n")
+    assert "refused: 1 link two_unique_ids" in told
+    assert "user_id bert" in hetki.on("identity", "--refused", "two_unique_ids").splitlines()[0]
+    assert hetki.on("identity", "--refused", "crowd") == "0 links refused: crowd\n"
+    assert "did you mean 'crowd'" in hetki.refused("not_found", "identity", "--refused", "crowds")[0]
+    toml = (hetki.project / "hetki.toml").read_text("utf-8")
+    hetki.project_file("hetki.toml", toml + "\n[identity.anonymous_id]\nunique_ids_max = 1\n")
+    assert "another policy is in force" in hetki.on("identity")
+    tried = hetki.on("identity", "--dry-run").splitlines()
+    assert tried[0] == "0 merges, 1 split; nothing is written"
+    assert re.fullmatch("would become 2 customers: [0-9a-f]{32} anna", tried[1])
+    assert tried[2:] == [
+        "refused shared_value: 0 links now, 2 then",
+        "refused two_unique_ids: 1 link now, 0 then",
+    ]
+    hetki.on("advance")
+    told = hetki.on("identity")
+    assert told.startswith("3 identifiers are 3 customers") and "another policy" not in told
+    assert "quarantine: anonymous_id kiosk  shared_value  2 links" in told
+    assert "anonymous_id  kiosk" not in hetki.on("customer", "anna")
+    hetki.project_file("hetki.toml", toml + "\n[identity.Card]\nper_customer = -1\nwithin = 'soon'\n")
+    faults = hetki.refused("invalid", "identity")
+    assert len(faults) == 3 and all(fault.startswith("hetki.toml:[identity.Card]") for fault in faults)
+
+
+def test_who_somebody_was_held_to_be(hetki: Hetki) -> None:
+    hetki("init", hetki.project)
+    hetki.on(
+        "import",
+        hetki.put("rows.csv", SHARED),
+        "--map",
+        hetki.put("map.yaml", MAP.partition("properties")[0]),
+    )
+    now = re.search("as known at", hetki.on("customer", "anna", "--known-at", "2100-01-01"))
+    assert now
+    known = hetki.on("customer", "anna", "--known-at", "2100-01-01T00:00:00Z").splitlines()
+    assert known[1:] == ["  anonymous_id  kiosk", "  user_id  anna"]
+    assert "nobody known" in hetki.refused("not_found", "customer", "anna", "--known-at", "2020-01-01")[0]
+    assert "ISO 8601" in hetki.refused("invalid", "customer", "anna", "--known-at", "then")[0]
+
+
 IN_VAIN = "number,what,at,customer,browser,hits,words\n" + "".join(
     f"{number},search,2026-03-02T10:{number:02}:00Z,{'anna' if number % 2 else 'bert'},,0,gift card\n"
     for number in range(1, 9)

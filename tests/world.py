@@ -21,7 +21,7 @@ import msgspec
 from hetki.decisions.question import Decision
 from hetki.engine.advance import BATCH_MAX, advance, catch_up
 from hetki.engine.changing import target
-from hetki.engine.commands import Merge, Unmerge
+from hetki.engine.commands import CannotLink, Merge, Unmerge
 from hetki.engine.deliver import Delivered, deliver
 from hetki.engine.engine import Engine, open_engine
 from hetki.engine.folding import decode_occurrence
@@ -295,6 +295,11 @@ class World:
         said_at = self.clock.now()
         command = Merge(self.node(a).hex(), self.node(b).hex(), "agent", said_at, despite_unique)
         self.engine.acceptor.command(command)
+
+    def cannot(self, a: str, b: str) -> None:
+        """A person says that two user ids (or `a=` anonymous ids) are not one customer."""
+        said_at = self.clock.now()
+        self.engine.acceptor.command(CannotLink(self.node(a).hex(), self.node(b).hex(), "agent", said_at))
 
     def unmerge(self, kind: str = "merge", place: int = -1) -> None:
         """A person takes back one link of a kind, by its place in order of time: the latest."""

@@ -28,6 +28,7 @@ COMMANDS = {
     "report": "hetki.cli.running",
     "customer": "hetki.cli.people",
     "segments": "hetki.cli.people",
+    "identity": "hetki.cli.identity",
     "explain": "hetki.cli.people",
     "merge": "hetki.cli.people",
     "unmerge": "hetki.cli.people",

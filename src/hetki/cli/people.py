@@ -13,10 +13,12 @@ from hetki.dialogues.wording import counted, spoken_at
 from hetki.engine.advance import advance
 from hetki.engine.commands import Merge, Unmerge
 from hetki.engine.engine import Engine
+from hetki.engine.known import known_at
 from hetki.engine.segments import count_segments
 from hetki.engine.telling import titles, used_events, why_moment
 from hetki.errors import Conflict, Fault, Invalid, NotFound
 from hetki.events.event import LeafId
+from hetki.events.wire import instant_of
 from hetki.identity.identifier import Namespace, NodeId, identifier
 from hetki.moments.fold import Folded, decode, dropped, in_segments
 from hetki.store.views import Views
@@ -28,10 +30,19 @@ NAMESPACES: tuple[Namespace, ...] = ("user_id", "email", "phone", "anonymous_id"
 
 
 @app.command()
-def customer(who: Who, project: Folder = HERE) -> None:
+def customer(
+    who: Who,
+    known: Annotated[
+        str, typer.Option("--known-at", help="Who it was held to be at this time (ISO 8601).")
+    ] = "",
+    project: Folder = HERE,
+) -> None:
     """One customer: identifiers, the links between them, and what was decided."""
     engine = opened(project)
     found = find(engine, who)
+    if known:
+        print("\n".join(_known(engine, found, instant_of(known, "--known-at"))))
+        return
     views = Views(engine.disk)
     named = views.identifiers_of([found])
     values = {each.node: f"{each.namespace} {each.value}" for each in named}
@@ -57,6 +68,19 @@ def customer(who: Who, project: Folder = HERE) -> None:
         decision = handled.decision
         outcome = f"{decision.chosen}  {decision.decision_id}" if decision else handled.status
         print(f"  {spoken_at(handled.occurred_at, zone)}  {handled.moment}  {outcome}")
+
+
+def _known(engine: Engine, customer: LeafId, at: int) -> list[str]:
+    """The identifiers of a customer as they were known."""
+    known = known_at(engine, NodeId(customer), at)
+    zone = engine.project.settings.time_zone
+    if known is None:
+        raise NotFound(
+            Fault("customer", f"nobody known by that name at {spoken_at(at, zone)}", "a later time")
+        )
+    named = Views(engine.disk).nodes(known.members)
+    told = sorted(f"  {each.namespace}  {each.value}" for each in named.values() if each.namespace != "event")
+    return [f"customer {known.customer.hex()}, as known at {spoken_at(at, zone)}", *told]
 
 
 @app.command()

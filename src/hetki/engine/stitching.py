@@ -18,8 +18,7 @@ from hetki.identity.identifier import Identifier, NodeId, as_leaf
 from hetki.identity.link import DESPITE_UNIQUE, Evidence, Link, make_link
 from hetki.identity.policy import Policy
 from hetki.identity.resolve import Node, Quarantine, crowded, is_shared, refused_by_ends, resolve
-from hetki.store.identities import Known
-from hetki.store.state import State
+from hetki.store.identities import Identities, Known
 
 
 class Stitched(msgspec.Struct, frozen=True):
@@ -35,7 +34,7 @@ class Stitched(msgspec.Struct, frozen=True):
     joined: dict[LeafId, list[Link]]
 
 
-class _Changed(msgspec.Struct):
+class Changed(msgspec.Struct):
     """What is to be derived again: from which nodes, whose links joined something and do no more, and which
     links are told anew; `through_crowds`: a crowd may have become smaller."""
 
@@ -46,35 +45,39 @@ class _Changed(msgspec.Struct):
 
 
 def stitch(
-    state: State, policy: Policy, found: Sequence[Evidence], commands: Sequence[tuple[bytes, Said]]
+    identities: Identities, policy: Policy, found: Sequence[Evidence], commands: Sequence[tuple[bytes, Said]]
 ) -> Stitched:
     """Add identifiers and links, take revoked ones back, and derive the customers that this touches."""
-    customers, new, earlier = _see(state, policy, found)
+    customers, new, earlier = _see(identities, policy, found)
     fresh = _earliest(link for evidence in found for link in evidence.links)
     for command_id, command in commands:
         fresh.update((link.link_id, link) for link in _said(command, command_id))
-    seen = state.linked_at(fresh)
+    seen = identities.linked_at(fresh)
     is_weighed = {"probable", "possible"}
     told = [
         link
         for link in fresh.values()
         if link.linked_at < seen.get(link.link_id, link.linked_at + 1) or link.kind in is_weighed
     ]
-    state.save_links(told)
-    parted = _take_back(state, commands)
-    revoked = state.revoked(link.link_id for link in told)
+    identities.save_links(told)
+    parted = _take_back(identities, commands)
+    revoked = identities.revoked(link.link_id for link in told)
     told = [link for link in told if link.link_id not in revoked]
     if new:
-        told += [link for link, _ in state.links_at(new, "unknown_identifier").values()]
+        told += [link for link, _ in identities.links_at(new, "unknown_identifier").values()]
     if not told and not parted and not earlier:
         return Stitched(customers, set(), {})
-    changed = _Changed({*parted, *earlier}, parted, told, bool(parted))
-    _judge_ends(state, policy, changed)
-    return _derive(state, policy, customers, changed) if changed.seeds else Stitched(customers, set(), {})
+    changed = Changed({*parted, *earlier}, parted, told, bool(parted))
+    _judge_ends(identities, policy, changed)
+    return (
+        derive_around(identities, policy, customers, changed)[0]
+        if changed.seeds
+        else Stitched(customers, set(), {})
+    )
 
 
 def _see(
-    state: State, policy: Policy, found: Sequence[Evidence]
+    identities: Identities, policy: Policy, found: Sequence[Evidence]
 ) -> tuple[dict[NodeId, LeafId], set[NodeId], set[NodeId]]:
     """Add the identifiers of a batch: all with their customers, those that are new, those seen earlier."""
     identifiers: dict[NodeId, Identifier] = {}
@@ -85,15 +88,15 @@ def _see(
             if at is None or evidence.told_at < at:
                 first_at[each.node] = evidence.told_at
                 identifiers[each.node] = each
-    known = state.known(identifiers)
+    known = identities.known(identifiers)
     new = [each for node, each in identifiers.items() if node not in known]
     blocked: Quarantine = "blocked_value"
-    state.add_nodes(
+    identities.add_nodes(
         (each, first_at[each.node], blocked if policy.is_blocked(each.namespace, each.value) else "")
         for each in new
     )
     earlier = {node: first_at[node] for node, each in known.items() if first_at[node] < each.node.first_at}
-    state.see_earlier(earlier)
+    identities.see_earlier(earlier)
     customers = {each.node: as_leaf(each.node) for each in new}
     customers.update((node, each.customer) for node, each in known.items())
     return customers, {each.node for each in new}, set(earlier)
@@ -127,39 +130,39 @@ def _said(command: Said, command_id: bytes) -> list[Link]:
     return []
 
 
-def _take_back(state: State, commands: Sequence[tuple[bytes, Said]]) -> set[NodeId]:
+def _take_back(identities: Identities, commands: Sequence[tuple[bytes, Said]]) -> set[NodeId]:
     """The ends of links that were just revoked; what is said of no link by itself is written, too."""
     parted: set[NodeId] = set()
     for _, command in commands:
         if isinstance(command, Unmerge):
-            link = state.link(bytes.fromhex(command.link_id))
-            if link is not None and state.revoke(link.link_id, command.said_at, command.said_by):
+            link = identities.link(bytes.fromhex(command.link_id))
+            if link is not None and identities.revoke(link.link_id, command.said_at, command.said_by):
                 parted |= {link.node_a, link.node_b}
         elif isinstance(command, Unsure):
-            state.mark_unsure(bytes.fromhex(command.link_id), command.said_at)
+            identities.mark_unsure(bytes.fromhex(command.link_id), command.said_at)
         elif isinstance(command, SetAside):
-            state.set_aside((NodeId(bytes.fromhex(node)) for node in command.nodes), command.reason)
+            identities.set_aside((NodeId(bytes.fromhex(node)) for node in command.nodes), command.reason)
     return parted
 
 
-def _judge_ends(state: State, policy: Policy, changed: _Changed) -> None:
+def _judge_ends(identities: Identities, policy: Policy, changed: Changed) -> None:
     """Judge links by their ends alone, and the ends by how many links they have.
 
     Whoever is at an end of a link that carries, or carried, is to be derived again.
     """
-    ends = state.known(
+    ends = identities.known(
         {node for link in changed.told for node in (link.node_a, link.node_b)} | changed.parted
     )
-    turned = _turned(state, policy, ends, changed.parted)
-    state.quarantine(turned)
+    turned = _turned(identities, policy, ends, changed.parted)
+    identities.quarantine(turned)
     links = {link.link_id: link for link in changed.told}
-    for link, joins in state.links_at(turned).values():
+    for link, joins in identities.links_at(turned).values():
         links[link.link_id] = link
         changed.seeds |= {link.node_a, link.node_b}
         if joins and (turned.get(link.node_a) or turned.get(link.node_b)):
             changed.parted |= {link.node_a, link.node_b}
     changed.through_crowds = changed.through_crowds or bool(turned)
-    known = state.known({node for link in links.values() for node in (link.node_a, link.node_b)})
+    known = identities.known({node for link in links.values() for node in (link.node_a, link.node_b)})
     refused: dict[bytes, str] = {}
     for link in links.values():
         a, b = (known[end].node if end in known else None for end in (link.node_a, link.node_b))
@@ -168,13 +171,13 @@ def _judge_ends(state: State, policy: Policy, changed: _Changed) -> None:
             changed.seeds |= {link.node_a, link.node_b}
         else:
             refused[link.link_id] = refusal
-    state.judge_links((links[link_id] for link_id in refused), refused, set())
+    identities.judge_links((links[link_id] for link_id in refused), refused, set())
     kept = [link for link in links.values() if link.link_id not in refused]
-    state.carry(link.link_id for link in kept)
+    identities.carry(link.link_id for link in kept)
 
 
 def _turned(
-    state: State, policy: Policy, ends: Mapping[NodeId, Known], parted: AbstractSet[NodeId]
+    identities: Identities, policy: Policy, ends: Mapping[NodeId, Known], parted: AbstractSet[NodeId]
 ) -> dict[NodeId, Quarantine]:
     """The identifiers that have become shared by too many, or are no more."""
     asked = {
@@ -184,22 +187,24 @@ def _turned(
         or (each.node.quarantine == "shared_value" and node in parted)
     }
     turned: dict[NodeId, Quarantine] = {}
-    for node, beside in state.beside(asked).items():
+    for node, beside in identities.beside(asked).items():
         shared = is_shared(policy, asked[node].namespace, beside)
         if shared != (asked[node].quarantine == "shared_value"):
             turned[node] = "shared_value" if shared else ""
     return turned
 
 
-def _derive(state: State, policy: Policy, customers: dict[NodeId, LeafId], changed: _Changed) -> Stitched:
-    """Derive the customers around what has changed, and write what differs."""
-    around = state.evidence_around(changed.seeds, changed.through_crowds)
-    nodes = _with_crowds(state, policy, around.nodes, around.links, changed.through_crowds)
+def derive_around(
+    identities: Identities, policy: Policy, customers: dict[NodeId, LeafId], changed: Changed
+) -> tuple[Stitched, set[NodeId]]:
+    """Derive the customers around what has changed, and write what differs; also whom that reached."""
+    around = identities.evidence_around(changed.seeds, changed.through_crowds)
+    nodes = _with_crowds(identities, policy, around.nodes, around.links, changed.through_crowds)
     resolution = resolve(nodes, around.links, policy)
-    state.judge_links(around.links, resolution.refused, resolution.joining)
+    identities.judge_links(around.links, resolution.refused, resolution.joining)
     roots = resolution.roots
     moved = {node: roots[node] for node, each in around.nodes.items() if each.customer != roots[node]}
-    state.move_nodes(moved)
+    identities.move_nodes(moved)
     moves = {(around.nodes[node].customer, root) for node, root in moved.items()}
     # Who loses a link is folded again even if another link holds: they may have grown together later.
     lost = {
@@ -216,13 +221,12 @@ def _derive(state: State, policy: Policy, customers: dict[NodeId, LeafId], chang
             link.link_id in told or link.link_id not in around.joining
         ):
             joined.setdefault(roots[link.node_a], []).append(link)
-    return Stitched(
-        {**customers, **{node: roots[node] for node in customers if node in roots}}, moves, joined
-    )
+    present = {**customers, **{node: roots[node] for node in customers if node in roots}}
+    return Stitched(present, moves, joined), set(roots)
 
 
 def _with_crowds(
-    state: State,
+    identities: Identities,
     policy: Policy,
     known: Mapping[NodeId, Known],
     links: Collection[Link],
@@ -238,7 +242,7 @@ def _with_crowds(
     for node in crowded(nodes, links, policy):
         if not nodes[node].quarantine:
             nodes[node] = msgspec.structs.replace(nodes[node], quarantine="crowd")
-    state.quarantine(
+    identities.quarantine(
         {
             node: each.quarantine
             for node, each in nodes.items()

@@ -15,6 +15,7 @@ import msgspec
 
 from hetki import __version__
 from hetki.dialogues.destination import Destination
+from hetki.engine import rederiving
 from hetki.engine.changing import Target, target
 from hetki.engine.commands import Activated
 from hetki.engine.deciding import apply_repairs, decide_all
@@ -52,13 +53,15 @@ def activate(engine: Engine) -> None:
     Raises `Conflict` if another process has begun to take up yet others since this one read its own.
     """
     progress = engine.state.progress()
+    old = None if progress is None or is_in_force(engine) else kept_project(engine.ledger, progress.program)
+    rederiving.take_up(engine, old)
     if progress is None or is_in_force(engine):
         keep(engine)
         if engine.shadow.warming() is not None:  # the folder has gone back to what is in force
             with transaction(engine.db):
                 engine.shadow.drop()
         return
-    found = target(engine.project, progress.program, kept_project(engine.ledger, progress.program))
+    found = target(engine.project, progress.program, old)
     begin(engine, found)
     while not warm_once(engine, found):
         pass

@@ -41,7 +41,7 @@ class Watch:
         is_settled, self._seen = seen == self._seen, seen
         if not is_settled or seen == self._judged:
             return LOOK_S
-        project, faults = self._checked()
+        project, faults = self._checked(engine.project.identity.version)
         if project is None:
             self._refuse(engine, faults)
             return 10 * LOOK_S
@@ -89,7 +89,7 @@ class Watch:
         found, self.target, self._judged = self.target, None, b""
         return found.project if found else None
 
-    def _checked(self) -> tuple[Project | None, list[Fault]]:
+    def _checked(self, policy: str) -> tuple[Project | None, list[Fault]]:
         try:
             project = load(self._folder)
             faults = run_examples(project)
@@ -98,6 +98,10 @@ class Watch:
         if project.settings.data != self._data:
             got, must = repr(project.settings.data), f"{self._data!r} as long as the project is served"
             faults.append(Fault("hetki.toml: hetki.data", got, must))
+        if project.identity.version != policy:
+            hint = "hetki identity --dry-run shows what it would do; stop the server, then hetki advance"
+            must = "the one in force as long as the project is served"
+            faults.append(Fault("hetki.toml: identity", "another policy of identity", must, hint))
         return (None, faults) if faults else (project, [])
 
     def _refuse(self, engine: Engine, faults: list[Fault]) -> None:

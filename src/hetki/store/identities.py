@@ -63,7 +63,8 @@ class Around(msgspec.Struct, frozen=True):
 class Identities:
     """Identifiers and links. Every method runs inside the caller's transaction on `db`."""
 
-    db: sqlite3.Connection
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
 
     def customers_of(self, nodes: Iterable[NodeId]) -> dict[NodeId, LeafId]:
         """The present customer of each known node."""
@@ -134,6 +135,44 @@ class Identities:
                 found[namespace] = min(value, found.get(namespace, value))
         return found
 
+    def all_nodes(self) -> list[tuple[NodeId, Namespace, LeafId]]:
+        """Every identifier with its namespace and customer, in order of nodes."""
+        rows = self.db.execute("SELECT node, namespace, customer FROM nodes ORDER BY node")
+        return [(NodeId(node), namespace, LeafId(customer)) for node, namespace, customer in rows]
+
+    def all_values(self) -> list[tuple[NodeId, Namespace, str, Quarantine]]:
+        """Every identifier with its value and quarantine, in order of nodes."""
+        return self.db.execute(
+            "SELECT node, namespace, value, quarantine FROM nodes ORDER BY node"
+        ).fetchall()
+
+    def refusals(self) -> dict[str, int]:
+        """How many links are refused, by reason."""
+        return dict(
+            self.db.execute(
+                "SELECT refusal, count(*) FROM links WHERE refusal <> '' AND revoked_at IS NULL GROUP BY 1"
+            )
+        )
+
+    def refused_links(self, reason: str, n_max: int) -> list[Link]:
+        """Links that are refused for a reason, newest first."""
+        rows = self.db.execute(
+            f"SELECT {_COLUMNS} FROM links WHERE refusal = ? AND revoked_at IS NULL"
+            " ORDER BY linked_at DESC, link_id LIMIT ?",
+            (reason, n_max),
+        )
+        return [_link(row) for row in rows]
+
+    def quarantined(self, n_max: int) -> list[tuple[Namespace, str, Quarantine, int]]:
+        """Identifiers that join nobody: namespace, value, reason, number of links; most links first."""
+        rows = self.db.execute(
+            "SELECT namespace, value, quarantine, (SELECT count(*) FROM links WHERE node_a = node)"
+            " + (SELECT count(*) FROM links WHERE node_b = node) AS n FROM nodes WHERE quarantine <> ''"
+            " ORDER BY n DESC, namespace, value LIMIT ?",
+            (n_max,),
+        )
+        return rows.fetchall()
+
     def linked_at(self, link_ids: Iterable[bytes]) -> dict[bytes, int]:
         """When known links were first seen."""
         found: dict[bytes, int] = {}
@@ -185,6 +224,15 @@ class Identities:
         ).fetchone()
         return row[0] if row else ""
 
+    def links_after(self, link_id: bytes, n_max: int) -> list[tuple[Link, bool]]:
+        """The next links that are not revoked, in order of id, and whether each joins groups."""
+        rows = self.db.execute(
+            f"SELECT {_COLUMNS}, joins FROM links WHERE link_id > ? AND revoked_at IS NULL"
+            " ORDER BY link_id LIMIT ?",
+            (link_id, n_max),
+        )
+        return [(_link(row[:10]), bool(row[10])) for row in rows]
+
     def revoked(self, link_ids: Iterable[bytes]) -> set[bytes]:
         """Those of the links that were taken back."""
         found: set[bytes] = set()
@@ -208,6 +256,17 @@ class Identities:
                 )
                 found.update((row[0], (_link(row[:10]), bool(row[10]))) for row in rows)
         return found
+
+    def links_ever(self, nodes: Iterable[NodeId]) -> list[tuple[Link, int | None]]:
+        """Every link at nodes, and when it was revoked, if it was."""
+        found: dict[bytes, tuple[Link, int | None]] = {}
+        for marks, part in chunks(nodes):
+            for side in ("node_a", "node_b"):
+                rows = self.db.execute(
+                    f"SELECT {_COLUMNS}, revoked_at FROM links WHERE {side} IN ({marks})", part
+                )
+                found.update((row[0], (_link(row[:10]), row[10])) for row in rows)
+        return list(found.values())
 
     def beside(self, nodes: Collection[NodeId]) -> dict[NodeId, dict[Namespace, int]]:
         """How many links events tell at each node, by the namespace of the other end."""
@@ -291,6 +350,17 @@ class Identities:
             )
             found.update((row[0], _link(row)) for row in rows)
         return sorted(found.values(), key=lambda link: (link.linked_at, link.link_id))
+
+
+def copied(db: sqlite3.Connection) -> Identities:
+    """The identifiers and links of a database in memory, to be tried upon."""
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    copy.executescript(IDENTITIES)
+    for table in ("nodes", "links"):
+        rows = db.execute(f"SELECT * FROM {table}")
+        marks = ", ".join("?" for _ in rows.description)
+        copy.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+    return Identities(copy)
 
 
 def _link(row: tuple[object, ...]) -> Link:

@@ -74,7 +74,7 @@ class State(Identities):
     """The projections. Every method runs inside the caller's transaction on `db`."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
-        self.db = db
+        super().__init__(db)
         prepare(db, FILE, PROJECTIONS + IDENTITIES + STAFFING)
 
     def clear(self) -> None:

@@ -1,0 +1,241 @@
+"""The policy of identity: what joins, what is refused and why, what is learned, and what a change does."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from world import World, at, lines, project
+
+from hetki.engine.files import Kept
+from hetki.engine.known import known_at
+from hetki.engine.project import Project
+from hetki.engine.rederiving import dry_run
+from hetki.errors import Conflict
+from hetki.events.event import Event
+from hetki.identity.identifier import NodeId
+from hetki.identity.policy import compile_policy, fits
+from hetki.server.watch import Watch
+
+
+def with_identity(toml: str) -> Project:
+    """The world's project with tables of `[identity]`."""
+    return project(toml=toml)
+
+
+def told(text: str, of: Project | None = None) -> World:
+    world = World(of)
+    world.live(text)
+    world.assert_rebuilds()
+    return world
+
+
+def from_phone(minute: int, user: str, device: str, **ids: str) -> Event:
+    """A mobile event with a device id, and external ids by type."""
+    external = [{"id": value, "type": kind, "collection": "users"} for kind, value in ids.items()]
+    context = {"device": {"id": device, "type": "ios"}, "externalIds": external}
+    when = at(f"10:{minute:02}")
+    name = f"{minute} {user} {device}"
+    return Event("app", name, "app", "Page Viewed", when, when, {"user_id": user} if user else {}, b"{}",
+                 msgspec.json.encode(context))  # fmt: skip
+
+
+# -- limited, shared, blocked
+
+
+def test_a_customer_has_three_addresses_in_a_month_and_more_in_a_year() -> None:
+    world = told("\n".join(f"10:0{n} web u=anna mail=anna{n}@kauppa.fi Page Viewed" for n in range(4)))
+    assert world.refusals() == ["anna - anna3@kauppa.fi: too_many_values"]
+    over_years = World(starts="00:00")
+    for n in range(4):
+        over_years.live(f"{n * 20 + 1}/10:00 web u=anna mail=anna{n}@kauppa.fi Page Viewed")
+    assert over_years.refusals() == []
+    over_years.assert_rebuilds()
+
+
+def test_what_three_users_share_belongs_to_none_of_them() -> None:
+    world = told("10:00 web a=kiosk u=anna Page Viewed\n10:10 web a=kiosk u=bertta Page Viewed")
+    assert world.customers() == ["anna kiosk", "bertta"]
+    world.live("10:20 web a=kiosk u=cecilia Page Viewed")
+    assert world.customers() == ["anna", "bertta", "cecilia", "kiosk"]
+    assert {line.split(": ")[1] for line in world.refusals()} == {"shared_value"}
+    world.live("10:30 web a=kiosk Help Searched n_results=0")
+    world.until("10:41")
+    assert world.occurrences() == ["10:40 help kiosk: 10:30"], "its events are folded like any other's"
+    world.unmerge("login")
+    world.advance()
+    assert world.customers() == ["anna kiosk", "bertta", "cecilia"], "two are not too many"
+    world.assert_rebuilds()
+
+
+@pytest.mark.parametrize("mail", ["noreply@kauppa.fi", "test@test.com", "kassa@oma.fi"])
+def test_an_address_that_is_nobodys_joins_nobody(mail: str) -> None:
+    of = with_identity('[identity.email]\nblocked = ["*@oma.fi"]\n')
+    world = told(f"10:00 web a=w1 mail={mail} Page Viewed\n10:01 web a=w2 mail={mail} Page Viewed", of)
+    assert world.customers() == [*sorted([mail, "w1", "w2"])]
+    assert {line.split(": ")[1] for line in world.refusals()} == {"blocked_value"}
+
+
+def test_a_device_joins_visits_and_never_users() -> None:
+    world = World()
+    world.accept([from_phone(0, "anna", "d1"), from_phone(1, "", "d1"), from_phone(2, "bertta", "d1")])
+    world.advance()
+    assert world.rows("SELECT count(DISTINCT customer) FROM nodes") == [(2,)]
+    assert world.rows("SELECT refusal, count(*) FROM links GROUP BY 1 ORDER BY 1") == [
+        ("", 2),
+        ("two_unique_ids", 1),
+    ]
+    world.assert_rebuilds()
+
+
+def test_an_external_id_joins_once_it_is_declared() -> None:
+    events = [from_phone(0, "", "d1", card="c1"), from_phone(1, "", "d2", card="c1")]
+    undeclared, declared = World(), World(with_identity("[identity.card]\nper_customer = 1\n"))
+    for world in (undeclared, declared):
+        world.accept(events)
+        world.advance()
+        world.assert_rebuilds()
+    assert {line.split(": ")[1] for line in undeclared.refusals()} == {"never_alone"}
+    assert declared.refusals() == [] and len(declared.customers()) == 1
+    declared.accept([from_phone(2, "", "d1", card="c2")])
+    declared.advance()
+    assert {line.split(": ")[1] for line in declared.refusals()} == {"two_unique_ids"}
+
+
+# -- a person's word
+
+
+def test_who_is_not_one_customer_stays_apart_whatever_comes() -> None:
+    world = told("10:00 web a=web1 Page Viewed\n10:01 web u=anna Page Viewed")
+    world.cannot("a=web1", "anna")
+    world.live("10:05 web a=web1 u=anna Page Viewed")
+    assert world.customers() == ["anna", "web1"] and world.refusals() == ["anna - web1: cannot_link"]
+    world.clock.move(at("10:10"))
+    world.merge("a=web1", "anna")
+    world.advance()
+    assert world.customers() == ["anna web1"], "the later word about the same two counts"
+    world.unmerge("merge")
+    world.advance()
+    assert world.customers() == ["anna", "web1"], "the earlier word counts again"
+    world.unmerge("cannot")
+    world.advance()
+    assert world.customers() == ["anna web1"] and world.refusals() == []
+    world.assert_rebuilds()
+
+
+def test_a_way_round_does_not_join_who_is_apart() -> None:
+    world = World()
+    world.live("10:00 web a=web1 mail=anna@kauppa.fi Page Viewed")
+    world.live("10:01 web a=web2 Page Viewed")
+    world.cannot("a=web1", "a=web2")
+    world.live("10:05 web a=web2 mail=anna@kauppa.fi Page Viewed")
+    assert world.customers() == ["anna@kauppa.fi web1", "web2"]
+    world.assert_rebuilds()
+
+
+# -- another policy
+
+SHARED = """
+10:00 web a=kiosk u=anna Page Viewed
+10:10 web a=kiosk u=bertta Help Searched n_results=0
+10:12 web a=kiosk Help Searched n_results=0
+10:20 web a=web1 mail=anna@kauppa.fi Page Viewed
+10:21 web u=anna mail=anna@kauppa.fi Page Viewed
+"""
+STRICT = "[identity.anonymous_id]\nunique_ids_max = 1\n"
+
+
+def test_a_change_is_shown_before_it_is_made_and_made_as_if_it_had_always_been() -> None:
+    world, always = told(SHARED), told(SHARED, with_identity(STRICT))
+    world.until("10:30")
+    always.until("10:30")
+    tried = dry_run(world.engine, with_identity(STRICT).identity)
+    assert [len(each) for each in tried.splits.values()] == [2] and tried.merges == {}
+    assert tried.refused == {"shared_value": (0, 2), "two_unique_ids": (1, 0)}
+    assert world.customers() == ["anna anna@kauppa.fi kiosk web1", "bertta"], "nothing is written"
+    world.reopen(with_identity(STRICT))
+    with pytest.raises(Conflict, match="declarations"):
+        world.catch_up()
+    world.advance()
+    assert world.customers() == always.customers() == ["anna anna@kauppa.fi web1", "bertta", "kiosk"]
+    for table in ("nodes", "links", "customers", "occurrences"):
+        query = f"SELECT * FROM {table} ORDER BY 1"
+        assert world.rows(query) == always.rows(query), table
+    world.assert_rebuilds()
+    back = dry_run(world.engine, project().identity)
+    assert [len(each) for each in back.merges.values()] == [2] and back.splits == {}
+
+
+def test_a_running_server_does_not_take_up_another_policy() -> None:
+    world = told(SHARED)
+    watch = Watch(Kept(with_identity(STRICT).texts), "data")
+    for _ in range(2):
+        watch.look(world.engine)
+    refused = world.engine.shadow.refused()
+    assert refused is not None and "another policy of identity" in str(refused.faults[0])
+    assert watch.target is None
+
+
+# -- as it was known
+
+
+def test_who_somebody_was_held_to_be_at_each_time() -> None:
+    story = lines(SHARED)
+    world = World()
+    then: list[tuple[int, list[set[str]]]] = []
+    for line in story:
+        world.live(line)
+        then.append((world.clock.now(), groups(world)))
+        world.clock.sleep(1)
+    world.merge("anna", "bertta")
+    world.advance()
+    then.append((world.clock.now(), groups(world)))
+    world.clock.sleep(1)
+    world.unmerge()
+    world.unmerge("email")
+    world.live("09:00>10:40 web a=kiosk u=bertta Page Viewed")
+    then.append((world.clock.now(), groups(world)))
+    assert len({str(each) for _, each in then}) >= 5, "it changed"
+    for when, expected in then:
+        assert groups_at(world, when) == expected
+
+
+def groups(world: World) -> list[set[str]]:
+    found: dict[object, set[str]] = {}
+    for customer, node in world.rows("SELECT customer, lower(hex(node)) FROM nodes"):
+        found.setdefault(customer, set()).add(str(node))
+    return sorted(found.values(), key=sorted)
+
+
+def groups_at(world: World, when: int) -> list[set[str]]:
+    found: dict[bytes, set[str]] = {}
+    for (node,) in world.rows("SELECT node FROM nodes"):
+        assert isinstance(node, bytes)
+        known = known_at(world.engine, NodeId(node), when)
+        if known is not None:
+            found[known.customer] = {each.hex() for each in known.members}
+    return sorted(found.values(), key=sorted)
+
+
+# -- patterns
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value", "is_one"),
+    [
+        ("abc", "ABC", True),
+        ("abc", "abcd", False),
+        ("a*c", "abc", True),
+        ("a*c", "ac", True),
+        ("a*a", "a", False),
+        ("*b*b*", "ab", False),
+        ("*b*b*", "abba", True),
+        ("*a*" * 20, "a" * 5_000, True),
+    ],
+)
+def test_a_star_is_any_text(pattern: str, value: str, is_one: bool) -> None:
+    assert fits(pattern, value) is is_one
+
+
+def test_policies_that_say_the_same_are_the_same() -> None:
+    assert compile_policy({}).version == project().identity.version
+    assert with_identity(STRICT).identity.version != project().identity.version
