@@ -39,7 +39,8 @@ class Maker:
             words = {
                 "".join(own.choice(self._parts) for _ in range(n_parts + own.randint(0, 1))) for _ in range(n)
             }
-            self._words[kind, n] = sorted(words, key=lambda word: (own.random(), word))
+            self._words[kind, n] = sorted(words)
+            own.shuffle(self._words[kind, n])
         words = self._words[kind, n]
         return words[min(int(len(words) * self.chance.random() ** 2), len(words) - 1)]
 

@@ -80,7 +80,7 @@ def link(
         wanted = Wanted(read, source, wishes, is_training, is_dry)
         done = link_tables(engine, SystemDisk(project), wanted, progress)
     print(said(done, is_dry))
-    if done.unlinked:
+    if done.unlinked and not done.taken:
         raise typer.Exit(1)
 
 

@@ -16,7 +16,7 @@ from splink.comparison_library import CustomComparison
 from splink.internals.blocking_rule_creator import BlockingRuleCreator
 from splink.internals.comparison_creator import ComparisonCreator
 from splink.internals.comparison_level_creator import ComparisonLevelCreator
-from splink.internals.exceptions import EMTrainingException
+from splink.internals.exceptions import SplinkException
 
 from hetki.identity.clusters import Pairs
 from hetki.identity.columns import Column, units
@@ -63,7 +63,10 @@ def trained(
             linker.training.estimate_parameters_using_expectation_maximisation(
                 block_on(column.key), max_pairs=TRAINING_PAIRS, estimate_without_term_frequencies=True
             )
-        except (EMTrainingException, ValueError):  # no two records agree on it, or no two match: no lesson
+        except (
+            SplinkException,
+            ValueError,
+        ):  # no two agree on it, no two match, nothing beside it: no lesson
             continue
     if is_of_persons(linker):
         return linker, True
