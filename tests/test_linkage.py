@@ -142,6 +142,20 @@ def test_a_few_who_come_twice_are_found_among_many_who_do_not() -> None:
     assert pairs_of(linked(table).clusters.cluster) == {(n, 600 + n) for n in range(5)}
 
 
+def test_names_that_nobody_shares_are_still_compared() -> None:
+    """No two records have one name, as each copy is mistyped: training on it fails, and takes nothing out."""
+    table, truth = people(60, n_each=2, seed=3)
+    families = table["family"].to_pylist()
+    unique = [f"{name or 'q'}{chr(97 + n % 26)}{chr(97 + n // 26)}" for n, name in enumerate(families)]
+    table = table.set_column(table.column_names.index("family"), "family", pa.array(unique))
+    linkage = linked(table)
+    settings = msgspec.convert(linkage.model.settings, dict[str, object])
+    compared = msgspec.convert(settings["comparisons"], list[dict[str, object]])
+    assert {column.name for column in linkage.model.columns} == set(table.column_names)
+    assert {each["output_column_name"] for each in compared} == {each.key for each in linkage.model.columns}
+    assert len(pairs_of(linkage.clusters.cluster) & pairs_of(truth)) >= 0.8 * len(pairs_of(truth))
+
+
 def test_a_full_name_and_its_parts_are_one_comparison() -> None:
     table, _ = people(100)
     full = [f"{a} {b}" for a, b in zip(table["given"].to_pylist(), table["family"].to_pylist(), strict=True)]

@@ -59,15 +59,14 @@ def trained(
     untaught = linker.misc.save_model_to_json()
     stage("m")
     for column in best[:TRAINING_RULES]:
+        before = linker._settings_obj.core_model_settings.copy()  # type: ignore[no-untyped-call]
         try:
             linker.training.estimate_parameters_using_expectation_maximisation(
                 block_on(column.key), max_pairs=TRAINING_PAIRS, estimate_without_term_frequencies=True
             )
-        except (
-            SplinkException,
-            ValueError,
-        ):  # no two agree on it, no two match, nothing beside it: no lesson
-            continue
+        except (SplinkException, ValueError):
+            # No two agree on it, or no two match: no lesson. It has taken comparisons out for its time.
+            linker._settings_obj.core_model_settings = before
     if is_of_persons(linker):
         return linker, True
     again = database.register(table, table_name="records_again")
