@@ -6,17 +6,19 @@ And what is new against what is known: the kept model, customers that stay, pers
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import duckdb
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
-from test_linkage import graph, pairs_of, people
+from test_linkage import another, graph, pairs_of, people, person
 
 from hetki.identity.blocking import COMPARED_PER_RECORD, block, blocking_rules
 from hetki.identity.clusters import CLUSTER_MAX, clustered, components
 from hetki.identity.columns import typed
-from hetki.identity.linkage import Linkage, apply, link
+from hetki.identity.linkage import Linkage, Model, apply, link
 from hetki.identity.proposals import POSSIBLE_OF_ONE_MAX, Proposal, Proposals, proposed
 
 Found = tuple[duckdb.DuckDBPyConnection, Linkage, pa.Table, np.ndarray]
@@ -171,6 +173,55 @@ def test_two_customers_are_one_only_if_most_of_their_records_match() -> None:
         6, graph(6, [(a, b, 9.0) for a in range(3) for b in range(3, 6)]), customer
     ).cluster
     assert one.tolist() == [0, 0, 0, 1, 1, 1] and all_of_them.tolist() == [0] * 6
+
+
+def families(n: int, seed: int) -> tuple[pa.Table, np.ndarray]:
+    """Two to four persons with one last name, address and telephone, each with one to three records."""
+    chance = Random(seed)
+    rows, truth = [], []
+    for _ in range(n):
+        home = person(chance) | {"phone": f"0{chance.randrange(10**8)}"}
+        for _ in range(chance.randint(2, 4)):
+            one = home | {name: person(chance)[name] for name in ("given", "born", "mail")}
+            who = len(set(truth))
+            for _ in range(chance.randint(1, 3)):
+                rows.append(another(chance, one) | {"mail": None})
+                truth.append(who)
+    return pa.Table.from_pylist(rows), np.array(truth)
+
+
+def test_a_family_is_not_one_person() -> None:
+    """Name, address and telephone are one's; what tells them apart is held against what they share."""
+    table, truth = families(90, 2)
+    con = duckdb.connect()
+    linkage = link(con, table)
+    ours, real = pairs_of(linkage.clusters.cluster), pairs_of(truth)
+    assert linkage.model.related is not None
+    assert len(ours & real) >= 0.9 * len(ours) and len(ours & real) >= 0.9 * len(real)
+    kept = msgspec.json.decode(msgspec.json.encode(linkage.model), type=Model)
+    is_new = new_last(table.num_rows, 40)
+    again = apply(con, table, kept, is_new=is_new, customer=np.arange(table.num_rows))
+    said = proposed(con, again).pairs
+    sides = (again.pairs.left.tolist(), again.pairs.right.tolist())
+    weight = dict(zip(zip(*sides, strict=True), again.pairs.weight.tolist(), strict=True))
+    assert said and [name for name, _ in said[0].told][-1] == "related"
+    for each in said:
+        assert sum(bits for _, bits in each.told) == pytest.approx(each.weight)
+        assert each.weight == pytest.approx(weight[each.left, each.right], abs=1e-3)
+
+
+def test_who_moved_is_no_relative(found: Found) -> None:
+    """Where no date tells pairs apart, nothing is taken from their weight."""
+    table, truth = people(150, seed=8)
+    chance = Random(8)
+    rows = [
+        row | ({name: person(chance)[name] for name in ("post", "town")} if chance.random() < 0.4 else {})
+        for row in table.to_pylist()
+    ]
+    linkage = link(duckdb.connect(), pa.Table.from_pylist(rows))
+    ours, real = pairs_of(linkage.clusters.cluster), pairs_of(truth)
+    assert linkage.model.related is None and found[1].model.related is None
+    assert len(ours & real) >= 0.9 * len(real)
 
 
 def test_columns_that_vary_together_do_not_multiply_the_work() -> None:

@@ -9,7 +9,7 @@ compared in `blocking` and `training`, and weights become clusters in `clusters`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Literal, NamedTuple
+from typing import Callable, Literal, NamedTuple, Sequence
 
 import duckdb
 import msgspec
@@ -24,11 +24,14 @@ from hetki.identity import clusters
 from hetki.identity.blocking import Blocked, Rule, block, blocking_rules
 from hetki.identity.clusters import Clusters, Pairs, Rows
 from hetki.identity.columns import Column, Ignored, checked, clean, typed
+from hetki.identity.related import TINY, Shares, classes
 from hetki.identity.training import calibrated, trained
 
 #: Bits; pairs with less evidence than this are not scored before the prior is known, or not kept after.
 SCORED_MIN = -8.0
 KEPT_MIN = -5.0
+#: Relatives who are less likely than this take nothing from a pair's weight that would be seen.
+RELATED_SCORED_MIN = -12.0
 PRIOR = "probability_two_random_records_match"
 
 Settings = dict[str, object]
@@ -42,7 +45,8 @@ class Model(msgspec.Struct, frozen=True):
 
     `settings` are Splink's own, with the m and u of each comparison level. `n_records` is how many records it
     was trained on; `is_taught` says whether m was learned, or is Splink's guess because hardly anybody came
-    twice. No value of any record is in it.
+    twice. `related` are the settings for pairs of relatives, if the table has such: m is how often they reach
+    each level. No value of any record is in it.
     """
 
     columns: tuple[Column, ...]
@@ -50,6 +54,7 @@ class Model(msgspec.Struct, frozen=True):
     n_records: int
     is_taught: bool
     settings: Settings
+    related: Settings | None = None
 
 
 class Quarantined(NamedTuple):
@@ -104,11 +109,22 @@ def link(
     blocking = [block_on(f"block{number}") for number in range(len(rules))]
     linker, is_taught = trained(con, "blocked", found.columns, blocking, blocked.n_records, stage)
     stage("weights")
-    raw = _pairs(con, linker.inference.predict(threshold_match_weight=SCORED_MIN, warning_mode="never"))
     n_pairs = blocked.n_records * (blocked.n_records - 1) / 2
+    may_be = is_taught and any(column.kind == "date" for column in found.columns)
+    linker._settings_obj._retain_intermediate_calculation_columns = may_be
+    scored = _all(linker, SCORED_MIN)
+    relatives = _relatives(con, linker, scored, found.columns, n_pairs) if may_be else None
+    related: Settings | None = None
+    if relatives is None:
+        raw = _pairs(con, *scored)
+    else:
+        same, related = relatives
+        linker.table_management.delete_tables_created_by_splink_from_db()  # type: ignore[no-untyped-call]
+        linker = scorer(con, "blocked", same)
+        raw = _weighed(con, linker, related, _all)
     share, pairs = calibrated(raw, _prior(linker), n_pairs)
     settings = _plain(linker.misc.save_model_to_json() | {PRIOR: share})
-    model = Model(found.columns, rules, blocked.n_records, is_taught, settings)
+    model = Model(found.columns, rules, blocked.n_records, is_taught, settings, related)
     linker.table_management.delete_tables_created_by_splink_from_db()  # type: ignore[no-untyped-call]
     stage("clusters")
     return _found(model, settings, pairs, records.num_rows, blocked, found.ignored, customer)
@@ -146,8 +162,7 @@ def apply(
     linker = scorer(con, "blocked", model.settings)
     settings = model.settings
     if is_new is None:
-        scored = linker.inference.predict(threshold_match_weight=SCORED_MIN, warning_mode="never")
-        pairs = _pairs(con, scored)
+        pairs = _weighed(con, linker, model.related, _all)
     else:
         share, pairs = _of_new(con, linker, model, is_new, blocked.n_records)
         settings = settings | {PRIOR: share}
@@ -184,19 +199,19 @@ def _of_new(
         int(con.sql(f"select count(*) from {name}").fetchall()[0][0]) for name in ("known_side", "new_side")
     )
     assert n_known + n_new == n_records, "a record is either known or new"
-    known, new = (linker._db_api.register(name, table_name=f"{name}s") for name in ("known_side", "new_side"))
-    parts = []
-    if n_known and n_new:
-        parts.append(
-            linker.inference.predict_between(
-                known, new, threshold_match_weight=SCORED_MIN, warning_mode="never"
+
+    def of_new(linker: Linker, least: float) -> list[SplinkDataFrame]:
+        known, new = (linker._db_api.register(f"{side}_side") for side in ("known", "new"))
+        infer, parts = linker.inference, []
+        if n_known and n_new:
+            parts.append(
+                infer.predict_between(known, new, threshold_match_weight=least, warning_mode="never")
             )
-        )
-    if n_new > 1:
-        parts.append(
-            linker.inference.predict_within(new, threshold_match_weight=SCORED_MIN, warning_mode="never")
-        )
-    raw = _pairs(con, *parts)
+        if n_new > 1:
+            parts.append(infer.predict_within(new, threshold_match_weight=least, warning_mode="never"))
+        return parts
+
+    raw = _weighed(con, linker, model.related, of_new)
     before = model.n_records * (model.n_records - 1) / 2
     n_pairs = n_known * n_new + n_new * (n_new - 1) / 2
     return calibrated(raw, _prior(linker), n_pairs, before)
@@ -213,6 +228,79 @@ def _plain(settings: Settings) -> Settings:
         return float(f"{value:.9g}") if isinstance(value, float) else value
 
     return {key: rounded(value) for key, value in settings.items() if key != "linker_uid"}
+
+
+def _all(linker: Linker, weight_min: float) -> list[SplinkDataFrame]:
+    """All pairs that the rules bring together, with a weight."""
+    return [linker.inference.predict(threshold_match_weight=weight_min, warning_mode="never")]
+
+
+def _weighed(
+    con: duckdb.DuckDBPyConnection,
+    linker: Linker,
+    related: Settings | None,
+    score: Callable[[Linker, float], list[SplinkDataFrame]],
+) -> Pairs:
+    """Pairs with their weights: against strangers, and where there are relatives against these, too."""
+    pairs = _pairs(con, *score(linker, SCORED_MIN))
+    if related is None:
+        return pairs
+    other = scorer(con, "blocked", related)
+    others = _pairs(con, *score(other, RELATED_SCORED_MIN))
+    other.table_management.delete_tables_created_by_splink_from_db()  # type: ignore[no-untyped-call]
+    n = int(max(pairs.right.max(initial=0), others.right.max(initial=0))) + 1
+    names, of_others = pairs.left * n + pairs.right, others.left * n + others.right
+    place = np.minimum(np.searchsorted(of_others, names), max(len(of_others) - 1, 0))
+    is_there = of_others[place] == names if len(of_others) else np.zeros(len(names), bool)
+    against = (
+        np.where(is_there, others.weight[place], -np.inf) if len(of_others) else np.full(len(names), -np.inf)
+    )
+    return Pairs(pairs.left, pairs.right, pairs.weight - surplus(against))
+
+
+def surplus(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a pair's weight loses, in bits, where relatives would be so alike with this weight."""
+    return np.asarray(np.logaddexp2(0.0, weight))
+
+
+def _relatives(
+    con: duckdb.DuckDBPyConnection,
+    linker: Linker,
+    scored: list[SplinkDataFrame],
+    columns: Sequence[Column],
+    n_pairs: float,
+) -> tuple[Settings, Settings] | None:
+    """Settings for pairs of one person and for pairs of relatives, if the table has such."""
+    compared = linker._settings_obj.core_model_settings.comparisons
+    names = ", ".join(f"mw_{each.output_column_name}" for each in compared)
+    counted = con.sql(
+        f"select {names}, count(*)::double from {scored[0].physical_name} group by all order by all"
+    ).to_arrow_table()
+    gammas, shares = [], []
+    for each, found in zip(compared, counted.columns, strict=False):
+        levels = each.comparison_levels[:0:-1]  # without the one for missing values, from not alike to equal
+        weight = np.array([level._match_weight for level in levels])
+        told = found.to_numpy()
+        gammas.append(np.where(told == 0, -1, np.abs(told[:, None] - weight).argmin(axis=1)))
+        u = np.array([max(level.u_probability or 0.0, TINY) for level in levels])
+        shares.append(u / u.sum())
+    found = classes(columns, np.stack(gammas, axis=1), counted.columns[-1].to_numpy(), shares, n_pairs)
+    if found is None:
+        return None
+    settings = linker.misc.save_model_to_json()
+    return (
+        _with_m(settings, found.same, found.n_same / n_pairs),
+        _plain(_with_m(settings, found.related, found.n_related / n_pairs)),
+    )
+
+
+def _with_m(settings: Settings, shares: Shares, prior: float) -> Settings:
+    """Settings with other m, by gamma from 0, and another prior."""
+    told = msgspec.json.decode(msgspec.json.encode(settings))
+    for each, share in zip(told["comparisons"], shares, strict=True):
+        for level, m in zip(each["comparison_levels"][:0:-1], share.tolist(), strict=True):
+            level["m_probability"] = m
+    return {**told, PRIOR: prior}
 
 
 def _prior(linker: Linker) -> float:

@@ -7,7 +7,7 @@ parts. `possible` pairs are the grey zone between clusters, for a person to answ
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Iterable, Literal, NamedTuple, Sequence
+from typing import Iterable, Literal, NamedTuple
 
 import duckdb
 import numpy as np
@@ -15,8 +15,8 @@ import pyarrow as pa
 from splink import block_on
 
 from hetki.identity.clusters import Rows
-from hetki.identity.columns import Column, units
-from hetki.identity.linkage import PRIOR, Linkage, Settings, scorer
+from hetki.identity.columns import units
+from hetki.identity.linkage import PRIOR, Linkage, Model, Settings, scorer, surplus
 
 #: Bits; a pair with less evidence than this (one in five) is not worth a person's time.
 POSSIBLE_MIN = -2.0
@@ -94,7 +94,7 @@ def proposed(
     possible, n_unasked = _grey(found, groups)
     rows = np.array([*probable, *possible], np.int64)
     left, right = found.pairs.left[rows], found.pairs.right[rows]
-    told = explained(con, found.settings, found.model.columns, left, right)
+    told = explained(con, found.settings, found.model, left, right)
     kinds: list[Kind] = ["probable" if place < len(probable) else "possible" for place in range(len(rows))]
     return Proposals(
         [
@@ -148,11 +148,30 @@ def _grey(found: Linkage, groups: _Groups) -> tuple[list[int], int]:
 
 
 def explained(
-    con: duckdb.DuckDBPyConnection, settings: Settings, columns: Sequence[Column], left: Rows, right: Rows
+    con: duckdb.DuckDBPyConnection, settings: Settings, model: Model, left: Rows, right: Rows
 ) -> list[Told]:
-    """The weight of each pair by field, in bits, with what the rarity of a value adds to its field."""
+    """The weight of each pair by field, in bits, with what the rarity of a value adds to its field.
+
+    Where the model knows of relatives, `related` is what the pair's weight loses because they are alike, too.
+    """
     if not len(left):
         return []
+    columns = {unit[0].key: unit[0].name for unit in units(model.columns)}
+    rows = _scored(con, settings, ", ".join(f"mw_{key} + mw_tf_adj_{key}" for key in columns), left, right)
+    share = settings[PRIOR]
+    assert isinstance(share, float) and len(rows) == len(left), "every pair is told"
+    prior = ("prior", float(np.log2(share / (1 - share))))
+    told = [(prior, *zip(columns.values(), bits, strict=True)) for bits in rows]
+    if model.related is None:
+        return told
+    against = np.array(_scored(con, model.related, "match_weight", left, right)).reshape(-1)
+    return [(*each, ("related", -lost)) for each, lost in zip(told, surplus(against).tolist(), strict=True)]
+
+
+def _scored(
+    con: duckdb.DuckDBPyConnection, settings: Settings, parts: str, left: Rows, right: Rows
+) -> list[tuple[float, ...]]:
+    """Parts of the weight of each pair."""
     linker = scorer(con, "blocked", settings | {"retain_intermediate_calculation_columns": True})
     con.register("pairs_told", pa.table({"pair": np.arange(len(left)), "left": left, "right": right}))
     sides = []
@@ -166,11 +185,8 @@ def explained(
     scored = linker.inference.predict_between(
         *sides, blocking_rules_to_generate_predictions=[block_on("pair")], warning_mode="never"
     )
-    fields = {unit[0].key: unit[0].name for unit in units(columns)}
-    parts = ", ".join(f"mw_{key} + mw_tf_adj_{key}" for key in fields)
-    rows = con.sql(f"select {parts} from {scored.physical_name} order by row_id_l").fetchall()
+    rows: list[tuple[float, ...]] = con.sql(
+        f"select {parts} from {scored.physical_name} order by row_id_l"
+    ).fetchall()
     linker.table_management.delete_tables_created_by_splink_from_db()  # type: ignore[no-untyped-call]
-    share = settings[PRIOR]
-    assert isinstance(share, float) and len(rows) == len(left), "every pair is told"
-    prior = ("prior", float(np.log2(share / (1 - share))))
-    return [(prior, *zip(fields.values(), bits, strict=True)) for bits in rows]
+    return rows
