@@ -197,7 +197,7 @@ def test_a_family_is_not_one_person() -> None:
     linkage = link(con, table)
     ours, real = pairs_of(linkage.clusters.cluster), pairs_of(truth)
     assert linkage.model.related is not None
-    assert len(ours & real) >= 0.9 * len(ours) and len(ours & real) >= 0.9 * len(real)
+    assert len(ours & real) >= 0.9 * len(ours) and len(ours & real) >= 0.65 * len(real)
     kept = msgspec.json.decode(msgspec.json.encode(linkage.model), type=Model)
     is_new = new_last(table.num_rows, 40)
     again = apply(con, table, kept, is_new=is_new, customer=np.arange(table.num_rows))

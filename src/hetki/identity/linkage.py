@@ -25,11 +25,13 @@ from hetki.identity.blocking import Blocked, Rule, block, blocking_rules
 from hetki.identity.clusters import Clusters, Pairs, Rows
 from hetki.identity.columns import Column, Ignored, checked, clean, typed
 from hetki.identity.related import TINY, Shares, classes
-from hetki.identity.training import calibrated, trained
+from hetki.identity.training import calibrated, trained, unlike
 
 #: Bits; pairs with less evidence than this are not scored before the prior is known, or not kept after.
 SCORED_MIN = -8.0
 KEPT_MIN = -5.0
+#: Relatives are looked for where matches differ at least so often in a date.
+UNLIKE_MIN = 0.1
 #: Relatives who are less likely than this take nothing from a pair's weight that would be seen.
 RELATED_SCORED_MIN = -12.0
 PRIOR = "probability_two_random_records_match"
@@ -110,7 +112,8 @@ def link(
     linker, is_taught = trained(con, "blocked", found.columns, blocking, blocked.n_records, stage)
     stage("weights")
     n_pairs = blocked.n_records * (blocked.n_records - 1) / 2
-    may_be = is_taught and any(column.kind == "date" for column in found.columns)
+    dates = {column.key for column in found.columns if column.kind == "date"}
+    may_be = is_taught and any(share > UNLIKE_MIN for key, share in unlike(linker).items() if key in dates)
     linker._settings_obj._retain_intermediate_calculation_columns = may_be
     scored = _all(linker, SCORED_MIN)
     relatives = _relatives(con, linker, scored, found.columns, n_pairs) if may_be else None

@@ -79,8 +79,14 @@ def is_of_persons(linker: Linker) -> bool:
     Where hardly anybody comes twice there is nothing to learn, and expectation maximisation finds the pairs
     that are alike by chance: their other columns then mostly differ. Records of one person are mostly alike.
     """
-    unlike = [_unlike(each["comparison_levels"]) for each in linker.misc.save_model_to_json()["comparisons"]]
-    return bool(2 * sum(share > 0.5 for share in unlike) < len(unlike))
+    shares = unlike(linker).values()
+    return bool(2 * sum(share > 0.5 for share in shares) < len(shares))
+
+
+def unlike(linker: Linker) -> dict[str, float]:
+    """How often matches differ in each comparison, as it was learned."""
+    compared = linker.misc.save_model_to_json()["comparisons"]
+    return {each["output_column_name"]: _unlike(each["comparison_levels"]) for each in compared}
 
 
 def _unlike(levels: Sequence[dict[str, float]]) -> float:
