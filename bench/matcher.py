@@ -31,7 +31,7 @@ from hetki.engine.parts import parts
 from hetki.engine.project import load
 from hetki.events.event import Event, EventId, LeafId
 from hetki.events.fields import Fields
-from hetki.moments.fold import REACH, Program
+from hetki.moments.fold import Program
 from hetki.moments.moment import Moment
 from hetki.patterns import matcher
 from hetki.patterns.columnar import Texts
@@ -103,7 +103,7 @@ def alone(bench: Bench, runs: sweeping.Swept) -> None:
     for part in parts(bench.lake, names_of(bench.program), bench.advance_to):
         events, texts = Events(part.table, part.customer, len(part.customers)), Texts()
         purposes, closed, closed_at, _ = open_events(events, part, bench.program)
-        traits = Traits(events, sweeping._traits_of(bench.program.moments), REACH)
+        traits = Traits(events, sweeping._traits_of(bench.program.moments), bench.program.traits)
         args = (events, bench.program, runs, purposes, closed, traits, texts)
         batch = sweeping._looked(*args)[0]._replace(closed_at=closed_at)
         n_listened += len(batch.at)

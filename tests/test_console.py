@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import re
-import socket
 import sqlite3
-import threading
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import msgspec
 import pytest
-import uvicorn
+from console import EVIL, MINUTE, PROJECT, SEEN, House, ask, browsing, serving, words
 from starlette.types import ASGIApp, Message
 
 from hetki.engine.advance import advance
@@ -30,17 +25,17 @@ from hetki.engine.project import load
 from hetki.engine.warming import begin, refuse
 from hetki.errors import Fault, Forbidden, Unavailable
 from hetki.events import segment
-from hetki.identity.identifier import Namespace, identifier
 from hetki.patterns.condition import Condition
 from hetki.patterns.segments import Segment
 from hetki.server import drawing
 from hetki.server.access import SESSION_S, TOKEN_S, Access
-from hetki.server.app import COOKIE, HEADERS, PAGES, Served, console_app
+from hetki.server.app import HEADERS, PAGES, Served, console_app
 from hetki.server.committer import Committer
 from hetki.server.desk import days
 from hetki.server.effects import Effects
 from hetki.server.feed import LISTENERS_MAX
 from hetki.server.following import Follower
+from hetki.server.forms import COOKIE
 from hetki.settings import SECOND, Limits
 from hetki.simulation import demo
 from hetki.simulation.world import LocalNet, MemoryDisk, SeededChance, SimulatedClock
@@ -49,86 +44,12 @@ from hetki.store.ports import Disk, Sent
 from hetki.store.system import SystemDisk
 from hetki.store.views import Views
 
-PROJECT = Path(demo.__file__).parent / "restaurants_project"
-MINUTE = 60 * SECOND
-EVIL = "<script>alert('evil')</script>"
-
-
-class House:
-    """A project with a few simulated days, a console over it, and a browser that is signed in."""
-
-    def __init__(self, folder: Path) -> None:
-        self.disk = SystemDisk(folder, durable=False)
-        self.engine: Engine
-        self.engine, _ = demo.run(SystemDisk(PROJECT), self.disk, 5, 300, 3)
-        assert isinstance(self.engine.clock, SimulatedClock)
-        self.clock: SimulatedClock = self.engine.clock
-        self.access = Access(self.disk, self.clock, self.engine.chance)
-        self.app = console_app(self.engine, self.access)
-        self.session = self.access.sign_in(self.access.new_token())
-        self.n_sent = 0
-
-    def say(self, user: str, name: str, /, *, source: str = "app", **properties: object) -> None:
-        """One event now, accepted; `advance` folds it."""
-        self.n_sent += 1
-        call = {
-            "type": "identify" if name == "Customer Identified" else "track",
-            "messageId": f"m{self.n_sent}",
-            "event": name,
-            "userId": user,
-            "traits" if name == "Customer Identified" else "properties": properties,
-            "context": {"device": {"type": "mobile"}},
-        }
-        body = json.dumps({"batch": [call]}).encode()
-        now = self.clock.now()
-        channel = self.engine.project.sources[source].channel
-        parsed = segment.parse(body, "batch", source, channel, now, Limits(), False)
-        self.engine.acceptor.accept([parsed])
-
-    def late_order(self, user: str, plan: str = "private") -> None:
-        """A story of 13 minutes that ends in the moment where_is_my_order, caught and decided."""
-        self.say(user, "Customer Identified", plan=plan, email=f"{user}@example.com", name=EVIL)
-        late = {"order_id": f"o-{user}", "n_minutes": 20, "expected_at": "2026-03-05T17:30:00Z"}
-        self.say(user, "Delivery Delayed", source="kitchen", **late)
-        self.clock.move(self.clock.now() + MINUTE)
-        self.say(user, "Help Searched", n_results=0, order_id=f"o-{user}", query=EVIL)
-        advance(self.engine)
-        self.clock.move(self.clock.now() + 12 * MINUTE)
-        advance(self.engine)
-
-    def node(self, namespace: Namespace, value: str) -> str:
-        found = identifier(self.engine.keys.node, namespace, value)
-        assert found is not None
-        return found.node.hex()
-
-    def get(self, path: str, session: str | None = None, method: str = "GET") -> httpx.Response:
-        return ask(self.app, path, self.session if session is None else session, method)
-
-
-def ask(what: ASGIApp, path: str, session: str, method: str = "GET") -> httpx.Response:
-    async def asked() -> httpx.Response:
-        transport = httpx.ASGITransport(what, raise_app_exceptions=False)
-        cookies = {COOKIE: session} if session else {}
-        async with httpx.AsyncClient(transport=transport, base_url="http://hetki", cookies=cookies) as client:
-            return await client.request(method, path)
-
-    return asyncio.run(asked())
-
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> House:
     house = House(tmp_path_factory.mktemp("console"))
     house.late_order("anna")
     return house
-
-
-def words(page: httpx.Response) -> str:
-    """The text of a page as a reader sees it, white space in one."""
-    told: list[str] = []
-    parser = HTMLParser()
-    parser.handle_data = told.append  # type: ignore[method-assign]
-    parser.feed(page.text)
-    return " ".join(" ".join(told).split())
 
 
 def test_what_is_warmed_and_what_is_refused_is_shown(house: House) -> None:
@@ -264,7 +185,9 @@ def test_opening_the_printed_address_signs_in(house: House) -> None:
     again = house.get(address, "")
     assert again.status_code == 401 and "Hint: run &#39;hetki token&#39;" in again.text
     assert house.get("/sign-out", session).status_code == 405
-    assert house.get("/sign-out", session, "POST").headers["location"] == "/sign-in"
+    assert house.get("/sign-out", session, "POST").status_code == 400
+    assert house.get("/", session).status_code == 200, "a form that is none signs nobody out"
+    assert house.post("/sign-out", session).headers["location"] == "/sign-in"
     assert house.get("/", session).status_code == 303
 
 
@@ -291,7 +214,8 @@ def addresses(house: House) -> list[str]:
         "/outbox?status=sent",
     ]
     fixed += [f"/moments/{name}" for name in house.engine.project.moments]
-    return [*fixed, f"/customers/{anna}", f"/decisions/{decisions[0]}"]
+    identities = [f"/customers/{anna}/identities", f"/customers/{anna}/why?other=anna@example.com", "/review"]
+    return [*fixed, f"/customers/{anna}", *identities, f"/decisions/{decisions[0]}"]
 
 
 INLINE = re.compile(r"<style|\sstyle=|\son\w+=|javascript:|<script(?![^>]* src=)")
@@ -642,47 +566,17 @@ def test_a_feed_ends_with_its_session_and_with_the_server(house: House) -> None:
 
 # A real browser
 
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-
 
 @pytest.fixture
 def served(house: House) -> Iterator[str]:
-    """The address of a running server: the way in and the console."""
-    committer = Committer(house.engine.acceptor.accept)
-    committer.start()
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        stopping = threading.Event()
-        everything = Served(house.engine, committer, house.access, stopping.is_set)
-        config = uvicorn.Config(everything, lifespan="off", log_level="warning", access_log=False)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-        stopping.set()
-        server.should_exit = True
-        thread.join(20)
-        committer.stop()
-    assert not thread.is_alive(), "an open feed keeps no server from stopping"
+    with serving(house) as address:
+        yield address
 
 
 @pytest.fixture
 def browser() -> Iterator[Any]:
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"no browser at {CHROMIUM} (apt-get install chromium, or set CHROMIUM)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+    with browsing() as started:
+        yield started
 
 
 def test_a_person_signs_in_by_keyboard_and_sees_a_moment_arrive(
@@ -715,17 +609,6 @@ def test_a_person_signs_in_by_keyboard_and_sees_a_moment_arrive(
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Sign in").wait_for()
     assert complaints == []
-
-
-SEEN = """() => ({
-    wide: document.documentElement.scrollWidth,
-    headings: [...document.querySelectorAll('h1, h2, h3')].map(each => Number(each.tagName[1])),
-    tables: [...document.querySelectorAll('table')].every(
-        each => each.caption && [...each.querySelectorAll('th')].every(head => head.scope)),
-    named: [...document.querySelectorAll('a, button, input')].every(
-        each => each.textContent.trim() || each.labels?.length),
-    ids: [...document.querySelectorAll('[id]')].map(each => each.id),
-})"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

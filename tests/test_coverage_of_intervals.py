@@ -20,6 +20,15 @@ from hetki.patterns.choices import Choice, EventWithin
 N_EXPERIMENTS = 200
 DAY_US = 86_400_000_000
 WHEN = pa.timestamp("us", tz="UTC")
+TEXT = pa.string()
+#: The tables that these experiments have no rows of.
+NOTHING = {
+    "deliveries": pa.schema([("decision_id", TEXT), ("status", TEXT)]),
+    "accounts": pa.schema([("account", TEXT), ("group_id", TEXT)]),
+    "account_members": pa.schema(
+        [("account", TEXT), ("customer", TEXT), ("joined_at", WHEN), ("is_folded", pa.bool_())]
+    ),
+}
 OUTCOMES = {"solved": EventWithin(True, (Choice("Contact Started"),), 86_400)}
 
 
@@ -40,7 +49,8 @@ def simulated(
     lake.register("customers", pa.table({"leaf": names(np.arange(n)), "customer": names(np.arange(n))}))
     lake.register("decisions", decisions_of(customer, n_customers, at, is_holdout, holdout_share))
     lake.register("events", contacts_of(customer[~is_solved], at[~is_solved] + DAY_US // 2))
-    lake.register("deliveries", pa.table({"decision_id": names(np.arange(0)), "status": names(np.arange(0))}))
+    for name, schema in NOTHING.items():
+        lake.register(name, schema.empty_table())
     moments = [Measured(f"m{i:03}", f"i{i:03}", OUTCOMES) for i in range(N_EXPERIMENTS)]
     effects = [each for each in report(lake, moments, 100 * DAY_US) if each.moment == ""]
     assert len(effects) == N_EXPERIMENTS
@@ -69,6 +79,7 @@ def decisions_of(
             "arm": np.where(is_holdout[customer], "holdout", "answered"),
             "decided_at": pa.array(at, WHEN),
             "holdout_share": np.full(len(customer), holdout_share),
+            "account": pa.nulls(len(customer), pa.string()),
         }
     )
 

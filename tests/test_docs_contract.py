@@ -36,6 +36,7 @@ from hetki.errors import Fault, HetkiError
 from hetki.events.catalogue import BUILT_IN, SHIPPED
 from hetki.events.mapping import MapSpec, compile_map
 from hetki.identity.resolve import Refusal
+from hetki.server.acting import ACTIONS
 from hetki.server.app import OPEN, PAGES
 from hetki.server.ingest import KINDS as WAYS_IN
 from hetki.server.status import status_of
@@ -175,7 +176,7 @@ def test_every_path_is_listed() -> None:
     ways_in = names_in(section(page("operations.md"), "Ways in"))
     assert {f"/v1/{name}" for name in (*WAYS_IN, "health")} <= ways_in
     console = names_in(section(page("operations.md"), "Console"))
-    assert {*PAGES, *OPEN, "/feed", "/sign-out"} <= console
+    assert {*PAGES, *ACTIONS, *OPEN, "/feed", "/sign-out"} <= console
 
 
 def test_every_code_of_an_error_is_said_with_its_statuses() -> None:

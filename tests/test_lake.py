@@ -17,7 +17,9 @@ from hetki.store.system import SystemDisk
 PAGE = Path(__file__).parent.parent / "docs" / "lake.md"
 SCHEMAS = {"events": EVENTS, **{name: schema for name, (schema, _) in TABLES.items()}}
 STORY = """
-    09:00 web u=anna mail=anna@kauppa.fi Customer Identified email=anna@kauppa.fi
+    09:00 web u=anna mail=anna@kauppa.fi Customer Identified email=anna@kauppa.fi address='{"street":"K 1"}'
+    09:00 web u=bertta Customer Identified address='{"street":"k 1"}'
+    09:00 web u=anna g=kone Account Joined
     09:01 web u=anna a=web1 Consent Granted purpose=marketing
     10:00 web u=anna Product Added product_id=p1
     10:00 web a=web1 Help Searched n_results=0
@@ -57,7 +59,7 @@ def rebuilt(world: World) -> dict[str, list[tuple[object, ...]]]:
 
 def living(disk: MemoryDisk) -> World:
     """A world that has lived: everything that a table of the lake can hold is there."""
-    world = World(disk=disk)
+    world = World(project(None, '[household]\nsame = ["address.street"]\n'), disk=disk)
     world.live(STORY)
     refreshed(world)
     world.until("10:15")
@@ -113,7 +115,7 @@ def test_the_tables_say_what_happened(disk: MemoryDisk) -> None:
     refreshed(world)
     db = open_lake(world.disk)
     queries = {
-        "SELECT count(*), count(DISTINCT event_id) FROM events WHERE source <> 'hetki'": [(10, 10)],
+        "SELECT count(*), count(DISTINCT event_id) FROM events WHERE source <> 'hetki'": [(12, 12)],
         "SELECT count(*) FROM events WHERE gpc": [(1,)],
         "SELECT count(*) FROM events e JOIN customers c USING (leaf) JOIN customers u"
         " ON u.customer = c.customer AND u.namespace = 'user_id' WHERE e.name = 'Help Searched'"

@@ -15,6 +15,7 @@ from hetki.store.state import TABLES, State
 STORY = """
     09:00 web u=anna mail=anna@kauppa.fi Customer Identified email=anna@kauppa.fi plan=club
     09:01 web u=anna a=web1 Consent Granted purpose=marketing
+    09:02 web u=anna g=kone Account Joined
     10:00 web u=anna Product Added product_id=p1
     10:00 web a=web1 Help Searched n_results=0
     10:01 app u=bertta a=web1 Help Searched n_results=0

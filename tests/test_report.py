@@ -31,7 +31,11 @@ SCHEMAS = {
     "customers": pa.schema([("leaf", pa.string()), ("customer", pa.string())]),
     "decisions": pa.schema(
         [(name, pa.string()) for name in ("decision_id", "moment", "initiative", "customer", "leaf", "arm")]
-        + [("decided_at", WHEN), ("holdout_share", pa.float64())]
+        + [("decided_at", WHEN), ("holdout_share", pa.float64()), ("account", pa.string())]
+    ),
+    "accounts": pa.schema([("account", pa.string()), ("group_id", pa.string())]),
+    "account_members": pa.schema(
+        [("account", pa.string()), ("customer", pa.string()), ("joined_at", WHEN), ("is_folded", pa.bool_())]
     ),
     "deliveries": pa.schema(
         [("message_id", pa.string()), ("decision_id", pa.string()), ("status", pa.string())]
@@ -77,8 +81,10 @@ def lake_of(
     events: Sequence[Row] = (),
     customers: dict[str, str] | None = None,
     deliveries: Sequence[Row] = (),
+    members: Sequence[tuple[str, str, float]] = (),
 ) -> duckdb.DuckDBPyConnection:
-    """A lake in memory. A leaf that `customers` does not name is a customer of its own."""
+    """A lake in memory. A leaf that `customers` does not name is a customer of its own; `members` are
+    (account, customer, the hour of joining)."""
     leaves = {str(row["leaf"]) for row in (*decisions, *events)}
     owners = {leaf: leaf for leaf in leaves} | (customers or {})
     tables: dict[str, Sequence[Row]] = {
@@ -86,6 +92,11 @@ def lake_of(
         "customers": [{"leaf": leaf, "customer": customer} for leaf, customer in owners.items()],
         "decisions": decisions,
         "deliveries": deliveries,
+        "accounts": [{"account": each, "group_id": f"group {each}"} for each in {row[0] for row in members}],
+        "account_members": [
+            {"account": account, "customer": customer, "joined_at": round(hour * HOUR_US), "is_folded": True}
+            for account, customer, hour in members
+        ],
     }
     lake = duckdb.connect()
     for name, rows in tables.items():
@@ -287,6 +298,28 @@ def test_neither_the_order_of_rows_nor_their_files_matter(
         for name, table in tables.items():
             in_three_files(lake, Path(folder), name, data.draw(st.permutations(table)))
         assert report(lake, [MOMENT], LATER) == expected
+
+
+def test_an_account_is_one_unit_and_what_its_members_do_is_its_result() -> None:
+    """Two decisions about each account, for different members of it; a colleague's contact counts."""
+    decisions = [
+        decided(leaf, hour, arm) | {"account": account}
+        for account, arm, hour, leaf in (
+            ("x", "answered", 0, "a"),
+            ("x", "answered", 100, "b"),
+            ("y", "holdout", 0, "c"),
+            ("y", "holdout", 100, "d"),
+        )
+    ]
+    members = [("x", "a", 0), ("x", "b", 0), ("x", "e", 50), ("y", "c", 0), ("y", "d", 0), ("y", "e", 50)]
+    events = [
+        happened("e", "Contact Started", 1),  # before e joined
+        happened("e", "Contact Started", 101, context='{"groupId": "group y"}'),  # about y alone
+        happened("b", "Contact Started", 101, context='{"groupId": "group z"}'),  # about another account
+    ]
+    found = solved(lake_of(decisions, events, members=members))
+    assert (found.n_answered, found.n_customers_answered, found.share_answered) == (2, 1, 1.0)
+    assert (found.n_holdout, found.n_customers_holdout, found.share_holdout) == (2, 1, 0.5)
 
 
 def in_three_files(lake: duckdb.DuckDBPyConnection, folder: Path, name: str, rows: Sequence[Row]) -> None:

@@ -4,7 +4,8 @@ An event is a line: when it happened, `>` when it arrived (if later), its source
 
     10:00>10:20 web u=anna a=web1 mail=anna@kauppa.fi Order Completed order_id=o1
 
-`u`, `a`, `p`, `mail` and `tel` are identifiers (user, anonymous, previous id, e-mail, phone), `gpc` a header.
+`u`, `a`, `p`, `mail`, `tel` and `g` are identifiers (user, anonymous, previous id, e-mail, phone, account),
+`gpc` a header.
 A line is its own message id, so the same line again is a repeat; `id=` gives another. Times are of
 2 March 2026 (UTC); `2/10:00` is the next day. What comes out is lines, too.
 """
@@ -36,7 +37,9 @@ from hetki.simulation.world import LocalNet, MemoryDisk, SeededChance, Simulated
 from hetki.store.ports import Disk, Sent
 
 ORIGIN = instant(datetime(2026, 3, 2, tzinfo=UTC))
-IDENTIFIERS = {"u": "user_id", "a": "anonymous_id", "p": "previous_id", "mail": "email", "tel": "phone"}
+IDENTIFIERS = {"u": "user_id", "a": "anonymous_id", "p": "previous_id", "mail": "email", "tel": "phone"} | {
+    "g": "group_id"
+}
 SECRET = "whsec_aGV0a2ktdGVzdHMtaGV0a2ktdGVzdHMtaGV0a2k="
 
 TOML = f"""
@@ -331,7 +334,10 @@ class World:
         return list(self.engine.db.execute(query, values).fetchall())
 
     def name_of(self, customer: object) -> str:
-        """The present customer of a leaf by its user ids, else by whatever identifies it."""
+        """The present customer of a leaf by its user ids, else by whatever identifies it; an account by its
+        group id."""
+        for (group,) in self.rows("SELECT group_id FROM accounts WHERE account = ?", customer):
+            return str(group)
         present = "SELECT customer FROM nodes WHERE node = ?"
         rows = self.rows(
             f"SELECT namespace, value FROM nodes WHERE customer = ({present}) ORDER BY 2", customer

@@ -84,7 +84,7 @@ def _rule(rule: Rule) -> str:
 def _refused(engine: Engine, reason: str, n_shown: int) -> list[str]:
     views, zone = Views(engine.disk), engine.project.settings.time_zone
     links = engine.state.refused_links(reason, n_shown)
-    named = views.nodes(node for link in links for node in (link.node_a, link.node_b))
+    named = views.identities.nodes(node for link in links for node in (link.node_a, link.node_b))
     found = []
     for link in links:
         ends = " = ".join(
@@ -100,7 +100,7 @@ def _tried(engine: Engine, tried: Tried, n_shown: int) -> list[str]:
     """Merges and splits by name, and how refusals change."""
     views = Views(engine.disk)
     ids = {each for group in (*tried.merges.values(), *tried.splits.values()) for each in group}
-    names = views.names_of([*ids, *tried.splits])
+    names = views.identities.names([*ids, *tried.splits])
 
     def name(customer: LeafId) -> str:
         return f"{customer.hex()} {names.get(customer, '')}".strip()

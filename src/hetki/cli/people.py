@@ -8,25 +8,40 @@ import typer
 
 from hetki.cli.opening import HERE, Folder, opened, progress_bar
 from hetki.dialogues.explaining import decision_words
+from hetki.dialogues.joining import basis_words, status_words
 from hetki.dialogues.tracing import why_words
 from hetki.dialogues.wording import counted, spoken_at
 from hetki.engine.advance import advance
 from hetki.engine.commands import Merge, Unmerge
 from hetki.engine.engine import Engine
 from hetki.engine.known import known_at
+from hetki.engine.reviewing import merge_of
 from hetki.engine.segments import count_segments
-from hetki.engine.telling import titles, used_events, why_moment
-from hetki.errors import Conflict, Fault, Invalid, NotFound
+from hetki.engine.telling import (
+    find_account,
+    known_traits,
+    meant,
+    titles,
+    used_events,
+    why_moment,
+    why_one,
+)
+from hetki.errors import Conflict, Fault, Invalid, NotFound, shown
 from hetki.events.event import LeafId
 from hetki.events.wire import instant_of
-from hetki.identity.identifier import Namespace, NodeId, identifier
-from hetki.moments.fold import Folded, decode, dropped, in_segments
+from hetki.identity.identifier import NodeId, as_leaf
+from hetki.identity.joining import strongest_first
+from hetki.identity.survival import Word
+from hetki.moments.fold import Folded, decode
+from hetki.moments.present import dropped, in_segments
+from hetki.store.accounts import belongs_to
+from hetki.store.households import household_of
 from hetki.store.views import Views
 
 app = typer.Typer()
 Who = Annotated[str, typer.Argument(help="A user id, e-mail, phone, anonymous id, or a customer's hex id.")]
 By = Annotated[str, typer.Option("--by", help="Who says so; it is kept with the evidence.")]
-NAMESPACES: tuple[Namespace, ...] = ("user_id", "email", "phone", "anonymous_id")
+TWO_ACCOUNTS = "--despite-unique if they have two accounts"
 
 
 @app.command()
@@ -37,29 +52,39 @@ def customer(
     ] = "",
     project: Folder = HERE,
 ) -> None:
-    """One customer: identifiers, the links between them, and what was decided."""
+    """One customer: identifiers, the links between them, traits with who told them, what was decided."""
     engine = opened(project)
     found = find(engine, who)
     if known:
         print("\n".join(_known(engine, found, instant_of(known, "--known-at"))))
         return
     views = Views(engine.disk)
-    named = views.identifiers_of([found])
-    values = {each.node: f"{each.namespace} {each.value}" for each in named}
+    named = views.identities.of([found])
     print(f"customer {found.hex()}")
     for each in named:
         print(f"  {each.namespace}  {each.value}")
     zone = engine.project.settings.time_zone
-    for link in views.evidence(each.node for each in named):
-        ends = " = ".join(values.get(node, node.hex()) for node in (link.node_a, link.node_b))
-        standing = "revoked" if link.revoked_at else f"refused: {link.refusal}" if link.refusal else "stands"
-        print(
-            f"  link {link.link_id.hex()}  {link.kind}  {ends}  {spoken_at(link.linked_at, zone)}  {standing}"
-        )
+    links = strongest_first(views.identities.links(each.node for each in named))
+    values = {each.node: f"{each.namespace} {each.value}" for each in named}
+    for link in links:
+        told = [f"  link {link.link.link_id.hex()}", link.link.kind]
+        told += [
+            " = ".join(values.get(node, node.hex()) for node in link.ends),
+            spoken_at(link.link.linked_at, zone),
+        ]
+        told += [basis_words(link), "revoked" if link.look == "revoked" else status_words(link)]
+        print("  ".join(part for part in told if part))
     row = engine.state.load_customers([found]).get(found)
     folded = decode(row.state) if row else Folded()
+    _print_layers(engine, views, found)
     for segment in in_segments(engine.program, folded, engine.clock.now()):
         print(f"  segment  {segment.name}  {segment.title}")
+    for trait in known_traits(engine.program, folded):
+        print(f"  trait  {trait.name}  {_word(trait.word, zone)}  ({trait.rule})")
+        for other in trait.others:
+            print(f"    other  {_word(other, zone)}")
+        if trait.n_dropped:
+            print(f"    and {counted(trait.n_dropped, 'value')} more than is kept")
     for name, (n_tries, n_values) in dropped(folded).items():
         print(
             f"  given up  {name}  {counted(n_tries, 'try')}, {counted(n_values, 'value')}: more than is kept"
@@ -70,6 +95,33 @@ def customer(
         print(f"  {spoken_at(handled.occurred_at, zone)}  {handled.moment}  {outcome}")
 
 
+def _print_layers(engine: Engine, views: Views, customer: LeafId) -> None:
+    """The accounts of a customer, and who shares the household."""
+    zone = engine.project.settings.time_zone
+    nodes = engine.state.members([customer]).get(customer, {})
+    for group, (_, joined_at) in belongs_to(engine.db, map(as_leaf, nodes)).items():
+        since = "only named" if joined_at is None else f"member since {spoken_at(joined_at, zone)}"
+        print(f"  account  {group}  {since}")
+    household = engine.project.household
+    shared = household_of(engine.db, customer, household.members_max) if household else None
+    if household is not None and shared is not None:
+        others = [each for each in shared.customers if each != customer]
+        names = views.identities.names(others)
+        listed = ", ".join(names.get(each, each.hex()) for each in others)
+        if not shared.is_one:
+            listed = f"none: more than {household.members_max} customers would share it"
+        print(f"  household  {shared.household.hex()}  {listed}")
+
+
+def _word(word: Word | None, zone: str) -> str:
+    if word is None:
+        return "taken back"
+    told = f"{shown(word.value)}  told by {word.source}, {spoken_at(word.told_at, zone)}"
+    often = f", {counted(word.n_told, 'time')}" if word.n_told > 1 else ""
+    verified = ", verified" if word.verified else ""
+    return f"{told}{often}{verified}, event {word.event_id.hex()}"
+
+
 def _known(engine: Engine, customer: LeafId, at: int) -> list[str]:
     """The identifiers of a customer as they were known."""
     known = known_at(engine, NodeId(customer), at)
@@ -78,7 +130,7 @@ def _known(engine: Engine, customer: LeafId, at: int) -> list[str]:
         raise NotFound(
             Fault("customer", f"nobody known by that name at {spoken_at(at, zone)}", "a later time")
         )
-    named = Views(engine.disk).nodes(known.members)
+    named = Views(engine.disk).identities.nodes(known.members)
     told = sorted(f"  {each.namespace}  {each.value}" for each in named.values() if each.namespace != "event")
     return [f"customer {known.customer.hex()}, as known at {spoken_at(at, zone)}", *told]
 
@@ -103,7 +155,7 @@ def segments(
         )
     for each in found:
         print(f"{each.segment}: {each.n_customers:,} of {counted(each.n_of, 'customer')}  ({each.title})")
-        names = Views(engine.disk).names_of(each.customers)
+        names = Views(engine.disk).identities.names(each.customers)
         for customer in each.customers:
             print(f"  {customer.hex()}  {names.get(customer, '')}".rstrip())
         if name and each.n_customers > len(each.customers):
@@ -117,15 +169,25 @@ def explain(
     decision_id: Annotated[str, typer.Argument(help="The id of a decision or of its occurrence.")] = "",
     moment: Annotated[str, typer.Option(help="Why, or why not, this moment.")] = "",
     customer: Annotated[str, typer.Option(help="For whom: as the argument of hetki customer.")] = "",
+    other: Annotated[str, typer.Option(help="Why this is the same customer, or is not.")] = "",
+    account: Annotated[str, typer.Option(help="For which account: as the argument of hetki account.")] = "",
     project: Folder = HERE,
 ) -> None:
-    """A decision in plain words; or, with --moment and --customer, why a moment was caught or was not."""
-    if bool(decision_id) == bool(moment or customer) or bool(moment) != bool(customer):
-        must = "the id of a decision, or --moment and --customer"
-        raise Invalid(Fault("explain", "neither, or parts of both", must))
+    """A decision in plain words; with --customer or --account and --moment why a moment was caught or was
+    not; with --customer and --other why two are one customer or are not."""
+    given = {"decision": decision_id, "customer": customer, "moment": moment, "other": other}
+    asked = {name for name, text in {**given, "account": account}.items() if text}
+    if asked not in ({"decision"}, {"customer", "moment"}, {"customer", "other"}, {"account", "moment"}):
+        must = "the id of a decision, --customer with --moment or --other, or --account with --moment"
+        raise Invalid(Fault("explain", "none of them, or parts of several", must))
     engine = opened(project)
+    if other:
+        print("\n".join(why_one(engine, found_as(engine, customer), found_as(engine, other))))
+        return
     if moment:
-        told = why_moment(engine, find(engine, customer), moment)
+        told = why_moment(
+            engine, find_account(engine, account) if account else find(engine, customer), moment
+        )
         names = titles(engine.project)
         compiled = engine.project.moments[moment]
         print("\n".join(why_words(told, compiled, names.actions, names.time_zone)))
@@ -153,14 +215,21 @@ def merge(
     a, b = find(engine, who), find(engine, other)
     if a == b:
         raise Conflict(Fault("merge", "one customer", "two customers", f"both are {a.hex()} already"))
-    command = Merge(a.hex(), b.hex(), by, engine.clock.now(), despite_unique)
+    policy, now = engine.project.identity, engine.clock.now()
+    ends = NodeId(a), NodeId(b)
+    command = merge_of(engine.state, policy, ends, by, now, despite_unique, TWO_ACCOUNTS)
+    say_merge(engine, command)
+    print(f"{find(engine, who).hex()} is now the customer of both")
+
+
+def say_merge(engine: Engine, command: Merge) -> None:
+    """Have a merge folded. Raises `Conflict` with the reason if a constraint forbids it."""
     engine.acceptor.command(command)
     advance(engine)
+    a, b = bytes.fromhex(command.node_a), bytes.fromhex(command.node_b)
     refusal = engine.state.refusal_of("merge", a, b, command.said_at)
     if refusal:
-        hint = "--despite-unique if they have two accounts" if refusal == "two_unique_ids" else ""
-        raise Conflict(Fault("merge", refusal, "one that no constraint forbids", hint))
-    print(f"{find(engine, who).hex()} is now the customer of both")
+        raise Conflict(Fault("merge", refusal, "one that no constraint forbids"))
 
 
 @app.command()
@@ -187,13 +256,15 @@ def unmerge(
 
 def find(engine: Engine, who: str) -> LeafId:
     """The customer that a name belongs to. Raises `NotFound`."""
-    nodes = [found.node for space in NAMESPACES if (found := identifier(engine.keys.node, space, who))]
-    try:
-        nodes.append(NodeId(bytes.fromhex(who)))
-    except ValueError:
-        pass
+    node = found_as(engine, who)
+    return engine.state.customers_of([node])[node]
+
+
+def found_as(engine: Engine, who: str) -> NodeId:
+    """The identifier that a name is. Raises `NotFound`."""
+    nodes = meant(engine, who)
     known = engine.state.customers_of(nodes)
     for node in nodes:
         if node in known:
-            return known[node]
+            return node
     raise NotFound(Fault("customer", repr(who), "a name that some event has told"))

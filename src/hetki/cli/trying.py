@@ -58,7 +58,9 @@ def backtest(
         common = (advance_to, moments or (), span, partial(_told, bar, task))
         tables = open_lake(engine.disk)
         if other is None:
-            text = render_backtest(run_backtest(tables, engine.program, *common), shown)
+            accounts = engine.program.accounts
+            about = {moment.name for moment in accounts.moments} if accounts else set()
+            text = render_backtest(run_backtest(tables, engine.program, *common), shown, about)
         else:
             text = render_compared(compare(tables, engine.program, other, *common), shown)
     print(text)

@@ -157,7 +157,8 @@ def _reasons(
 ) -> list[Reason]:
     """At most four reasons, the weightiest first; `held_out_at` is the share of a holdout."""
     if held_out_at is not None:
-        return [Reason("holdout", {"initiative": question.initiative, "share": held_out_at})]
+        of = {"of": "account"} if question.account else {}
+        return [Reason("holdout", {"initiative": question.initiative, "share": held_out_at, **of})]
     if chosen == NOTHING:
         closed = [w.reason for w in weighed if w.reason is not None]
         return closed[:4] or [Reason("worth_nothing", {})]

@@ -62,7 +62,9 @@ class Question(msgspec.Struct, frozen=True):
 
     `draw` is uniform in [0, 1), fixed by salt, initiative and customer. `data_used` names the bound events
     (hex ids) and `data_of` the leaves they belong to: whose data it was. `context` is what was kept of the
-    situation as of the last event that the moment bound, by name.
+    situation as of the last event that the moment bound, by name. `told_by` names the source of each trait
+    that a condition of an answer looked at (`customer.plan`). A moment about an account names the
+    `account` (hex id) and its `group`: there the draw is the account's, and the data are of `n_members`.
     """
 
     occurrence_id: str
@@ -84,6 +86,10 @@ class Question(msgspec.Struct, frozen=True):
     data_of: list[str]
     program: str
     context: dict[str, Scalar] = {}
+    told_by: dict[str, str] = {}
+    account: str = ""
+    group: str = ""
+    n_members: int = 1
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -129,7 +135,7 @@ def decision_id(occurrence_id: str) -> str:
 
 
 def draw(salt: str, initiative: str, customer: str) -> float:
-    """A uniform number in [0, 1) that is the customer's own in this initiative.
+    """A uniform number in [0, 1) that is the customer's, or the account's, own in this initiative.
 
     >>> draw("s", "keep_our_word", "ab") == draw("s", "keep_our_word", "ab")
     True

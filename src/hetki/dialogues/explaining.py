@@ -103,6 +103,9 @@ def _data(question: Question, titles: Titles, used: Sequence[Used]) -> list[str]
         ]
     else:
         lines = [f"{counted(len(question.data_used), 'event')}, of {counted(len(question.data_of), 'leaf')}."]
+    if question.account:
+        people = "1 person" if question.n_members == 1 else f"{question.n_members} people"
+        lines.append(f"These are data of {people} of the account '{question.group}', as the moment declares.")
     if question.cap is not None:
         made = counted(question.cap.n_contacts, "message")
         lines.append(f"How often we have written: {made} in the last {spoken(question.cap.period_s)}.")
@@ -111,6 +114,8 @@ def _data(question: Question, titles: Titles, used: Sequence[Used]) -> list[str]
     looked_at = {name: value for each in question.candidates for name, value in each.values.items()}
     if looked_at:
         lines.append(f"What conditions looked at: {values_words(looked_at)}.")
+    for name, source in question.told_by.items():
+        lines.append(f"Who told {name}: {titles.sources.get(source, source)}.")
     return lines
 
 
@@ -158,6 +163,8 @@ def _to_customer(decision: Decision, titles: Titles) -> list[str]:
     else:
         lines = [f"We chose '{chosen_words(decision, titles)}' for you, because {because}."]
     lines += [f"{capital(reason_words(each, titles, 'customer'))}." for each in decision.reasons[1:]]
+    if decision.question.n_members > 1:
+        lines.append("We looked at what your colleagues and you had done, as one company.")
     return list(dict.fromkeys(lines))
 
 

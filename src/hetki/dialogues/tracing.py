@@ -27,7 +27,7 @@ def why_words(why: Why, moment: Moment, action_titles: Mapping[str, str], time_z
         f"'{moment.title}' ({moment.name})",
         f"  {sentence(moment, action_titles)}",
         "",
-        f"It listens to {counted(why.n_listened, 'event')} of this customer{could_not}.",
+        f"It listens to {counted(why.n_listened, 'event')} of this {moment.spec.identify.about}{could_not}.",
         f"It was {caught}, of {counted(len(why.tries), 'start')}.",
     ]
     for each in list(reversed(why.tries))[:TRIES_MAX]:
@@ -100,7 +100,7 @@ def _missed(told: Told, moment: Moment) -> str:
         return f"what {told.step} forbids had come shortly before"
     if told.why == "until":
         return "it ends the step that it would open"
-    who = "the customer is not one of who: " if told.why == "who" else ""
+    who = f"the {moment.spec.identify.about} is not one of who: " if told.why == "who" else ""
     called = step_names(moment.pattern)
     return who + "; ".join(miss_words(each, called) for each in told.misses)
 

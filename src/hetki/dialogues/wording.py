@@ -15,6 +15,7 @@ import msgspec
 from hetki.decisions.question import Reason, Scalar
 from hetki.declarations.durations import spoken
 from hetki.events.event import utc
+from hetki.identity.survival import Survival
 
 Reader = Literal["analyst", "customer"]
 
@@ -89,6 +90,24 @@ def values_words(values: Mapping[str, Scalar]) -> str:
     )
 
 
+def survival_words(survival: Survival, titles: Titles = PLAIN) -> str:
+    """The rule by which a value of a trait stands, as a short phrase.
+
+    >>> survival_words(Survival("source", ["crm", "web"])), survival_words(Survival())
+    ('by source: crm, web, others', 'the latest')
+    """
+    match survival.survives:
+        case "most_recent":
+            return "the latest"
+        case "most_frequent":
+            return "the most frequent"
+        case "verified":
+            return "verified first"
+        case "source":
+            listed = [titles.sources.get(each, each) for each in survival.sources]
+            return f"by source: {', '.join([*listed, 'others'])}"
+
+
 def capital(text: str) -> str:
     """The text with a capital first letter."""
     return text[:1].upper() + text[1:]
@@ -135,10 +154,10 @@ def _action(values: _Values, titles: Titles) -> str:
 
 
 def _held_out(values: _Values, titles: Titles) -> str:
-    name = str(values["initiative"])
+    name, unit = str(values["initiative"]), values.get("of", "customer")
     return (
-        f"the customer is held out of '{titles.initiatives.get(name, name)}': "
-        f"{_number(values['share']):.0%} of customers get no answer, so that its effect can be known"
+        f"the {unit} is held out of '{titles.initiatives.get(name, name)}': "
+        f"{_number(values['share']):.0%} of {unit}s get no answer, so that its effect can be known"
     )
 
 

@@ -13,6 +13,7 @@ from hetki.declarations.durations import seconds
 from hetki.declarations.read import Declared
 from hetki.dialogues.destination import Destination
 from hetki.dialogues.template import Template
+from hetki.engine.about import no_account_trait, other_unit
 from hetki.engine.files import TOML, Files, Folder, T
 from hetki.errors import Fault, Invalid, NotFound, Unavailable, nearest, shown
 from hetki.events.catalogue import Catalogue
@@ -22,7 +23,7 @@ from hetki.moments.context import Beside
 from hetki.moments.moment import Moment
 from hetki.patterns.aggregates import Aggregate
 from hetki.patterns.condition import Condition, parse
-from hetki.patterns.scope import CONTEXT, CUSTOMER
+from hetki.patterns.scope import ACCOUNT, CONTEXT, CUSTOMER
 from hetki.patterns.segments import Segments
 from hetki.patterns.tree import InSegment, Node, Trait, children
 from hetki.settings import DAY, SECOND
@@ -128,6 +129,7 @@ def check_moments(files: Files, moments: Mapping[str, Moment], disk: Shelf) -> l
     for spec, declared in files.moments.read():
         faults.extend(_purpose(spec.purpose, files, declared.where("purpose")))
         if spec.initiative:
+            faults.extend(other_unit(spec, declared, files))
             where = declared.where("initiative")
             faults.extend(_known(spec.initiative, files.initiatives.names, where, "initiative"))
         elif spec.moment in files.initiatives.names:
@@ -173,7 +175,8 @@ def compile_eligible(
         if not action.eligible:
             continue
         for moment in _using(action, moments):
-            around = beside.later(each for each in moment.aggregates if "." not in each.name)
+            own = [each for each in moment.aggregates if "." not in each.name]
+            around = beside.later(own, moment.is_about_account)
             scope = replace(moment.pattern.scope(catalogue), around=around)
             condition, faults = parse(action.eligible, scope, _place(declared, "eligible"))
             if condition is not None:
@@ -198,6 +201,8 @@ def check_templates(
                     fault = _no_trait(field, where, catalogue)
                 elif root == CONTEXT:
                     fault = _not_kept(field, where, moment)
+                elif root == ACCOUNT:
+                    fault = no_account_trait(field, where, moment, catalogue)
                 elif root not in scope.steps:
                     hint = nearest(root, [*scope.steps, CUSTOMER, CONTEXT])
                     fault = Fault(

@@ -135,7 +135,8 @@ def fold_opened(engine: Engine, batch: Batch, advance_to: int) -> Folding:
     add_staffing(state.db, reports)
     found = [evidence(engine.keys.node, fact.event, fact.event_id) for fact in facts]
     stitched = stitch(state, engine.project.identity, found, batch.commands)
-    folding = fold_batch(engine.journal, state, engine.program, facts, stitched, advance_to, reports)
+    key = engine.keys.node
+    folding = fold_batch(engine.journal, state, engine.program, key, facts, stitched, advance_to, reports)
     caught, repairs, folded = list(folding.caught), list(folding.repairs), dict(folding.folded)
     while True:
         passed = pass_time(state, engine.program, advance_to)

@@ -6,14 +6,14 @@ customer is then folded from the beginning, exactly as repaired history is. `ren
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 
 import duckdb
 import msgspec
 
 from hetki.engine.folding import Caught
-from hetki.engine.history import names_of, one_by_one, only
+from hetki.engine.history import names_of, of_accounts, one_by_one, only
 from hetki.engine.parts import count
 from hetki.engine.sweep import EVENTS_MIN, sweep, swept
 from hetki.events.event import LeafId, utc
@@ -46,7 +46,7 @@ def backtest(
     program = msgspec.structs.replace(only(program, moments), segments=(), watching={})
     if span is not None:
         advance_to = min(advance_to, span.until + program.lateness_s * SECOND)
-    found: dict[str, list[Caught]] = {moment.name: [] for moment in program.moments}
+    found: dict[str, list[Caught]] = {moment.name: [] for moment in program.every_moment}
     for customer, caught_of in histories(lake, program, advance_to, progress):
         for each in caught_of:
             if span is None or span.since <= each.occurred_at < span.until:
@@ -63,8 +63,21 @@ def histories(
     progress: Callable[[int], None] = lambda n_customers: None,
     events_min: int = EVENTS_MIN,
 ) -> Iterator[tuple[str, list[Occurrence]]]:
-    """Customers with occurrences of theirs, in no order: by the fast form of the matcher where there are
-    many events and it takes a moment of them, else customer by customer. What comes out is the same."""
+    """Customers and accounts with occurrences of theirs, in no order: by the fast form of the matcher where
+    there are many events and it takes a moment of them, else one by one. What comes out is the same."""
+    if program.moments:
+        yield from _of_customers(lake, program, advance_to, progress, events_min)
+    if program.accounts is not None and program.accounts.moments:
+        yield from of_accounts(lake, program, advance_to)
+
+
+def _of_customers(
+    lake: duckdb.DuckDBPyConnection,
+    program: Program,
+    advance_to: int,
+    progress: Callable[[int], None],
+    events_min: int,
+) -> Iterator[tuple[str, list[Occurrence]]]:
     runs = swept(program) if count(lake, names_of(program), advance_to) >= events_min else None
     if runs is None:
         return one_by_one(lake, program, advance_to, progress)
@@ -72,8 +85,11 @@ def histories(
     return sweep(lake, program, runs, rest, advance_to, progress)
 
 
-def render(found: Mapping[str, Sequence[Caught]], n_customers_shown: int = 5) -> str:
-    """How often each moment would have fired, when, week by week (from Monday, UTC), and for whom."""
+def render(
+    found: Mapping[str, Sequence[Caught]], n_customers_shown: int = 5, about_accounts: Collection[str] = ()
+) -> str:
+    """How often each moment would have fired, when, week by week (from Monday, UTC), and for whom: for
+    customers, and for accounts if it is one `about_accounts`."""
     parts: list[str] = []
     for name, caught in found.items():
         if not caught:
@@ -81,8 +97,9 @@ def render(found: Mapping[str, Sequence[Caught]], n_customers_shown: int = 5) ->
             continue
         customers = {each.customer for each in caught}
         first, last = (utc(caught[place].occurrence.occurred_at) for place in (0, -1))
+        unit = "account" if name in about_accounts else "customer"
         lines = [
-            f"{name}: {_times(len(caught))} for {len(customers):,} customer{'s' * (len(customers) > 1)},"
+            f"{name}: {_times(len(caught))} for {len(customers):,} {unit}{'s' * (len(customers) > 1)},"
             f" first {first:%Y-%m-%d %H:%M}, last {last:%Y-%m-%d %H:%M} UTC"
         ]
         lines += _weeks(caught)

@@ -19,7 +19,7 @@ from hetki.moments.moment import Moment
 #: Folders whose files say nothing to the fold, or are compared by what they say.
 _FOLDERS = {"moments", "actions", "templates", "initiatives", "sources", "segments", "tests"}
 #: The same of the tables of `hetki.toml`, and of the settings in it.
-_TABLES = {"hetki", "purposes", "destinations", "contact", "decisions"}
+_TABLES = {"hetki", "purposes", "destinations", "household", "contact", "decisions"}
 _SETTINGS = {"name", "data", "limits", "holdout_salt"}
 
 
@@ -39,9 +39,9 @@ class Target:
     is_same: bool = False
 
     @property
-    def changed(self) -> Program:
-        """The program without the moments that are kept; it reads the same events."""
-        return self.program.only({moment.name for moment in self.program.moments} - self.kept)
+    def not_kept(self) -> set[str]:
+        """The moments that are folded again."""
+        return self.project.moments.keys() - self.kept
 
     def joined(self, before: Folded, changed: Folded) -> Folded | None:
         """The state under the whole program, of the one before and of that under `changed`.
@@ -65,15 +65,20 @@ def target(project: Project, program: str, old: Project | None) -> Target:
     was = {name: _meaning(old, moment) for name, moment in old.moments.items()}
     now = {name: _meaning(project, moment) for name, moment in project.moments.items()}
     kept = frozenset(name for name in now if was.get(name) == now[name])
-    is_same = was == now and old.traits == project.traits
+    lives_as_before = _of_household(old) == _of_household(project)
+    is_same = was == now and old.traits == project.traits and lives_as_before
     return Target(project, compiled, program, kept, was.keys() <= kept, is_same)
+
+
+def _of_household(project: Project) -> list[str]:
+    return project.household.same if project.household else []
 
 
 def _meaning(project: Project, moment: Moment) -> object:
     """All of a moment that the fold can tell."""
     identify = msgspec.structs.replace(moment.spec.identify, need="")
     wanted = captures(project.files, moment.spec, project.templates)
-    return identify, moment.purpose, wanted, asked_of(project.files, moment.spec)
+    return identify, moment.purpose, wanted, asked_of(project.files, moment.spec, project.templates)
 
 
 def _frame(project: Project) -> object:

@@ -6,6 +6,8 @@ anything, unless they name one; every purpose is in force, unless an event of th
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 import msgspec
 
 from hetki.consent.purpose import Purpose
@@ -16,9 +18,11 @@ from hetki.declarations.walk import FAULTS_MAX
 from hetki.engine.files import Case, Examples
 from hetki.engine.project import Project, load
 from hetki.errors import Fault, Invalid, nearest, shown
-from hetki.events.catalogue import BUILT_IN, FieldType
+from hetki.events.catalogue import BUILT_IN, MEMBER, Catalogue, FieldType
 from hetki.events.event import Event, EventId, LeafId, utc
-from hetki.events.fields import instant_of
+from hetki.events.fields import instant_of, json_object
+from hetki.identity.survival import surviving
+from hetki.moments.context import account_traits
 from hetki.moments.fold import Fact, Folded, Program, step
 from hetki.moments.moment import Moment
 from hetki.moments.sentence import segment_sentence, sentence
@@ -31,6 +35,7 @@ STARTS_AT = 1_767_603_600 * SECOND
 EVENTS_MAX = 1_000
 
 _SOURCE = "example"
+_ACCOUNT = b"example"
 _LONG_AFTER = STARTS_AT + 300 * 365 * DAY
 _KINDS: dict[FieldType, tuple[type, ...]] = {
     "text": (str,),
@@ -83,7 +88,9 @@ def run_examples(project: Project) -> list[Fault]:
         for number, case in enumerate(spec.cases):
             if len(faults) >= FAULTS_MAX:
                 break
-            events, must_fire, found = _read_case(project, case, number, declared)
+            catalogue = project.catalogue
+            catalogue = catalogue.with_members() if moment.is_about_account else catalogue
+            events, must_fire, found = _read_case(project, catalogue, case, number, declared)
             faults.extend(found)
             if not found:
                 fired = _fired(project, moment, events)
@@ -102,26 +109,37 @@ def _fired(project: Project, moment: Moment, events: list[Event]) -> list[int]:
     contracts = {
         name: sum(bit[each] for each in set(source.purposes)) for name, source in project.sources.items()
     }
+    is_about_account = moment.is_about_account
     program = Program(
         moments=(moment,),
         purposes=tuple((name, Purpose("", "contract")) for name in purposes),
         contracts={**contracts, _SOURCE: sum(bit.values())},
-        traits=project.traits,
+        traits=account_traits(moment.trees)
+        if is_about_account
+        else surviving(project.traits, project.survival),
         lateness_s=0,
         version="",
         bits={moment.name: bit[moment.purpose]},
         listening=dict.fromkeys(moment.listens, (moment,)),
+        account=_ACCOUNT if is_about_account else b"",
     )
     staffing = timeline(report for event in events if (report := read_report(event)))
-    leaf = LeafId(bytes(16))
-    facts = [Fact(event, EventId(number.to_bytes(16)), leaf) for number, event in enumerate(events, start=1)]
+    facts = [_fact(event, number, is_about_account) for number, event in enumerate(events, start=1)]
     facts.sort(key=lambda fact: fact.order_key)
     _, occurrences = step(program, Folded(), facts, _LONG_AFTER, staffing)
     return sorted((each.occurred_at - STARTS_AT) // SECOND for each in occurrences)
 
 
+def _fact(event: Event, number: int, is_about_account: bool) -> Fact:
+    """An event of a case; of a moment about an account, `member` says whose it is."""
+    member = json_object(event.properties).get(MEMBER) if is_about_account else None
+    name = member if isinstance(member, str) else ""
+    leaf = LeafId(blake2b(name.encode(), digest_size=16).digest()) if name else LeafId(bytes(16))
+    return Fact(event, EventId(number.to_bytes(16)), leaf, name)
+
+
 def _read_case(
-    project: Project, case: Case, number: int, declared: Declared[Examples]
+    project: Project, catalogue: Catalogue, case: Case, number: int, declared: Declared[Examples]
 ) -> tuple[list[Event], list[int], list[Fault]]:
     faults: list[Fault] = []
     events: list[Event] = []
@@ -130,7 +148,7 @@ def _read_case(
         return [], [], [Fault(where, f"{len(case.events)} events", f"at most {EVENTS_MAX}")]
     for place, given in enumerate(case.events):
         keys = ("cases", number, "events", place)
-        event, found = _read_event(project, given, place, keys, declared)
+        event, found = _read_event(project, catalogue, given, place, keys, declared)
         faults.extend(found)
         events.append(event)
     fires = [
@@ -142,6 +160,7 @@ def _read_case(
 
 def _read_event(
     project: Project,
+    known: Catalogue,
     given: dict[str, object],
     number: int,
     keys: tuple[str | int, ...],
@@ -152,7 +171,6 @@ def _read_event(
     values = dict(given)
     name = values.pop("name", None)
     at_s = _offset(values.pop("at", None), declared.where(*keys, "at"), faults)
-    known = project.catalogue
     if not isinstance(name, str) or name not in known.events:
         hint = nearest(str(name), known.events)
         must = "name: an event of the catalogue"

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hetki.engine.reading import Values, read_fields
-from hetki.events.event import IDENTIFIED
+from hetki.events.event import IDENTIFIED, EventId
 from hetki.events.fields import json_object
+from hetki.identity.survival import REACH, Survival, learned, plain, standing
 from hetki.patterns.columnar import NULL, Column, Taken, Texts, taken_from
 from hetki.patterns.machine import entry, inner
 
@@ -58,9 +59,13 @@ class Events:
 
 
 class Traits:
-    """The customers' traits as of each event: what `Customer Identified` has told of them by then."""
+    """The customers' traits as of each event: what stands of what `Customer Identified` has told by then.
 
-    def __init__(self, events: Events, names: Iterable[str], reach: frozenset[str]) -> None:
+    The latest value is found in columns. Under another rule, and where a null takes a value back, what stands
+    is learned event by event, as the fold does.
+    """
+
+    def __init__(self, events: Events, names: Iterable[str], survivals: Mapping[str, Survival]) -> None:
         self._events, self._values, self._place = events, dict[str, Values](), dict[str, Numbers]()
         places, wanted = events.of_name(IDENTIFIED), sorted(names)
         if not wanted:
@@ -68,9 +73,14 @@ class Traits:
         rows = pa.array(events.rows[places])
         properties, context = (_flat(events.table[each].take(rows)) for each in ("properties", "context"))
         for name, values in zip(wanted, read_fields(properties, wanted), strict=True):
-            if name in reach:
+            if name in REACH:
                 values = _told(name, properties.to_pylist(), context.to_pylist())
-            is_told = np.array([isinstance(each, (str, int, float, bool)) for each in values], np.bool_)
+            values = [plain(each) for each in values]
+            is_told = np.array([each is not None for each in values], np.bool_)
+            survival = survivals[name]
+            if survival.survives != "most_recent" or _is_taken_back(name, is_told, properties):
+                values = _standing(name, survival, events, places, properties, context)
+                is_told[:] = True
             last = np.full(len(events.at), -1, np.int64)
             last[places[is_told]] = np.flatnonzero(is_told)
             set_at = np.maximum.accumulate(np.where(last >= 0, np.arange(len(last)), -1))
@@ -87,7 +97,8 @@ class Traits:
     def known_at(self, place: int) -> dict[str, object]:
         """The traits of an event's customer as of then."""
         told = ((name, int(where[place])) for name, where in self._place.items())
-        return {name: self._values[name][row] for name, row in told if row >= 0}
+        known = {name: self._values[name][row] for name, row in told if row >= 0}
+        return {name: value for name, value in known.items() if value is not None}
 
 
 class EventsFrame:
@@ -144,6 +155,30 @@ def _told(name: str, properties: list[str], context: list[str]) -> Values:
         for each, other in zip(properties, context, strict=True)
     ]
     return [each.get(name, other.get(name)) for each, other in read]
+
+
+def _is_taken_back(name: str, is_told: NDArray[np.bool_], properties: pa.Array) -> bool:
+    """Whether some event tells a null of a trait. Few texts have one, so few are read again."""
+    has_null = pc.match_substring(properties, "null").to_numpy(zero_copy_only=False)
+    texts = properties.take(pa.array(np.flatnonzero(has_null & ~is_told))).to_pylist()
+    return any(json_object(each.encode()).get(name, "") is None for each in texts)
+
+
+def _standing(
+    name: str, survival: Survival, events: Events, places: Numbers, properties: pa.Array, context: pa.Array
+) -> Values:
+    """What stands of a trait after each event that may tell it."""
+    values, heard, before = list[object](), None, -1
+    read = zip(places.tolist(), properties.to_pylist(), context.to_pylist(), strict=True)
+    for place, text, around in read:
+        if events.customer[place] != before:
+            heard, before = None, events.customer[place]
+        told = json_object(text.encode())
+        known = json_object(around.encode()) if name in REACH else {}
+        source = events.sources[events.source[place]]
+        heard = learned(heard, name, survival, told, known, source, 0, EventId(b""))
+        values.append(standing({name: heard}).get(name) if heard else None)
+    return values
 
 
 def _below(value: object, path: tuple[str, ...]) -> object:

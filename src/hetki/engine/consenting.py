@@ -75,7 +75,7 @@ class _Consent:
 
     def __init__(self, program: Program, start: int, contract: Numbers) -> None:
         self.program = msgspec.structs.replace(
-            program, moments=(), segments=(), listening={}, watching={}, traits=frozenset()
+            program, moments=(), segments=(), listening={}, watching={}, traits={}
         )
         self.start, self.contract = start, contract
         self.folded = Folded()

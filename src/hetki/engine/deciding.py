@@ -6,7 +6,7 @@ looks at nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -22,14 +22,16 @@ from hetki.engine.folding import Caught, Repair
 from hetki.engine.project import Project
 from hetki.errors import Invalid
 from hetki.events.event import LeafId, utc
-from hetki.identity.identifier import as_leaf
-from hetki.moments.fold import Folded, Program, in_force
+from hetki.identity.identifier import NodeId, as_leaf
+from hetki.identity.survival import is_taken_back
+from hetki.moments.fold import Folded, Program, decode, in_force
 from hetki.moments.moment import Moment, Occurrence
 from hetki.patterns.condition import Condition, holds
 from hetki.patterns.run import OPEN_TO, Bound
-from hetki.patterns.scope import CONTEXT, CUSTOMER
+from hetki.patterns.scope import ACCOUNT, CONTEXT, CUSTOMER
 from hetki.patterns.tree import Known, walk
 from hetki.settings import SECOND
+from hetki.store.accounts import groups_of
 from hetki.store.ledger import Ledger
 from hetki.store.state import State
 
@@ -38,14 +40,23 @@ EARLIER = "earlier events that it rests on"
 
 
 class Situation(msgspec.Struct, frozen=True):
-    """One occurrence with all that is known of its customer: folded state, leaves, names, and the time."""
+    """One occurrence with all that is known of its customer: folded state, leaves, names, and the time.
+
+    `leaf` is the one that deeds are recorded for; they stay with it, also after an unmerge. Of a moment about
+    an account, the customer is the member whose event was bound last, and `n_members` is how many customers'
+    events it rests on.
+    """
 
     occurrence: Occurrence
     customer: LeafId
+    leaf: LeafId
     folded: Folded
     leaves: list[LeafId]
     names: dict[str, str]
     now: int
+    account: LeafId | None = None
+    group: str = ""
+    n_members: int = 1
 
     def recipient(self, destination: Destination) -> str:
         """Where a destination reaches the customer; "" if it does not.
@@ -53,7 +64,8 @@ class Situation(msgspec.Struct, frozen=True):
         That is an address for e-mail; a webhook knows customers by user id, else anonymous id, else ours.
         """
         if destination.kind == "email":
-            address = str(self.folded.traits.get("email") or self.names.get("email") or "")
+            name = "" if is_taken_back(self.folded.heard, "email") else self.names.get("email", "")
+            address = str(self.folded.traits.get("email") or name)
             return address if is_address(address) else ""
         return self.names.get("user_id") or self.names.get("anonymous_id") or self.customer.hex()
 
@@ -80,30 +92,69 @@ def decide_all(
     new.sort(
         key=lambda each: (each.occurrence.occurred_at, each.occurrence.moment, each.occurrence.occurrence_id)
     )
-    members = state.members({each.customer for each in new if now <= each.occurrence.expires_at})
     missed = []
+    in_time = []
     for each in new:
-        occurrence, customer = each.occurrence, each.customer
-        leaf = occurrence.events[0].leaf  # deeds stay with the leaf they came from, also after an unmerge
-        if now > occurrence.expires_at:
-            expired = occurrence.occurred_at, occurrence.expires_at
-            missed.append((occurrence.occurrence_id, occurrence.moment, leaf, *expired, now))
+        occurrence = each.occurrence
+        if now <= occurrence.expires_at:
+            in_time.append(each)
             continue
-        situation = Situation(
-            occurrence,
-            customer,
-            folded[customer],
-            [as_leaf(node) for node in members[customer]],
-            state.values_of(members[customer]),
-            now,
-        )
+        leaf = _leaf_of(project, occurrence)
+        expired = occurrence.occurred_at, occurrence.expires_at
+        missed.append((occurrence.occurrence_id, occurrence.moment, leaf, *expired, now))
+    for situation in _situations(project, state, in_time, folded, now):
         decision = decide(ask(project, program, ledger, situation))
-        ledger.record(decision, leaf)
+        ledger.record(decision, situation.leaf)
         message = compose(project, decision, situation)
         if message is not None:
             ledger.post(message)
     ledger.add_missed(missed)
     return Decided(len(new) - len(missed), len(missed))
+
+
+def _leaf_of(project: Project, occurrence: Occurrence) -> LeafId:
+    """The leaf that deeds about an occurrence are recorded for: that of its first event, or, if it is about
+    an account, of the member whose event was bound last."""
+    is_about_account = project.moments[occurrence.moment].is_about_account
+    return occurrence.last.leaf if is_about_account else occurrence.events[0].leaf
+
+
+def _situations(
+    project: Project,
+    state: State,
+    caught: Sequence[Caught],
+    folded: Mapping[LeafId, Folded],
+    now: int,
+) -> Iterator[Situation]:
+    """Everything known of the customers of occurrences, one after the other."""
+    of_accounts = {each.customer for each in caught if _about(project, each)}
+    leaves = {one.leaf for each in caught if _about(project, each) for one in each.occurrence.events}
+    owners = state.customers_of(NodeId(leaf) for leaf in leaves)
+    groups = groups_of(state.db, of_accounts)
+    customers = {*(each.customer for each in caught if not _about(project, each)), *owners.values()}
+    members = state.members(customers)
+    rows = state.load_customers(customers - folded.keys())
+    known = {**{customer: decode(row.state) for customer, row in rows.items()}, **folded}
+    for each in caught:
+        leaf, customer = _leaf_of(project, each.occurrence), each.customer
+        situation = Situation(each.occurrence, customer, leaf, Folded(), [], {}, now)
+        if _about(project, each):
+            customer = owners[NodeId(leaf)]
+            n_members = len({owners[NodeId(one.leaf)] for one in each.occurrence.events})
+            situation = msgspec.structs.replace(
+                situation, account=each.customer, group=groups[each.customer], n_members=n_members
+            )
+        yield msgspec.structs.replace(
+            situation,
+            customer=customer,
+            folded=known[customer],
+            leaves=[as_leaf(node) for node in members[customer]],
+            names=state.values_of(members[customer]),
+        )
+
+
+def _about(project: Project, caught: Caught) -> bool:
+    return project.moments[caught.occurrence.moment].is_about_account
 
 
 def apply_repairs(ledger: Ledger, repairs: Sequence[Repair], now: int) -> None:
@@ -147,7 +198,8 @@ def ask(project: Project, program: Program, ledger: Ledger, situation: Situation
         n_max, period_s = project.contact_cap
         cap = Cap(n_max, period_s, ledger.n_contacts(situation.leaves, now - period_s * SECOND))
     zone = zone_of(situation.folded.traits.get("timezone"), project.settings.time_zone)
-    customer = situation.customer.hex()
+    customer, account = situation.customer.hex(), (situation.account or b"").hex()
+    drawn_for = [situation.account] if situation.account else situation.leaves
     return Question(
         occurrence_id=occurrence.occurrence_id,
         moment=moment.name,
@@ -160,15 +212,27 @@ def ask(project: Project, program: Program, ledger: Ledger, situation: Situation
         customer_weight=project.weights.customer_weight,
         business_weight=project.weights.business_weight,
         holdout_share=moment.holdout_share,
-        draw=draw(project.settings.holdout_salt, moment.initiative, customer),
-        standing=ledger.standing(moment.initiative, situation.leaves),
+        draw=draw(project.settings.holdout_salt, moment.initiative, account or customer),
+        standing=ledger.standing(moment.initiative, drawn_for),
         cap=cap,
         quiet_until=quiet_until(now, project.quiet_hours, zone),
         data_used=[each.event_id.hex() for each in occurrence.events],
         data_of=sorted({each.leaf.hex() for each in occurrence.events}),
         program=program.version,
         context={name: _scalar(value) for name, value in occurrence.context.items() if name != OPEN_TO},
+        told_by=_told_by(project, moment, situation),
+        account=account,
+        group=situation.group,
+        n_members=situation.n_members,
     )
+
+
+def _told_by(project: Project, moment: Moment, situation: Situation) -> dict[str, str]:
+    """Who told the traits that the conditions of a moment's answers look at, as far as they are known."""
+    conditions = [project.eligible.get((moment.name, action)) for action in moment.answers]
+    names = {name for each in conditions if each is not None for name in traits_of(each)}
+    words = {name: heard.word for name, heard in sorted(situation.folded.heard.items()) if name in names}
+    return {f"{CUSTOMER}.{name}": word.source for name, word in words.items() if word is not None}
 
 
 def _candidate(
@@ -245,6 +309,10 @@ def compose(project: Project, decision: Decision, situation: Situation) -> Messa
     traits: dict[str, object] = {**situation.names, **situation.folded.traits}
     values = {bound.step: _printed(bound) for bound in occurrence.bound if bound.step}
     values[CONTEXT] = occurrence.context
+    kept = {name.partition(".") for name in occurrence.context}
+    values[ACCOUNT] = {
+        name: occurrence.context[f"{ACCOUNT}.{name}"] for head, _, name in kept if head == ACCOUNT
+    }
     zone = zone_of(traits.get("timezone"), project.settings.time_zone)
     subject = body = detail = ""
     try:
@@ -261,7 +329,7 @@ def compose(project: Project, decision: Decision, situation: Situation) -> Messa
         purpose=action.purpose,
         transactional=action.transactional,
         destination=action.destination,
-        customer=occurrence.events[0].leaf,
+        customer=situation.leaf,
         created_at=decision.question.decided_at,
         due_at=decision.send_at,
         expires_at=occurrence.expires_at,

@@ -23,6 +23,7 @@ from hetki.errors import Fault, Invalid, Unavailable
 from hetki.events.event import Event, LeafId
 from hetki.events.wire import Parsed
 from hetki.identity.identifier import Namespace, NodeId, identifier
+from hetki.identity.survival import is_taken_back
 from hetki.moments.fold import Folded, decode, in_force
 from hetki.settings import SECOND
 from hetki.store.ports import Net, Sent
@@ -127,7 +128,9 @@ def _is_still(engine: Engine, message: Message, customer: LeafId | None, folded:
     known_as = message.recipient
     if known_as in (folded.traits.get("email"), message.customer.hex()):
         return True
-    spaces: tuple[Namespace, ...] = ("user_id", "anonymous_id", "email")
+    spaces: list[Namespace] = ["user_id", "anonymous_id"]
+    if not is_taken_back(folded.heard, "email"):
+        spaces.append("email")
     named = [identifier(engine.keys.node, space, known_as) for space in spaces]
     owners = engine.state.customers_of([each.node for each in named if each is not None])
     return customer in owners.values()

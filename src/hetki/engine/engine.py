@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
 
 from hetki.engine.accept import Acceptor, Keys, load_keys
 from hetki.engine.project import Project, load
 from hetki.errors import Conflict, Fault
+from hetki.identity.survival import surviving
+from hetki.moments.context import account_traits
 from hetki.moments.fold import FORM, Program
 from hetki.moments.moment import Moment
 from hetki.patterns.segments import Segment
@@ -98,18 +103,12 @@ def compile_program(project: Project) -> Program:
     """What the fold runs of a project."""
     purposes = tuple(sorted(project.purposes.items()))
     bit = {name: 1 << number for number, (name, _) in enumerate(purposes)}
-    moments = tuple(moment for _, moment in sorted(project.moments.items()))
-    listening: dict[str, list[Moment]] = {}
-    for moment in moments:
-        for name in sorted(moment.listens):
-            listening.setdefault(name, []).append(moment)
+    moments = [moment for _, moment in sorted(project.moments.items())]
+    about_customers = tuple(moment for moment in moments if not moment.is_about_account)
+    about_accounts = tuple(moment for moment in moments if moment.is_about_account)
     segments = tuple(segment for _, segment in sorted(project.segments.items()))
-    watching: dict[str, list[Segment]] = {}
-    for segment in segments:
-        for name in sorted(segment.listens):
-            watching.setdefault(name, []).append(segment)
-    return Program(
-        moments=moments,
+    program = Program(
+        moments=about_customers,
         purposes=purposes,
         contracts={
             OWN_SOURCE: sum(bit.values()),
@@ -118,14 +117,39 @@ def compile_program(project: Project) -> Program:
                 for name, source in project.sources.items()
             },
         },
-        traits=project.traits,
+        traits=surviving(project.traits, project.survival),
         lateness_s=project.settings.lateness_s,
         version=version_of(project),
         bits={
-            **{moment.name: bit[moment.purpose] for moment in moments},
+            **{moment.name: bit[moment.purpose] for moment in about_customers},
             **{segment.key: bit[segment.purpose] for segment in segments},
         },
-        listening={name: tuple(each) for name, each in listening.items()},
+        listening=_by_event(about_customers),
         segments=segments,
-        watching={name: tuple(each) for name, each in watching.items()},
+        watching=_by_event(segments),
+        household=tuple(project.household.same) if project.household else (),
     )
+    if not about_accounts:
+        return program
+    accounts = msgspec.structs.replace(
+        program,
+        moments=about_accounts,
+        traits=account_traits(tree for moment in about_accounts for tree in moment.trees),
+        bits={moment.name: bit[moment.purpose] for moment in about_accounts},
+        listening=_by_event(about_accounts),
+        segments=(),
+        watching={},
+    )
+    return msgspec.structs.replace(program, accounts=accounts)
+
+
+_Listening = TypeVar("_Listening", Moment, Segment)
+
+
+def _by_event(listening: Sequence[_Listening]) -> dict[str, tuple[_Listening, ...]]:
+    """What listens to each event."""
+    found: dict[str, list[_Listening]] = {}
+    for each in listening:
+        for name in sorted(each.listens):
+            found.setdefault(name, []).append(each)
+    return {name: tuple(mine) for name, mine in found.items()}

@@ -21,7 +21,9 @@ from hetki.declarations.read import Declared, read, read_toml
 from hetki.dialogues.destination import Destination
 from hetki.errors import Fault, Invalid, NotFound, Unavailable, shown
 from hetki.events.catalogue import EventSpec
+from hetki.identity.household import Household
 from hetki.identity.policy import NamespaceSpec
+from hetki.identity.survival import Survival
 from hetki.measurement.initiative import Initiative
 from hetki.moments.moment import MomentSpec
 from hetki.patterns.segments import SegmentSpec
@@ -52,6 +54,8 @@ class ProjectFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hetki: Settings
     purposes: dict[str, Purpose]
     destinations: dict[str, Destination] = {}
+    traits: dict[str, Survival] = {}
+    household: Household | None = None
     contact: ContactPolicy = ContactPolicy()
     identity: dict[str, NamespaceSpec] = {}
     decisions: Weights = Weights()

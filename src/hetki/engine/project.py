@@ -20,13 +20,16 @@ from hetki.engine import across
 from hetki.engine.files import TOML, Files, Recording, read_files
 from hetki.errors import Fault, Invalid
 from hetki.events.catalogue import SHIPPED, Catalogue
+from hetki.events.event import GROUPED, IDENTIFIED
+from hetki.identity.household import Household, household_faults
 from hetki.identity.policy import Policy, compile_policy
+from hetki.identity.survival import REACH, Survival, survival_faults
 from hetki.measurement.initiative import Initiative
-from hetki.moments.context import Beside, conditions
+from hetki.moments.context import Beside
 from hetki.moments.moment import Moment, MomentSpec, compile_moment
 from hetki.patterns.aggregates import Aggregate
 from hetki.patterns.condition import Condition, asked, step_fields
-from hetki.patterns.scope import CUSTOMER, RESERVED
+from hetki.patterns.scope import ACCOUNT, CUSTOMER, RESERVED
 from hetki.patterns.segments import Segment, Segments, compile_segments
 from hetki.patterns.tree import Trait, walk
 from hetki.settings import Settings
@@ -38,9 +41,10 @@ class Project:
     """Every declaration by name, checked and compiled. A moment without an initiative is one by itself.
 
     `eligible` holds the conditions of answers by (moment, action); caps read (n_max, period_s); `traits`
-    are the customer's traits that anything refers to; `content_hash` changes with any byte of any file
-    that can change a result (32 hex characters). `files` keeps what was read, with its places, and `texts`
-    every file that was read, so that the same project can be loaded again (`Kept`).
+    are the customer's traits that anything refers to, `survival` the rules declared for some of them.
+    `content_hash` changes with any byte of any file that can change a result (32 hex characters). `files`
+    keeps what was read, with its places, and `texts` every file that was read, so that the same project can
+    be loaded again (`Kept`).
     """
 
     settings: Settings
@@ -60,6 +64,8 @@ class Project:
     templates: dict[str, Template]
     eligible: dict[tuple[str, str], Condition]
     traits: frozenset[str]
+    survival: dict[str, Survival]
+    household: Household | None
     identity: Policy
     content_hash: str
     files: Files
@@ -75,7 +81,8 @@ def load(shelf: Shelf) -> Project:
     templates = _templates(files, faults)
     segments, found = compile_segments(files.segments.files.values(), files.segments.names, catalogue)
     faults += found
-    beside = Beside(segments, tuple(files.toml.value.purposes) if files.toml.value else None)
+    purposes = tuple(files.toml.value.purposes) if files.toml.value else None
+    beside = Beside(segments, purposes, tuple(catalogue.events[GROUPED].fields))
     moments = _moments(files, catalogue, templates, beside, faults)
     eligible, found = across.compile_eligible(files, moments, catalogue, beside)
     faults += found
@@ -87,6 +94,10 @@ def load(shelf: Shelf) -> Project:
     faults += across.check_templates(files, moments, templates, catalogue)
     faults += across.check_segments(files, segments, catalogue)
     faults += across.check_traits(files, moments, catalogue)
+    faults += _survival(files, catalogue)
+    if files.toml.value is not None:
+        fields = {**dict.fromkeys(REACH, "text"), **catalogue.events[IDENTIFIED].fields}
+        faults += household_faults(files.toml.value.household, fields, files.toml.where)
     if faults:
         raise Invalid(*in_order(list(dict.fromkeys(faults))))
     toml = files.toml.value
@@ -110,7 +121,11 @@ def load(shelf: Shelf) -> Project:
         action_caps={name: read_cap(each.cap, name) for name, each in actions.items() if each.cap},
         templates=templates,
         eligible=eligible,
-        traits=_traits(moments, segments, eligible, templates),
+        traits=_traits(moments, segments, eligible, templates)
+        | toml.traits.keys()
+        | _of_household(toml.household),
+        survival=toml.traits,
+        household=toml.household,
         identity=compile_policy(toml.identity),
         content_hash=files.content_hash,
         files=files,
@@ -154,11 +169,20 @@ def _moments(
     compiled: dict[str, Moment] = {}
     for spec, declared in files.moments.read():
         wanted = captures(files, spec, templates)
-        moment, found = compile_moment(declared, catalogue, wanted, beside, asked_of(files, spec))
+        asked = asked_of(files, spec, templates)
+        moment, found = compile_moment(declared, catalogue, wanted, beside, asked)
         faults.extend(found)
         if moment is not None:
             compiled[moment.name] = replace(moment, initiative=moment.initiative or moment.name)
     return compiled
+
+
+def _survival(files: Files, catalogue: Catalogue) -> list[Fault]:
+    """What is wrong with the rules by which traits survive."""
+    if files.toml.value is None:
+        return []
+    fields = {**dict.fromkeys(REACH, "text"), **catalogue.events[IDENTIFIED].fields}
+    return survival_faults(files.toml.value.traits, fields, files.sources.names, files.toml.where)
 
 
 def captures(files: Files, spec: MomentSpec, templates: Mapping[str, Template]) -> set[tuple[str, str]]:
@@ -172,10 +196,18 @@ def captures(files: Files, spec: MomentSpec, templates: Mapping[str, Template]) 
     return wanted
 
 
-def asked_of(files: Files, spec: MomentSpec) -> list[str]:
-    """What the conditions of a moment's answers ask for beside steps and traits."""
-    texts = [each.eligible for each, _ in files.actions.read() if each.action in spec.design.answers]
-    return sorted({name for text in texts for name in asked(text)})
+def asked_of(files: Files, spec: MomentSpec, templates: Mapping[str, Template]) -> list[str]:
+    """What a moment's answers ask for beside steps and traits, in conditions and of the account."""
+    actions = [each for each, _ in files.actions.read() if each.action in spec.design.answers]
+    found = {name for each in actions for name in asked(each.eligible)}
+    for each in actions:
+        uses = templates[each.template].uses if each.template in templates else {}
+        found |= {f"{root}.{field}" for root, field in uses if root == ACCOUNT}
+    return sorted(found)
+
+
+def _of_household(household: Household | None) -> frozenset[str]:
+    return frozenset(household.same if household else ())
 
 
 def _traits(
@@ -188,8 +220,7 @@ def _traits(
     trees = [condition.tree for condition in eligible.values()]
     aggregates: list[Aggregate] = []
     for moment in moments.values():
-        trees += [condition.tree for condition in conditions(moment.pattern)] + [*moment.kept.values()]
-        aggregates += moment.aggregates
+        trees += moment.trees
     for segment in segments.values():
         trees += [segment.who.tree] if segment else []
         aggregates += segment.aggregates if segment else []

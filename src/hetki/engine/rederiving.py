@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from hetki.engine.accounts import accounts_around
 from hetki.engine.deciding import apply_repairs, decide_all
 from hetki.engine.engine import Engine, compile_program
 from hetki.engine.folding import refold
@@ -21,6 +22,7 @@ from hetki.identity.policy import Policy
 from hetki.identity.resolve import Quarantine, is_shared, refused_by_ends
 from hetki.store.identities import Identities, copied
 from hetki.store.sqlite import transaction
+from hetki.store.state import FILE
 
 #: Identifiers that are derived together.
 CHUNK = 500
@@ -40,17 +42,19 @@ class Tried(msgspec.Struct, frozen=True):
 
 def dry_run(engine: Engine, policy: Policy, progress: Tell = lambda n_identifiers: None) -> Tried:
     """What a policy would change, found on a copy in memory; nothing is written."""
-    copy = copied(engine.db)
-    before = _customers(copy)
-    refused = copy.refusals()
-    rederive(copy, policy, progress)
-    after = _customers(copy)
+    db = engine.disk.connect(FILE)
+    try:
+        copy = copied(db)
+        before, refused = _customers(copy), copy.refusals()
+        rederive(copy, policy, progress)
+        after, would = _customers(copy), copy.refusals()
+    finally:
+        db.close()
     merges: dict[LeafId, set[LeafId]] = {}
     splits: dict[LeafId, set[LeafId]] = {}
     for node, now in after.items():
         merges.setdefault(now, set()).add(before[node])
         splits.setdefault(before[node], set()).add(now)
-    would = copy.refusals()
     return Tried(
         {now: sorted(each) for now, each in sorted(merges.items()) if len(each) > 1},
         {was: sorted(each) for was, each in sorted(splits.items()) if len(each) > 1},
@@ -77,12 +81,14 @@ def take_up(engine: Engine, old: Project | None) -> None:
     with transaction(engine.db):
         stitched = rederive(engine.state, policy)
         again = {each for pair in stitched.moves for each in pair} | stitched.joined.keys()
+        again |= accounts_around(engine.state, again)
         folding = refold(
             engine.journal,
             engine.state,
             program,
             dict.fromkeys(sorted(again), "identity"),
             progress.advance_to,
+            engine.keys.node,
         )
         now = max(engine.clock.now(), progress.advance_to)
         decide_all(project, program, engine.state, engine.ledger, folding.caught, folding.folded, now)

@@ -10,6 +10,7 @@ import msgspec
 import pyarrow as pa
 
 from hetki.events.event import Event
+from hetki.identity.account import group_of, is_of
 from hetki.measurement.effect import Arm, Effect, Sums, estimate
 from hetki.measurement.outcome import CANDIDATES, SUMS, Hit, Measured, hits, rules, settlers
 
@@ -32,8 +33,8 @@ _Key = tuple[str, str, str]
 def report(lake: duckdb.DuckDBPyConnection, moments: Sequence[Measured], until: int) -> list[Effect]:
     """Every measure of every moment and of every initiative, judged by what had happened at `until`.
 
-    `lake` shows the tables events, customers, decisions and deliveries. A declared measure without a single
-    mature decision is a row too: "not enough data".
+    `lake` shows the tables events, customers, accounts, account_members, decisions and deliveries. A declared
+    measure without a single mature decision is a row too: "not enough data".
     """
     sums: dict[_Key, dict[tuple[Arm, float], Sums]] = defaultdict(dict)
     for key in _declared(moments):
@@ -82,8 +83,10 @@ def _load_hits(lake: duckdb.DuckDBPyConnection, moments: Sequence[Measured]) -> 
     found: list[Hit] = []
     cursor = lake.execute(CANDIDATES, {"names": names})
     while rows := cursor.fetchmany(_ROWS_MAX):
-        for customer, *fields in rows:
-            found += hits(waiting, customer, _event(*fields))
+        for unit, group, joined_at, *fields in rows:
+            event = _event(*fields)
+            if group is None or is_of(group_of(event), group, joined_at, event.occurred_at):
+                found += hits(waiting, unit, event)
     return found
 
 
@@ -146,7 +149,10 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 def _notes(effects: Sequence[Effect]) -> list[str]:
     """What a reader must know of how the arms were made and what reached them."""
-    notes = ["Arms as assigned, whatever was delivered; n in decisions; intervals clustered by customer."]
+    notes = [
+        "Arms as assigned, whatever was delivered; n in decisions; intervals clustered by customer,"
+        " or by account where moments are about accounts."
+    ]
     told: set[str] = set()
     for each in effects:
         where = f"{each.initiative}, {each.moment or '(all)'}"

@@ -8,7 +8,8 @@ import msgspec
 
 from hetki.errors import Fault, NotFound, nearest, shown
 from hetki.events.event import LeafId
-from hetki.moments.fold import Program, decode, in_segments
+from hetki.moments.fold import Program, decode
+from hetki.moments.present import in_segments
 from hetki.store.state import State
 
 CUSTOMERS_AT_ONCE = 500

@@ -23,7 +23,7 @@ from hetki.engine.parts import Part, parts
 from hetki.events.event import Event, EventId, LeafId
 from hetki.events.fields import Fields
 from hetki.moments.context import conditions
-from hetki.moments.fold import REACH, Folded, Program, step
+from hetki.moments.fold import Folded, Program, step
 from hetki.moments.moment import Moment, Occurrence, occurrence_id
 from hetki.patterns import tree as t
 from hetki.patterns.automaton import PATTERNS_MAX, Automaton, is_pure, parts_of, refusal
@@ -88,7 +88,7 @@ def _sweep_part(
 ) -> Iterator[tuple[str, list[Occurrence]]]:
     events, texts = Events(part.table, part.customer, len(part.customers)), Texts()
     purposes, closed, closed_at, slow = open_events(events, part, program)
-    traits = Traits(events, _traits_of(program.moments), REACH)
+    traits = Traits(events, _traits_of(program.moments), program.traits)
     batch, odd = _looked(events, program, runs, purposes, closed, traits, texts)
     batch = batch._replace(closed_at=closed_at)
     slow[events.customer[odd]] = True

@@ -21,11 +21,11 @@ from hetki.engine.commands import Activated
 from hetki.engine.deciding import apply_repairs, decide_all
 from hetki.engine.engine import Engine, open_engine, version_of
 from hetki.engine.files import Kept
-from hetki.engine.folding import Caught, Repair, decode_occurrence, load_history
+from hetki.engine.folding import Caught, Repair, decode_occurrence, load_histories, row_of
 from hetki.engine.project import Project, load
 from hetki.errors import Conflict, Fault, Invalid
 from hetki.events.event import LeafId
-from hetki.moments.fold import Folded, decode, due_at, encode, step
+from hetki.moments.fold import Folded, decode, step
 from hetki.moments.moment import Occurrence
 from hetki.store.ledger import Ledger
 from hetki.store.ports import Chance, Clock, Disk, Shelf
@@ -135,26 +135,26 @@ def _is_of(program: str, instead_of: str, found: Target) -> bool:
 def _warm(engine: Engine, found: Target, customers: Sequence[LeafId], advance_to: int) -> None:
     """Fold customers under the new declarations and keep what that changes in the shadow."""
     state = engine.state
-    rows, members = state.load_customers(customers), state.members(customers)
+    rows = state.load_customers(customers)
     live: dict[LeafId, list[Occurrence]] = {}
     for customer, body in state.occurrences_of(customers).values():
         live.setdefault(customer, []).append(decode_occurrence(body))
     warmed: list[CustomerRow] = []
     changes: list[Change] = []
-    program = found.changed
-    for customer, row in rows.items():
-        whole = load_history(engine.journal, state, found.program, members[customer])
+    for customer, of_unit, whole in load_histories(engine.journal, state, found.program, rows):
+        row = rows[customer]
         mine = {each.occurrence_id: each for each in live.get(customer, [])}
         after = None
         if found.kept:
-            changed, caught = step(program, Folded(), whole.batch, advance_to, whole.staffing)
-            after = found.joined(decode(row.state), changed)
+            changed = of_unit.only(found.not_kept)
+            partly, caught = step(changed, Folded(), whole.batch, advance_to, whole.staffing)
+            after = found.joined(decode(row.state), partly)
             caught += [each for each in mine.values() if each.moment in found.kept]
         if after is None:
-            after, caught = step(found.program, Folded(), whole.batch, advance_to, whole.staffing)
-        folded, next_at = encode(after), due_at(found.program, after)
-        if (folded, next_at) != (row.state, row.due_at):
-            warmed.append(CustomerRow(customer, folded, next_at, row.last_at, row.n_events))
+            after, caught = step(of_unit, Folded(), whole.batch, advance_to, whole.staffing)
+        new = row_of(of_unit, engine.keys.node, customer, after, whole.facts)
+        if new != row:
+            warmed.append(new)
         changes.extend(_changes(customer, mine, {each.occurrence_id: each for each in caught}))
     engine.shadow.replace(customers, warmed, changes)
 

@@ -24,6 +24,9 @@ BUILT_IN: dict[str, FieldType] = {
     "occurred_at": "time",
 }
 
+#: In moments about accounts every event has this field, too: the customer whose event it is.
+MEMBER = "member"
+
 _LETTERS: dict[str, FieldType] = {
     "n": "number",
     "i": "integer",
@@ -62,6 +65,15 @@ class Catalogue(msgspec.Struct, frozen=True):
         spec = self.events.get(event)
         return [] if spec is None else [*spec.fields, *BUILT_IN]
 
+    def with_members(self) -> Catalogue:
+        """This catalogue for moments about accounts: every event says whose it is."""
+        return Catalogue(
+            {
+                name: msgspec.structs.replace(spec, fields={**spec.fields, MEMBER: "text"})
+                for name, spec in self.events.items()
+            }
+        )
+
     def extended(self, specs: Iterable[EventSpec]) -> Catalogue:
         """This catalogue with more events, and with more fields for the events it has.
 
@@ -87,7 +99,7 @@ def clashes(known: EventSpec, added: EventSpec) -> list[Fault]:
     faults = []
     for name, kind in added.fields.items():
         before = BUILT_IN.get(name) or known.fields.get(name)
-        if name in BUILT_IN:
+        if name in BUILT_IN or name == MEMBER:
             must = "another name, as every event has a built-in field of this name"
             faults.append(Fault(f"{added.event}.{name}", shown(name), must))
         elif before is not None and before != kind:

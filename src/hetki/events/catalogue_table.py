@@ -21,6 +21,7 @@ TABLE = """
 # Who the customer is, and what was seen
 Customer Identified: email! phone! name! first_name! last_name! birthday:t! gender! address:o!
   age:i! avatar! username! title company:o created_at:t plan language timezone website!
+  email_verified:b phone_verified:b
 Customer Aliased: previous_id
 Account Joined: group_id name industry employees:i plan website email! phone! address:o
 Page Viewed: name category path referrer search title url keywords:l

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Callable, Final
+from typing import Callable, Final, Mapping
 
 import msgspec
 
+from hetki.events.catalogue import MEMBER
 from hetki.events.event import Event, instant
 
 _DECODE: Final = msgspec.json.decode
@@ -56,6 +57,24 @@ class Fields:
         return self._event
 
 
+class MemberFields(Fields):
+    """The fields of an event of one of several people; `member` says whose it is.
+
+    >>> MemberFields(Event("web", "m1", "web", "Signed In", 0, 0, {}), "00ff").get("member")
+    '00ff'
+    """
+
+    __slots__ = ("_member",)
+
+    def __init__(self, event: Event, member: str) -> None:
+        super().__init__(event)
+        self._member = member
+
+    def get(self, name: str) -> object:
+        """The value of a field, or who the member is."""
+        return self._member if name == MEMBER else super().get(name)
+
+
 _BUILT_IN: Final[dict[str, Callable[[Fields], object]]] = {
     "channel": lambda fields: fields.event.channel,
     "source": lambda fields: fields.event.source,
@@ -73,6 +92,19 @@ def json_object(raw: bytes) -> dict[str, object]:
     except msgspec.DecodeError:
         return {}
     return value if type(value) is dict else {}
+
+
+def part_of(values: Mapping[str, object], name: str) -> object:
+    """A value by its name; one with a dot may be a part of an object. `None` if it is not there.
+
+    >>> part_of({"address": {"street": "Katu 1"}}, "address.street"), part_of({"a.b": 1}, "a.b")
+    ('Katu 1', 1)
+    """
+    head, dot, rest = name.partition(".")
+    if name in values or not dot:
+        return values.get(name)
+    inner = values.get(head)
+    return part_of(inner, rest) if isinstance(inner, dict) else None
 
 
 def instant_of(value: object) -> int | None:

@@ -48,6 +48,7 @@ NOT_BELIEVED = "not to be believed: the arms do not have the declared sizes"
 class Sums(msgspec.Struct, frozen=True):
     """One arm, as sums over its customers; n and g are a customer's decisions and those with the result.
 
+    Of moments about accounts, an account stands for a customer here and in all that follows.
     `nn`, `ng`, `gg` are the sums of n*n, n*g, g*g. Whole numbers, so that adding them is exact.
     """
 

@@ -90,31 +90,42 @@ def _first_by_choices(moments: Sequence[Measured]) -> dict[tuple[Choice, ...], E
     return found
 
 
-# Grain: one event with one of $names, of a customer with a decision in the experiment, after the first one.
+# Grain: one event with one of $names and one experiment's unit that it may be of, after the unit's first
+# decision. The unit is the customer, or the account if the decision was about one; then `group_id` and
+# `joined_at` are there to tell whether the event is the account's (`is_of`).
 CANDIDATES = """
 WITH decided AS (
-    SELECT coalesce(c.customer, d.customer) AS customer, min(epoch_us(d.decided_at)) AS decided_at
+    SELECT coalesce(d.account, c.customer, d.customer) AS unit, d.account IS NOT NULL AS is_account,
+        min(epoch_us(d.decided_at)) AS decided_at
     FROM decisions d LEFT JOIN customers c ON c.leaf = d.leaf
     WHERE d.arm IN ('answered', 'holdout')
-    GROUP BY 1
+    GROUP BY ALL
+),
+owned AS (
+    SELECT d.unit, d.decided_at, c.leaf, NULL::VARCHAR AS group_id, NULL::BIGINT AS joined_at
+    FROM decided d JOIN customers c ON c.customer = d.unit WHERE NOT d.is_account
+    UNION ALL
+    SELECT d.unit, d.decided_at, c.leaf, a.group_id, epoch_us(m.joined_at)
+    FROM decided d JOIN accounts a ON a.account = d.unit JOIN account_members m ON m.account = d.unit
+    JOIN customers c ON c.customer = m.customer WHERE d.is_account AND m.is_folded
 )
-SELECT decided.customer, e.source, e.message_id, e.channel, e.name, epoch_us(e.occurred_at) AS occurred_at,
-    epoch_us(e.received_at) AS received_at, e.identifiers, e.properties, e.context, e.sequence, e.gpc
-FROM events e
-JOIN customers c ON c.leaf = e.leaf
-JOIN decided ON decided.customer = c.customer
-WHERE e.name IN (SELECT unnest($names)) AND epoch_us(e.occurred_at) > decided.decided_at
+SELECT owned.unit, owned.group_id, owned.joined_at, e.source, e.message_id, e.channel, e.name,
+    epoch_us(e.occurred_at) AS occurred_at, epoch_us(e.received_at) AS received_at, e.identifiers,
+    e.properties, e.context, e.sequence, e.gpc
+FROM events e JOIN owned ON owned.leaf = e.leaf
+WHERE e.name IN (SELECT unnest($names)) AND epoch_us(e.occurred_at) > owned.decided_at
 """
 
 # Grain: initiative, moment (NULL: the whole initiative), measure, arm, declared holdout share.
 # Reads the lake's decisions, customers and deliveries, and the tables `hetki_rules` and `hetki_hits`.
-# `assigned`: a decision, under the customer that its leaf belongs to now.
+# `assigned`: a decision, under the customer that its leaf belongs to now, or the account that it is about:
+# an account is one unit, and in every column below it is called the customer.
 # `stands`: a customer's arm in an initiative is that of the first assignment; `crossed`: there were two.
 # `judged`: a mature decision under a rule; the first hit after it decides.
 SUMS = """
 WITH assigned AS (
     SELECT d.decision_id, d.moment, d.initiative, d.arm, d.holdout_share,
-        coalesce(c.customer, d.customer) AS customer, epoch_us(d.decided_at) AS decided_at,
+        coalesce(d.account, c.customer, d.customer) AS customer, epoch_us(d.decided_at) AS decided_at,
         d.decision_id IN (SELECT decision_id FROM deliveries WHERE status = 'sent') AS delivered
     FROM decisions d LEFT JOIN customers c ON c.leaf = d.leaf
     WHERE d.arm IN ('answered', 'holdout')

@@ -13,6 +13,7 @@ from typing import Iterable, Iterator, Mapping
 from hetki.declarations.read import Declared, T
 from hetki.errors import Fault, shown
 from hetki.events.catalogue import Catalogue
+from hetki.identity.survival import Survival
 from hetki.patterns import tree as t
 from hetki.patterns.aggregates import Aggregate
 from hetki.patterns.condition import Condition, parse_value
@@ -20,6 +21,7 @@ from hetki.patterns.evaluate import Test, compiled, number
 from hetki.patterns.scope import Place, Scope, Surroundings
 from hetki.patterns.segments import Segments, nodes
 from hetki.patterns.sequence import Pattern
+from hetki.patterns.words import field_words
 
 #: Entries of `identify.context`.
 CONTEXT_MAX = 16
@@ -27,25 +29,41 @@ CONTEXT_MAX = 16
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What a project declares beside a moment: segments (`None` for one with a fault) and purposes (`None`
-    if they cannot be read)."""
+    """What a project declares beside a moment: segments (`None` for one with a fault), purposes (`None` if
+    they cannot be read) and the traits of accounts.
+
+    A moment about an account is of several customers, so it asks for no one's segments, consents and traits.
+    """
 
     segments: Segments = field(default_factory=dict)
     purposes: tuple[str, ...] | None = ()
+    account_traits: tuple[str, ...] = ()
 
-    def around(self, own: Mapping[str, Aggregate | None]) -> Surroundings:
+    def around(self, own: Mapping[str, Aggregate | None], is_about_account: bool) -> Surroundings:
         """What the conditions of a moment may ask at an event, `own` being its aggregates."""
+        if is_about_account:
+            account = self._account()
+            return Surroundings(nodes(own), staffing="any", account=account, has_customer=False)
         return Surroundings(nodes(own), nodes(self.segments), self._purposes(), "any")
 
-    def later(self, own: Iterable[Aggregate]) -> Surroundings:
+    def later(self, own: Iterable[Aggregate], is_about_account: bool) -> Surroundings:
         """What the condition of an answer may ask: what was kept with the occurrence, by its name."""
+        aggregates = {each.name: each.node for each in own}
+        if is_about_account:
+            return Surroundings(aggregates, staffing="named", account=self._account())
         segments: dict[str, t.Node] = {
             name: t.UNKNOWN
             if each is None
             else t.Known(f"segment.{name}", "boolean", f"the customer is in '{each.title}'")
             for name, each in self.segments.items()
         }
-        return Surroundings({each.name: each.node for each in own}, segments, self._purposes(), "named")
+        return Surroundings(aggregates, segments, self._purposes(), "named")
+
+    def _account(self) -> dict[str, t.Node]:
+        return {
+            name: t.Known(f"account.{name}", "unknown", f"the account's {field_words(name)}")
+            for name in self.account_traits
+        }
 
     def _purposes(self) -> dict[str, t.Node]:
         if self.purposes is None:
@@ -82,6 +100,13 @@ def conditions(pattern: Pattern) -> Iterator[Condition]:
 def asks(trees: Iterable[t.Node]) -> bool:
     """Whether any tree looks up more than events and traits."""
     return any(isinstance(node, t.Known | t.Staffing) for tree in trees for node in t.walk(tree))
+
+
+def account_traits(trees: Iterable[t.Node]) -> dict[str, Survival]:
+    """The traits of an account that trees look up; of each the value stands that was told last."""
+    known = {node.key for tree in trees for node in t.walk(tree) if isinstance(node, t.Known)}
+    names = (key.removeprefix("account.") for key in sorted(known) if key.startswith("account."))
+    return {name: Survival() for name in names}
 
 
 def asks_staffing(trees: Iterable[t.Node]) -> bool:

@@ -15,13 +15,13 @@ import msgspec
 
 from hetki.consent.purpose import Purpose
 from hetki.consent.statements import SPOKEN, Statements, mask, spoken, strictest
-from hetki.events.event import IDENTIFIED, Event, EventId, LeafId, OrderKey
-from hetki.events.fields import Fields, json_object
+from hetki.events.event import GROUPED, IDENTIFIED, Event, EventId, LeafId, OrderKey
+from hetki.events.fields import Fields, MemberFields
+from hetki.identity.survival import Heard, Scalar, Survival, hear, standing
 from hetki.moments.moment import Moment, Occurrence, occurrence_id
 from hetki.patterns.aggregates import remember
 from hetki.patterns.around import Around
-from hetki.patterns.condition import holds
-from hetki.patterns.matcher import next_due, observe, pass_time, settle, withdraw
+from hetki.patterns.matcher import next_due, observe, pass_time, rests_on, settle, withdraw
 from hetki.patterns.run import Match, Run, Seen, copied, packed
 from hetki.patterns.segments import Segment
 from hetki.patterns.staffing import NO_STAFFING, Timeline
@@ -30,60 +30,82 @@ from hetki.settings import SECOND
 
 #: The form of folded states. It is part of the program's version: under another one everybody is folded
 #: again.
-FORM: Final = 5
-
-#: Traits that answers need of every customer: where and how to reach them.
-REACH = frozenset({"email", "locale", "timezone"})
+FORM: Final = 7
 
 
 class Program(msgspec.Struct, frozen=True):
     """What the fold runs: compiled moments, purposes in a fixed order, what each source may be used for.
 
     `bits` is the bit of each moment's purpose; `listening` the moments that an event's name concerns.
-    `traits` are the customer's traits that any declaration refers to; no other is kept in the state.
+    `traits` are the customer's traits that any declaration refers to, each with the rule by which one value
+    stands (`surviving`); no other is kept in the state.
     `version` is the hash of the declarations, and the form of states. `watching` are the segments that an
     event's name concerns; `bits` has their purposes, too, by the names under which their windows are kept.
+    `accounts` has the moments about accounts, if there are any, and `account` is the one that is folded.
+    `household` has the traits that make customers one household.
     """
 
     moments: tuple[Moment, ...]
     purposes: tuple[tuple[str, Purpose], ...]
     contracts: dict[str, int]
-    traits: frozenset[str]
+    traits: dict[str, Survival]
     lateness_s: int
     version: str
     bits: dict[str, int]
     listening: dict[str, tuple[Moment, ...]]
     segments: tuple[Segment, ...] = ()
     watching: dict[str, tuple[Segment, ...]] = {}
+    accounts: Program | None = None
+    account: bytes = b""
+    household: tuple[str, ...] = ()
+
+    @property
+    def every_moment(self) -> tuple[Moment, ...]:
+        """Its moments, and those about accounts."""
+        return self.moments + (self.accounts.moments if self.accounts else ())
 
     @property
     def asks_staffing(self) -> bool:
         """Whether any moment asks for staffing."""
-        return any(moment.asks_staffing for moment in self.moments)
+        return any(moment.asks_staffing for moment in self.every_moment)
+
+    @property
+    def traits_told_by(self) -> str:
+        """The event that tells the traits of what is folded."""
+        return GROUPED if self.account else IDENTIFIED
+
+    def of(self, account: bytes) -> Program:
+        """What is folded of an account; without moments about accounts that is nothing."""
+        found = self.accounts or msgspec.structs.replace(self.only(()), segments=(), watching={})
+        return msgspec.structs.replace(found, accounts=None, account=account)
 
     def only(self, names: Collection[str]) -> Program:
         """The program with these of its moments alone."""
+        accounts = self.accounts.only(names) if self.accounts else None
         moments = tuple(moment for moment in self.moments if moment.name in names)
         listening = {
             event: kept
             for event, each in self.listening.items()
             if (kept := tuple(moment for moment in each if moment.name in names))
         }
-        return msgspec.structs.replace(self, moments=moments, listening=listening)
+        return msgspec.structs.replace(self, moments=moments, listening=listening, accounts=accounts)
 
     def concerns(self, event: Event) -> bool:
         """Whether the fold reads this event at all; any other cannot change a state."""
         if event.name in self.listening or event.name in self.watching:
             return True
-        return event.name in SPOKEN or event.name == IDENTIFIED or event.gpc
+        return event.name in SPOKEN or event.name == self.traits_told_by or event.gpc
 
 
 class Fact(msgspec.Struct, frozen=True, gc=False):
-    """One event of the customer, with its id and the leaf it belongs to."""
+    """One event of the customer, with its id and the leaf it belongs to. Of an account, `member` is the
+    customer whose event it is; one that is none of the account's and counts for consent alone `is_quiet`."""
 
     event: Event
     event_id: EventId
     leaf: LeafId
+    member: str = ""
+    is_quiet: bool = False
 
     @property
     def order_key(self) -> OrderKey:
@@ -109,16 +131,17 @@ class Folded(msgspec.Struct, array_like=True):
 
     `groups` maps joined identifiers (hex) to their group (absent: a group of its own), `statements` each
     group to what its leaves said about purposes. `settled_at` is the latest instant that time alone changed,
-    by an occurrence or the end of a grant: what is not later is not folded on. Equal states encode to equal
-    bytes.
+    by an occurrence or the end of a grant: what is not later is not folded on. `heard` is what was told of
+    each trait, `traits` what of it stands, which is not encoded twice. Equal states encode to equal bytes.
     """
 
     last_key: OrderKey | None = None
-    traits: dict[str, str | int | float | bool | None] = {}
+    traits: dict[str, Scalar] = {}
     groups: dict[str, str] = {}
     statements: dict[str, Statements] = {}
     runs: dict[str, Run] = {}
     settled_at: int | None = None
+    heard: dict[str, Heard] = {}
 
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
@@ -129,13 +152,15 @@ def encode(folded: Folded) -> bytes:
     """A state as bytes; equal states give equal bytes."""
     runs = {name: run for name, run in folded.runs.items() if packed(run) is not None}
     return _encoder.encode(
-        Folded(folded.last_key, folded.traits, folded.groups, folded.statements, runs, folded.settled_at)
+        Folded(folded.last_key, {}, folded.groups, folded.statements, runs, folded.settled_at, folded.heard)
     )
 
 
 def decode(state: bytes) -> Folded:
     """A state from its bytes."""
-    return _decoder.decode(state)
+    folded = _decoder.decode(state)
+    folded.traits = standing(folded.heard)
+    return folded
 
 
 def is_late(folded: Folded, item: Fact | Joined) -> bool:
@@ -160,11 +185,12 @@ def step(
     """
     after = Folded(
         folded.last_key,
-        dict(folded.traits),
+        folded.traits,
         dict(folded.groups),
         {group: dict(said) for group, said in folded.statements.items()},
         {name: copied(run) for name, run in folded.runs.items()},
         folded.settled_at,
+        folded.heard,
     )
     caught: list[Occurrence] = []
     until = advance_to - program.lateness_s * SECOND
@@ -179,7 +205,7 @@ def step(
     _lapse(program, after, until, telling)
     for moment in program.moments:
         if moment.name in after.runs:
-            _settle(moment, after, until, caught, telling)
+            _settle(program, moment, after, until, caught, telling)
     caught.sort(key=lambda occurrence: (occurrence.occurred_at, occurrence.moment, occurrence.occurrence_id))
     return after, caught
 
@@ -204,36 +230,13 @@ def in_force(program: Program, folded: Folded, at: int) -> int:
     return mask(program.purposes, joined, at)
 
 
-def in_segments(program: Program, folded: Folded, at: int) -> list[Segment]:
-    """The segments that the customer is in at an instant, as far as their purposes are in force then."""
-    bits = in_force(program, folded, at)
-    found = []
-    for segment in program.segments:
-        if bits & program.bits[segment.key]:
-            run = folded.runs.get(segment.key, Run())
-            known = Around(
-                folded.traits, segment.aggregates, run.windows, (at, "", 0, ""), _nothing, NO_STAFFING
-            )
-            if holds(segment.who, (), known):
-                found.append(segment)
-    return found
-
-
-def _nothing() -> frozenset[str]:
-    return frozenset()
-
-
-def dropped(folded: Folded) -> dict[str, tuple[int, int]]:
-    """What bounds have pushed out, by moment or segment: tries, and values of aggregates."""
-    counts = {
-        name: (run.n_dropped, sum(window.n_dropped for window in run.windows))
-        for name, run in folded.runs.items()
-    }
-    return {name: pair for name, pair in sorted(counts.items()) if any(pair)}
-
-
 def _settle(
-    moment: Moment, folded: Folded, until: int, caught: list[Occurrence], telling: Telling | None
+    program: Program,
+    moment: Moment,
+    folded: Folded,
+    until: int,
+    caught: list[Occurrence],
+    telling: Telling | None,
 ) -> None:
     """Take out what a moment's silences have become by an instant."""
     run = folded.runs[moment.name]
@@ -241,7 +244,8 @@ def _settle(
     due = [each.due_at for each in run.partials if each.due_at is not None and each.due_at <= until]
     if due:
         folded.settled_at = max(due if folded.settled_at is None else [folded.settled_at, *due])
-        caught.extend(_occurrence(moment, match) for match in settle(moment.pattern, run, until, telling))
+        settled = settle(moment.pattern, run, until, telling)
+        caught.extend(_occurrence(program, moment, match) for match in settled)
 
 
 def _pass_time(moment: Moment, folded: Folded, until: int, telling: Telling | None) -> None:
@@ -270,8 +274,10 @@ def _take(
             before = mask(program.purposes, standing, event.occurred_at)
             folded.statements[group] = {**standing, **said}
             _drop_closed(program, folded, group, before, event.occurred_at, telling)
-    if event.name == IDENTIFIED:
-        _learn(program, folded, event)
+    if fact.is_quiet:
+        return
+    if event.name == program.traits_told_by:
+        _learn(program, folded, fact)
     listening, watching = program.listening.get(event.name, ()), program.watching.get(event.name, ())
     if not listening and not watching:
         return
@@ -285,7 +291,7 @@ def _take(
         event.occurred_at,
         event.source,
         purposes,
-        Fields(event),
+        MemberFields(event, fact.member) if program.account else Fields(event),
     )
     for moment in listening:
         if purposes & program.bits[moment.name]:
@@ -293,13 +299,13 @@ def _take(
             if run is None:
                 run = folded.runs[moment.name] = Run()
             elif run.partials:  # what has happened is not looked at again by every later event
-                _settle(moment, folded, min(until, event.occurred_at - 1), caught, telling)
+                _settle(program, moment, folded, min(until, event.occurred_at - 1), caught, telling)
                 _pass_time(moment, folded, event.occurred_at - 1, telling)
             known = _around(program, folded, moment, run, seen, staffing) if moment.asks else folded.traits
             matches = observe(moment.pattern, run, seen, known, telling)
-            caught.extend(_occurrence(moment, match) for match in matches)
+            caught.extend(_occurrence(program, moment, match) for match in matches)
             if moment.aggregates:
-                remember(moment.aggregates, run, seen, folded.traits)
+                remember(moment.aggregates, run, seen, folded.traits, bool(program.account))
         elif telling is not None and seen.name in moment.pattern.names:
             telling.tell("closed", NO_EVENT, event.occurred_at, seen=seen)
     for segment in watching:
@@ -355,30 +361,32 @@ def _lapse(program: Program, folded: Folded, at: int, telling: Telling | None) -
 def _drop_closed(
     program: Program, folded: Folded, group: str, before: int, at: int, telling: Telling | None
 ) -> None:
-    """Drop what is half matched under purposes that were open before and are closed now."""
+    """Drop what is half matched under purposes that were open before and are closed now: of an account, what
+    rests on events of the member who closed them."""
+
+    def is_theirs(leaf: LeafId) -> bool:
+        return folded.groups.get(leaf.hex(), leaf.hex()) == group
+
     now = mask(program.purposes, folded.statements[group], at)
-    closed = before & ~now
-    if closed:
-        for moment in program.moments:
-            if closed & program.bits[moment.name] and moment.name in folded.runs:
-                _pass_time(moment, folded, at - 1, telling)
-        for name, bit in program.bits.items():
-            if closed & bit and name in folded.runs:
-                withdraw(folded.runs[name], at, telling)
+    closed = [name for name, bit in program.bits.items() if before & ~now & bit and name in folded.runs]
+    if program.account:
+        closed = [name for name in closed if rests_on(folded.runs[name], is_theirs)]
+    for moment in program.moments:
+        if moment.name in closed:
+            _pass_time(moment, folded, at - 1, telling)
+    for name in closed:
+        withdraw(folded.runs[name], at, telling, is_theirs if program.account else None)
 
 
-def _learn(program: Program, folded: Folded, event: Event) -> None:
-    """Keep the latest value of each trait that a declaration refers to."""
-    traits, context = json_object(event.properties), json_object(event.context)
-    for name in sorted(program.traits | REACH):
-        value = traits.get(name, context.get(name) if name in REACH else None)
-        if isinstance(value, (str, int, float, bool)):
-            folded.traits[name] = value
+def _learn(program: Program, folded: Folded, fact: Fact) -> None:
+    """Hear what an event tells of each trait that a declaration refers to."""
+    folded.heard = hear(folded.heard, program.traits, fact.event, fact.event_id)
+    folded.traits = standing(folded.heard)
 
 
-def _occurrence(moment: Moment, match: Match) -> Occurrence:
+def _occurrence(program: Program, moment: Moment, match: Match) -> Occurrence:
     return Occurrence(
-        occurrence_id(moment.name, match.start_id, match.way),
+        occurrence_id(moment.name, match.start_id, match.way + program.account),
         moment.name,
         match.occurred_at,
         match.occurred_at + moment.expires_s * SECOND,

@@ -33,6 +33,7 @@ from hetki.patterns.aggregates import Aggregate, parse_aggregates
 from hetki.patterns.choices import Choice, EventWithin, parse_outcome
 from hetki.patterns.pattern import FIRST_PER_START, parse_pattern
 from hetki.patterns.run import OPEN_TO, Bound
+from hetki.patterns.scope import Surroundings
 from hetki.patterns.segments import needed, unused_fault
 from hetki.patterns.sequence import Pattern
 from hetki.patterns.tree import Node
@@ -47,10 +48,11 @@ _SHARE: Final = re.compile(r"\s*(?P<percent>\d+(?:\.\d+)?)\s*%\s*")
 class Identify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When it is this moment: the customer's need, and the steps that show it.
 
-    `who` is judged at the first step. `match` says whether a start counts while a try is open. `within` runs
-    from the first event to the last. An answer later than `expires` after the occurrence is never sent.
-    `aggregates` are figures over the customer's own past, by name; `context` is what to keep of the situation
-    as of the last event that is bound.
+    `about` an account, its steps are events of any of its members; an answer goes to the member whose event
+    was bound last. `who` is judged at the first step. `match` says whether a start counts while a try is
+    open. `within` runs from the first event to the last. An answer later than `expires` after the occurrence
+    is never sent. `aggregates` are figures over the customer's own past, by name; `context` is what to keep
+    of the situation as of the last event that is bound.
     """
 
     need: str
@@ -61,6 +63,7 @@ class Identify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ]
     ]
     expires: str
+    about: Literal["customer", "account"] = "customer"
     who: str = ""
     within: str = ""
     repeat: str = "every time"
@@ -145,11 +148,23 @@ class Moment:
     kept: Mapping[str, Node] = field(default_factory=dict)
     declared: frozenset[str] = frozenset()
 
+    @property
+    def is_about_account(self) -> bool:
+        """Whether it is of all members of an account together, and not of one customer."""
+        return self.spec.identify.about == "account"
+
+    @property
+    def trees(self) -> list[Node]:
+        """What its conditions look at, those of aggregates included, and what it keeps."""
+        asked = [choice.where.tree for each in self.aggregates for choice in each.choices if choice.where]
+        return [*(each.tree for each in conditions(self.pattern)), *self.kept.values(), *asked]
+
 
 class Occurrence(msgspec.Struct, frozen=True, array_like=True):
-    """A moment caught for one customer. `bound` has an entry for each event step; one without an event has
-    no `step`. `context` is what was kept of the situation, by name, and under `OPEN_TO` the purposes to which
-    everything was open that it rests on beside: what aggregates counted, and earlier rounds of a group.
+    """A moment caught for one customer or account. `bound` has an entry for each event step; one without an
+    event has no `step`. `context` is what was kept of the situation, by name, and under `OPEN_TO` the
+    purposes to which everything was open that it rests on beside: what aggregates counted, and earlier rounds
+    of a group.
     """
 
     occurrence_id: str
@@ -164,6 +179,11 @@ class Occurrence(msgspec.Struct, frozen=True, array_like=True):
     def events(self) -> list[Bound]:
         """Every event that it rests on, step by step."""
         return [each for bound in self.bound if bound.step for each in bound.all]
+
+    @property
+    def last(self) -> Bound:
+        """The latest event that it rests on; of one instant, that of the later step."""
+        return max(reversed(self.events), key=lambda each: each.occurred_at)
 
 
 def occurrence_id(moment_name: str, start_event_id: EventId, way: bytes = b"") -> str:
@@ -258,9 +278,12 @@ def _identified(
     def where(*keys: str | int, offset: int = 0) -> str:
         return declared.where("identify", *keys, offset=offset)
 
-    own, found = parse_aggregates(part.aggregates, catalogue, partial(where, "aggregates"))
+    is_about_account = part.about == "account"
+    catalogue = catalogue.with_members() if is_about_account else catalogue
+    counting = Surroundings(has_customer=not is_about_account)
+    own, found = parse_aggregates(part.aggregates, catalogue, partial(where, "aggregates"), around=counting)
     faults.extend(found)
-    around = beside.around(own)
+    around = beside.around(own, is_about_account)
     pattern, found = parse_pattern(
         part.steps,
         part.who,

@@ -22,9 +22,9 @@ def sentence(moment: Moment, action_titles: Mapping[str, str]) -> str:
     called = step_names(pattern)
     titles = [f"'{action_titles.get(answer, answer)}'" for answer in moment.answers]
     return (
-        f"For {_who(pattern.who)}: after {_steps(pattern, called)}, "
+        f"For {_who(moment)}: after {_steps(pattern, called)}, "
         f"answer within {spoken(moment.expires_s)} with {listed(titles, 'or')}, or not at all, "
-        f"{_repeat(pattern, called)}; {_holdout(moment.holdout_share)}."
+        f"{_repeat(pattern, called)}; {_holdout(moment)}."
     )
 
 
@@ -37,7 +37,10 @@ def step_names(pattern: Pattern) -> dict[str, str]:
     }
 
 
-def _who(who: Condition | None) -> str:
+def _who(moment: Moment) -> str:
+    who: Condition | None = moment.pattern.who
+    if moment.is_about_account:
+        return f"an account when {words(who.tree, {})}" if who else "any account"
     if who is None:
         return "any customer"
     if isinstance(who.tree, InSegment):
@@ -205,7 +208,9 @@ def _once(pattern: Pattern, called: Mapping[str, str]) -> str:
             return f"at most once per {spoken(pattern.repeat.period_s)}"
 
 
-def _holdout(share: float) -> str:
+def _holdout(moment: Moment) -> str:
+    share = moment.holdout_share
     if share == 0:
         return "nobody is held out, so the effect cannot be measured"
-    return f"{share * 100:g}% of customers are held out to measure the effect"
+    units = "accounts" if moment.is_about_account else "customers"
+    return f"{share * 100:g}% of {units} are held out to measure the effect"

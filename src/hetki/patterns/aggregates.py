@@ -27,7 +27,7 @@ from hetki.patterns import tree as t
 from hetki.patterns.choices import Choice, Tests, checked, duration, is_too_long, masked, split, tests_of
 from hetki.patterns.evaluate import Test, compiled, digest, number
 from hetki.patterns.run import Run, Seen, Window
-from hetki.patterns.scope import Place, Scope, shifted
+from hetki.patterns.scope import NOTHING_AROUND, Place, Scope, Surroundings, shifted
 from hetki.patterns.standing import fits
 from hetki.patterns.words import field_words, listed, words
 from hetki.settings import SECOND
@@ -82,8 +82,17 @@ class Aggregate:
         return t.Known(self.key, self.kind, said(self))
 
 
-def remember(aggregates: Sequence[Aggregate], run: Run, seen: Seen, traits: Mapping[str, object]) -> None:
-    """Note an event in the windows of a run, after everything else has looked at it. Changes the run."""
+def remember(
+    aggregates: Sequence[Aggregate],
+    run: Run,
+    seen: Seen,
+    traits: Mapping[str, object],
+    keeps_leaves: bool = False,
+) -> None:
+    """Note an event in the windows of a run, after everything else has looked at it. Changes the run.
+
+    With `keeps_leaves` the run is of several people, and it is noted whose event it was.
+    """
     for place, each in enumerate(aggregates):
         tests = each.tests.get(seen.name)
         if tests is None or not fits(tests, seen, (), traits):
@@ -94,6 +103,8 @@ def remember(aggregates: Sequence[Aggregate], run: Run, seen: Seen, traits: Mapp
         if not run.windows:
             run.windows = [Window() for _ in aggregates]
         _add(each, run.windows[place], seen, value)
+        if keeps_leaves:
+            run.windows[place].leaves.append(seen.leaf)
 
 
 def figure(aggregate: Aggregate, window: Window | None, at: int) -> object:
@@ -136,18 +147,19 @@ def _of_numbers(function: Function, given: Sequence[object]) -> int | float | No
 def _add(aggregate: Aggregate, window: Window, seen: Seen, value: object) -> None:
     at = seen.occurred_at
     if aggregate.function == "last":
-        window.times, window.purposes, window.values = [at], [seen.purposes], [value]
+        window.times, window.purposes, window.values, window.leaves = [at], [seen.purposes], [value], []
         return
     if aggregate.function == "distinct":
         value = digest(value)
         if value in window.values:
             place = window.values.index(value)
             del window.times[place], window.purposes[place], window.values[place]
+            del window.leaves[place : place + 1]
     old = _start(aggregate, window, at)
     if len(window.times) - old >= VALUES_MAX:
         window.n_dropped += 1
         old += 1
-    del window.times[:old], window.purposes[:old], window.values[:old]
+    del window.times[:old], window.purposes[:old], window.values[:old], window.leaves[:old]
     window.times.append(at)
     window.purposes.append(seen.purposes)
     if aggregate.function != "count":
@@ -155,12 +167,16 @@ def _add(aggregate: Aggregate, window: Window, seen: Seen, value: object) -> Non
 
 
 def parse_aggregates(
-    given: Mapping[str, str], catalogue: Catalogue, where: Callable[..., str], within: str = ""
+    given: Mapping[str, str],
+    catalogue: Catalogue,
+    where: Callable[..., str],
+    within: str = "",
+    around: Surroundings = NOTHING_AROUND,
 ) -> tuple[dict[str, Aggregate | None], list[Fault]]:
     """Aggregates by name, `None` for one that has a fault, and every fault.
 
     `where(name, offset=n)` is a place in the text of one, `where()` that of all. `within` is the segment that
-    they belong to.
+    they belong to, `around` what its conditions may ask.
     """
     faults: list[Fault] = []
     if len(given) > AGGREGATES_MAX:
@@ -172,7 +188,9 @@ def parse_aggregates(
         if not _NAME.fullmatch(name):
             must = "a name of small letters, digits and _, such as n_checks"
             faults.append(Fault(place(0), shown(name), must))
-        made = _parsed(f"{within}.{name}" if within else name, text, Scope(catalogue), place, faults)
+        made = _parsed(
+            f"{within}.{name}" if within else name, text, Scope(catalogue, around=around), place, faults
+        )
         found[name] = made if len(faults) == before else None
     return found, faults
 

@@ -59,6 +59,8 @@ class Around(Mapping[str, object]):
             return rest in self._consents()
         if head == "staffing":
             return self._staffing.share(rest, self._key)
+        if head == "account":  # whose traits these are
+            return self._traits[rest]
         return self._traits[name]
 
     def __iter__(self) -> Iterator[str]:

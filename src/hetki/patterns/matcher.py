@@ -11,8 +11,9 @@ what time alone does is done in the order of its instants, before the next event
 
 from __future__ import annotations
 
-from typing import Final, Iterable, Mapping
+from typing import Callable, Final, Iterable, Mapping
 
+from hetki.events.event import LeafId
 from hetki.patterns.evaluate import digest
 from hetki.patterns.moves import Ended, Move, advanced, start, stops, takes, wake
 from hetki.patterns.run import UNBOUND, Match, Partial, Run, Seen, copied
@@ -131,20 +132,45 @@ def pass_time(pattern: Pattern, run: Run, until: int, telling: Telling | None = 
         _push_out(move, run, last)
 
 
-def withdraw(run: Run, since: int, telling: Telling | None = None) -> None:
+def withdraw(
+    run: Run,
+    since: int,
+    telling: Telling | None = None,
+    is_theirs: Callable[[LeafId], bool] | None = None,
+) -> None:
     """Drop what is still open at `since`, when consent for the moment's purpose ends.
 
     Time must have passed to just before `since`. An occurrence that lies before it and only waits for late
     events stays. What broke a silence before the start, and what aggregates remember, is forgotten too.
+    With `is_theirs`, the run is of several people: dropped is what rests on events of those leaves, and
+    that somebody broke a silence before the start stays known.
     """
     kept = [each for each in run.partials if each.due_at is not None and each.due_at < since]
+    if is_theirs is not None:
+        kept = [each for each in run.partials if each in kept or not _rests_on(each, is_theirs)]
     if telling is not None:
         for each in run.partials:
             if each not in kept:
                 _tell_end(telling, each, since, ("withdrawn", ""))
     run.partials = kept
-    run.before = []
-    run.windows = []
+    if is_theirs is None:
+        run.before = []
+        run.windows = []
+    for window in run.windows:
+        window.keep([n for n, leaf in enumerate(window.leaves) if not (is_theirs and is_theirs(leaf))])
+    if not any(window.times for window in run.windows):
+        run.windows = []
+
+
+def rests_on(run: Run, is_theirs: Callable[[LeafId], bool]) -> bool:
+    """Whether anything in a run of several people rests on events of these leaves."""
+    if any(_rests_on(each, is_theirs) for each in run.partials):
+        return True
+    return any(is_theirs(leaf) for window in run.windows for leaf in window.leaves)
+
+
+def _rests_on(partial: Partial, is_theirs: Callable[[LeafId], bool]) -> bool:
+    return any(is_theirs(each.leaf) for bound in partial.bound if bound.step for each in bound.all)
 
 
 def next_due(run: Run) -> int | None:

@@ -5,7 +5,7 @@ All of them encode to MessagePack as arrays, and equal states give equal bytes.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Sequence
 
 import msgspec
 
@@ -91,16 +91,26 @@ class Partial(msgspec.Struct, array_like=True):
 class Window(msgspec.Struct, array_like=True):
     """What an aggregate remembers of one customer's events: their instants in order, what they might be used
     for, and what was taken of each (nothing for a count). `n_dropped` counts what the bound pushed out.
+    `leaves` says whose each was where a run is of several people, and is empty elsewhere.
     """
 
     times: list[int] = []
     purposes: list[int] = []
     values: list[object] = []
     n_dropped: int = 0
+    leaves: list[LeafId] = []
 
     def copy(self) -> Window:
         """One that can be moved on by itself."""
-        return Window(list(self.times), list(self.purposes), list(self.values), self.n_dropped)
+        lists = list(self.times), list(self.purposes), list(self.values)
+        return Window(*lists, self.n_dropped, list(self.leaves))
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Forget what is not at these places."""
+        self.times = [self.times[n] for n in places]
+        self.purposes = [self.purposes[n] for n in places]
+        self.values = [self.values[n] for n in places] if self.values else []
+        self.leaves = [self.leaves[n] for n in places]
 
 
 class Run(msgspec.Struct, array_like=True):

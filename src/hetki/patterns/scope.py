@@ -16,8 +16,14 @@ _KIND: dict[str, Kind] = {"integer": "number"}
 
 CUSTOMER: Final = "customer"
 CONTEXT: Final = "context"
+ACCOUNT: Final = "account"
 #: What stands before the dot of a name that is no step's, and what such a name is called.
-HEADS: Final = {"aggregate": "aggregate", "segment": "segment", "consent": "purpose"}
+HEADS: Final = {
+    "aggregate": "aggregate",
+    "segment": "segment",
+    "consent": "purpose",
+    ACCOUNT: "trait of an account",
+}
 #: No step can be called so.
 RESERVED: Final = frozenset({CUSTOMER, CONTEXT, *HEADS})
 
@@ -26,17 +32,25 @@ RESERVED: Final = frozenset({CUSTOMER, CONTEXT, *HEADS})
 class Surroundings:
     """What a condition may ask beside events and traits, by the names behind the dot.
 
-    `staffing` is known of any pool, only of those that the condition names itself, or of none.
+    `staffing` is known of any pool, only of those that the condition names itself, or of none. `account` has
+    the traits of the account, and `has_customer` says whether there is one customer to ask for theirs.
     """
 
     aggregates: Mapping[str, Node] = field(default_factory=dict)
     segments: Mapping[str, Node] = field(default_factory=dict)
     purposes: Mapping[str, Node] = field(default_factory=dict)
     staffing: Literal["any", "named", "none"] = "none"
+    account: Mapping[str, Node] = field(default_factory=dict)
+    has_customer: bool = True
 
     def of(self, head: str) -> Mapping[str, Node]:
         """Everything that may stand behind a head."""
-        return {"aggregate": self.aggregates, "segment": self.segments, "consent": self.purposes}[head]
+        return {
+            "aggregate": self.aggregates,
+            "segment": self.segments,
+            "consent": self.purposes,
+            ACCOUNT: self.account,
+        }[head]
 
 
 #: Where events and traits are all that is known.

@@ -77,8 +77,11 @@ class _Reader:
             name = name.removeprefix("last.")
         if not step:
             return self.field(given, name)
-        if step == CUSTOMER:
+        if step == CUSTOMER and self.scope.around.has_customer:
             return t.Trait(name)
+        if step == CUSTOMER:
+            must = "account and a trait of it, as a moment about an account is of several customers"
+            return self.fault(given, shown(f"{step}.{name}"), must)
         if step in HEADS:
             return self.around(given, step, name)
         if step in self.scope.closed:

@@ -23,17 +23,18 @@ from hetki.engine.project import Project
 from hetki.engine.telling import titles
 from hetki.errors import Forbidden, HetkiError
 from hetki.measurement.outcome import measured
-from hetki.server import console, people
+from hetki.server import accounts, console, identities, people, reviewing
 from hetki.server.access import SESSION_S, Access
+from hetki.server.acting import ACTIONS
 from hetki.server.committer import Committer
 from hetki.server.desk import Desk
 from hetki.server.effects import Effects
 from hetki.server.feed import Feed
+from hetki.server.forms import COOKIE, Form, Handler, acting, name_of, session_of, token_of
 from hetki.server.ingest import Ingest
 from hetki.server.pages import ASSETS, Pages
 
-COOKIE = "hetki_session"
-SIGN_IN = "/sign-in"
+SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
 #: What a browser may open without a session.
 OPEN = {SIGN_IN, *(f"/{name}" for name in ASSETS)}
 HEADERS = {
@@ -43,7 +44,8 @@ HEADERS = {
     ),
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
+    # With "no-referrer" a browser would not say of our own forms that they are ours.
+    "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
 }
@@ -51,6 +53,11 @@ PAGES = {
     "/": console.live,
     "/customers": people.customers,
     "/customers/{customer}": people.customer,
+    "/accounts/{account}": accounts.account,
+    "/customers/{customer}/identities": identities.identities,
+    "/customers/{customer}/why": identities.why_one,
+    "/review": reviewing.review,
+    "/review/{link}": reviewing.review_pair,
     "/moments": console.moments,
     "/moments/{name}": console.moment,
     "/decisions/{decision_id}": console.decision,
@@ -102,28 +109,38 @@ class Served:
 
 
 def console_app(engine: Engine, access: Access, is_stopping: Callable[[], bool] = lambda: False) -> ASGIApp:
-    """The console alone. It reads the project's stores and writes nothing but its own sessions."""
+    """The console alone. It reads the project's stores, and writes its own sessions and people's commands."""
     project = engine.project
     pages = Pages(project.settings.name, project.settings.time_zone)
     effects = Effects(engine.disk, engine.clock, [measured(each) for each in project.moments.values()])
     desk = Desk(engine, pages, effects, titles(project))
 
     def may_listen(request: Request) -> bool:
-        return not is_stopping() and access.is_open(_session(request))
+        return not is_stopping() and access.is_open(session_of(request))
+
+    def desk_of(request: Request) -> Desk:
+        """The desk with the pages of one browser."""
+        spoken_for = pages.spoken_for(token_of(session_of(request)), name_of(request))
+        return replace(desk, pages=spoken_for)
+
+    def showing(handler: Callable[[Desk, Request], Response]) -> Callable[[Request], Response]:
+        return lambda request: handler(desk_of(request), request)
 
     def fail(request: Request, error: Exception) -> Response:
-        signed_in = access.is_open(_session(request))
+        signed_in = access.is_open(session_of(request))
+        pages = desk_of(request).pages
         if isinstance(error, HetkiError):
             return pages.error(error, signed_in)
         if isinstance(error, HTTPException):
             return pages.failure(error.status_code, [error.detail], signed_in)
         return pages.failure(500, ["The operator's log says more."], signed_in)
 
-    routes = [Route(path, partial(handler, desk)) for path, handler in PAGES.items()]
+    actions: dict[str, Handler] = {**ACTIONS, SIGN_OUT: partial(_sign_out, access)}
+    routes = [Route(path, showing(handler)) for path, handler in PAGES.items()]
+    routes += [Route(path, acting(each, desk_of), methods=["POST"]) for path, each in actions.items()]
     routes += [
         Route("/feed", Feed(desk, may_listen)),
         Route(SIGN_IN, partial(_sign_in, access, pages)),
-        Route("/sign-out", partial(_sign_out, access), methods=["POST"]),
         *(Route(f"/{name}", partial(_asset, pages, name)) for name in ASSETS),
     ]
     handlers = dict.fromkeys((HetkiError, HTTPException, Exception), fail)
@@ -134,12 +151,12 @@ class Guard:
     """Lets in who has a session, and puts the headers on every answer."""
 
     def __init__(self, inner: ASGIApp, access: Access) -> None:
-        self._inner = inner
+        self.inner = inner
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._inner(scope, receive, send)
+            await self.inner(scope, receive, send)
             return
 
         async def guarded(message: Message) -> None:
@@ -149,21 +166,17 @@ class Guard:
                     headers.setdefault(name, text)
             await send(message)
 
-        if scope["path"] in OPEN or self._access.is_open(_session(Request(scope))):
-            await self._inner(scope, receive, guarded)
+        if scope["path"] in OPEN or self._access.is_open(session_of(Request(scope))):
+            await self.inner(scope, receive, guarded)
         else:
             await RedirectResponse(SIGN_IN, 303)(scope, receive, guarded)
-
-
-def _session(request: Request) -> str:
-    return request.cookies.get(COOKIE, "")
 
 
 def _sign_in(access: Access, pages: Pages, request: Request) -> Response:
     """Exchange the token in the address, once; a look ahead (HEAD) does not use it up."""
     token = request.query_params.get("token", "")
     if not token or request.method != "GET":
-        if access.is_open(_session(request)):
+        if access.is_open(session_of(request)):
             return RedirectResponse("/", 303)
         return pages.page("sign_in", signed_in=False, refused="")
     try:
@@ -183,8 +196,8 @@ def _sign_in(access: Access, pages: Pages, request: Request) -> Response:
     return answer
 
 
-def _sign_out(access: Access, request: Request) -> Response:
-    access.sign_out(_session(request))
+def _sign_out(access: Access, desk: Desk, request: Request, form: Form) -> Response:
+    access.sign_out(session_of(request))
     answer = RedirectResponse(SIGN_IN, 303)
     answer.delete_cookie(
         COOKIE, path="/", secure=request.url.scheme == "https", httponly=True, samesite="strict"

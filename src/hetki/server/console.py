@@ -123,7 +123,7 @@ def moment(desk: Desk, request: Request) -> Response:
         handled = views.of_moment(found.name, ROWS + 1, turning.n_skipped)
         shown_lines = lines(views, desk.titles, handled[:ROWS])
         revisions = views.revisions(found.name, REVISIONS_MAX)
-        names = views.names_of(each.customer for each in revisions)
+        names = views.identities.names(each.customer for each in revisions)
         counts = next(each for each in counted(desk, views) if each.name == found.name)
         n_missed = views.n_missed(found.name)
         told = funnel(found, desk.titles, views.funneled(found.name, FUNNEL_MAX))
@@ -190,7 +190,7 @@ def decision(desk: Desk, request: Request) -> Response:
             title=desk.titles.moments.get(found.question.moment, found.question.moment),
             is_declared=found.question.moment in desk.engine.project.moments,
             customer=customer.hex(),
-            name=views.names_of([customer]).get(customer, ""),
+            name=views.identities.names([customer]).get(customer, ""),
             message=message,
             attempts=views.attempts([message.message_id] if message else []),
             revisions=views.revisions_of(found.question.occurrence_id),
@@ -235,7 +235,7 @@ def outbox(desk: Desk, request: Request) -> Response:
         messages = views.messages(status, ROWS + 1, turning.n_skipped)
         mine = [each.customer for each in messages[:ROWS]]
         customers = views.present_customers(mine)
-        names = views.names_of(customers.values())
+        names = views.identities.names(customers.values())
         attempts = views.attempts(each.message_id for each in messages[:ROWS])
         n_messages = views.n_messages()
         breakers = []

@@ -15,6 +15,7 @@ from starlette.requests import Request
 
 from hetki.decisions.decide import GATES
 from hetki.dialogues.wording import Titles, gate_words
+from hetki.engine.accept import Acceptor
 from hetki.engine.engine import Engine
 from hetki.events.event import LeafId, instant, utc
 from hetki.measurement.effect import Effect
@@ -50,6 +51,11 @@ class Desk:
         """The journal, opened anew: no key of an erased person is still remembered."""
         engine = self.engine
         return Journal(engine.disk, engine.chance, Secrets(engine.disk, engine.chance))
+
+    def acceptor(self) -> Acceptor:
+        """A way into the journal of this request's own: the way in has another, in another thread."""
+        engine = self.engine
+        return Acceptor(self.journal(), engine.keys, engine.project.sources, engine.clock, engine.chance)
 
     def midnight(self, days_ago: int = 0) -> int:
         """The instant at which a day began in the project's time zone."""

@@ -15,35 +15,10 @@ from hetki.engine.engine import OWN_SOURCE
 from hetki.events.event import Event
 from hetki.events.fields import json_object
 from hetki.moments.fold import Fact, Folded
-from hetki.store.views import Evidence, Handled, Named, Views
+from hetki.store.views import Handled, Views
 
 #: Properties of an event that fit one line.
 PROPERTIES_MAX = 6
-
-_LINK_WORDS = {
-    "merge": "a person said that they are one customer",
-    "alias": "a system said that one id became the other",
-    "login": "both ids came with one event",
-    "email": "the address came with this id",
-    "phone": "the number came with this id",
-    "declared": "the external id came with this id",
-    "device": "the device came with this id",
-    "probable": "their records are very much alike",
-    "possible": "their records are somewhat alike",
-    "cannot": "a person said that they are not one customer",
-}
-_REFUSALS = {
-    "two_unique_ids": "both have a user id of their own, or another id that is unique for ever",
-    "too_many_values": "the customer would have too many addresses or devices of one kind in a short time",
-    "cannot_link": "a person said that they are not one customer",
-    "overruled": "a person said otherwise later",
-    "crowd": "too many identifiers hang together here to say who is who",
-    "never_alone": "what it names never joins two customers by itself",
-    "blocked_value": "the value names nobody",
-    "shared_value": "too many share the value",
-    "unknown_identifier": "an identifier that no event has told",
-    "needs_review": "a person has to look at it",
-}
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -88,22 +63,9 @@ class Standing(msgspec.Struct, frozen=True):
     until: int | None
 
 
-class Joining(msgspec.Struct, frozen=True):
-    """A link between two identifiers in words. `status` is empty while it stands."""
-
-    a: Named | None
-    b: Named | None
-    kind: str
-    words: str
-    linked_at: int
-    status: str
-    revoked_at: int | None
-    link_id: bytes
-
-
 def lines(views: Views, titles: Titles, handled: Sequence[Handled]) -> list[Line]:
     """Occurrences as lines, with the best known name of each customer."""
-    names = views.names_of(each.customer for each in handled)
+    names = views.identities.names(each.customer for each in handled)
     return [_line(titles, each, names.get(each.customer, "")) for each in handled]
 
 
@@ -214,21 +176,3 @@ def spoken_facts(facts: Sequence[Fact]) -> list[Told]:
                 Told(event.occurred_at, "refused", "Sec-GPC with " + event.name, event.channel, event.source)
             )
     return sorted(told, key=lambda each: each.occurred_at, reverse=True)
-
-
-def joinings(views: Views, evidence: Sequence[Evidence]) -> list[Joining]:
-    """Links in words, with what each end is and whose."""
-    known = views.nodes(node for each in evidence for node in (each.node_a, each.node_b))
-    return [
-        Joining(
-            known.get(each.node_a),
-            known.get(each.node_b),
-            each.kind,
-            _LINK_WORDS[each.kind],
-            each.linked_at,
-            _REFUSALS.get(each.refusal, each.refusal),
-            each.revoked_at,
-            each.link_id,
-        )
-        for each in evidence
-    ]

@@ -6,6 +6,7 @@ Everything is escaped; only what is made here of escaped parts is `Markup`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from hashlib import blake2b
 from urllib.parse import quote
 
@@ -29,10 +30,13 @@ SHORT_CHARS = 8
 VALUE_CHARS_MAX = 60
 
 _HEADLINES = {
+    400: "Not understood",
     401: "Please sign in",
     403: "Not allowed",
     404: "Not found",
     405: "Not allowed",
+    409: "Not possible",
+    413: "Too much",
     503: "Not available just now",
 }
 
@@ -50,6 +54,7 @@ class Pages:
         self._environment.globals.update(
             project=name, time_zone=time_zone, asset=self._asset_path, signed_in=True
         )
+        self._speaker = {"token": "", "speaker": ""}
         self._environment.filters.update(
             at=self.at,
             short=short,
@@ -61,13 +66,19 @@ class Pages:
             counted=counted,
         )
 
+    def spoken_for(self, token: str, speaker: str) -> Pages:
+        """The same pages, whose forms carry the token of a session and the name of who spoke last."""
+        pages = copy(self)
+        pages._speaker = {"token": token, "speaker": speaker}
+        return pages
+
     def page(self, template: str, status: int = 200, **values: object) -> Response:
         """A whole page."""
         return HTMLResponse(self.render(f"{template}.html", values), status)
 
     def render(self, template: str, values: Mapping[str, object]) -> str:
         """A template as text."""
-        return self._environment.get_template(template).render(values)
+        return self._environment.get_template(template).render({**self._speaker, **values})
 
     def error(self, error: HetkiError, signed_in: bool = True) -> Response:
         """The page of an error, with its status."""

@@ -1,4 +1,4 @@
-"""People: finding a customer by an exact identifier, and telling a customer's story. Nothing here writes."""
+"""People: finding a customer by an exact identifier, and telling a customer's story. Reads only."""
 
 from __future__ import annotations
 
@@ -9,54 +9,68 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from hetki.engine.folding import read_event
+from hetki.engine.telling import known_traits, meant
 from hetki.errors import Fault, NotFound, shown
 from hetki.events.event import LeafId
-from hetki.identity.identifier import Namespace, NodeId, as_leaf, identifier
-from hetki.moments.fold import Fact, Folded, decode, dropped, in_segments
+from hetki.identity.identifier import NodeId, as_leaf
+from hetki.identity.joining import strongest_first
+from hetki.moments.fold import Fact, Folded, decode
+from hetki.moments.present import dropped, in_segments
+from hetki.server import evidence
+from hetki.server.accounts import layers
 from hetki.server.desk import Desk, Turning, leaf_in, page_of
-from hetki.server.lines import joinings, lines, spoken_facts, standing, story
-from hetki.store.views import Named, Views
+from hetki.server.lines import lines, spoken_facts, standing, story
+from hetki.store.accounts import groups_of
+from hetki.store.identity_views import Named
+from hetki.store.views import Views
 
 STORY_ROWS = 50
 #: A story shows this much of a customer: the newest that was received.
 EVENTS_MAX = 2_000
 QUERY_CHARS_MAX = 512
-
-_SEARCHED: tuple[Namespace, ...] = ("user_id", "email", "phone", "anonymous_id")
+#: Links that the customer's own page tells; the page of identities has all.
+JOININGS = 12
 
 
 def customers(desk: Desk, request: Request) -> Response:
     """The search: a user id, an e-mail address, a phone number, an anonymous id, or our own id."""
     asked = request.query_params.get("q", "").strip()[:QUERY_CHARS_MAX]
     with desk.views() as views:
-        found = _found(desk, views, asked) if asked else []
+        found = found_by(desk, views, asked) if asked else []
         if len({each.customer for each in found}) == 1:
             return RedirectResponse(f"/customers/{found[0].customer.hex()}", 303)
-        names = views.names_of(each.customer for each in found)
+        names = views.identities.names(each.customer for each in found)
     return desk.pages.page("customers", asked=asked, found=found, names=names)
 
 
-def _found(desk: Desk, views: Views, asked: str) -> list[Named]:
-    known = [identifier(desk.engine.keys.node, namespace, asked) for namespace in _SEARCHED]
-    nodes = [each.node for each in known if each is not None]
-    leaf = leaf_in(asked.lower())
-    if leaf is not None:
-        nodes.append(NodeId(leaf))
-    return list(views.nodes(nodes).values())
+def found_by(desk: Desk, views: Views, asked: str) -> list[Named]:
+    """The identifiers that a person may mean by a text, in any namespace; empty when there is none."""
+    nodes = meant(desk.engine, asked)
+    known = views.identities.nodes(nodes)
+    return [known[node] for node in nodes if node in known]
 
 
 def customer(desk: Desk, request: Request) -> Response:
     """One customer: what happened, who it is, what may be done, what was decided and sent."""
-    text = request.path_params["customer"]
-    leaf = leaf_in(text)
     with desk.views() as views:
-        present = views.state.customers_of([NodeId(leaf)]).get(NodeId(leaf)) if leaf else None
-        if present is None:
-            must = "a customer's id (32 hex digits)"
-            raise NotFound(Fault("customer", shown(text), must, "search by an exact identifier"))
-        if present != leaf:
+        text = request.path_params["customer"]
+        leaf = leaf_in(text)
+        if leaf is not None and groups_of(views.db, [leaf]):
+            return RedirectResponse(f"/accounts/{text}", 303)
+        present = present_of(views, text)
+        if present.hex() != text:
             return RedirectResponse(f"/customers/{present.hex()}", 303)
         return _customer(desk, views, present, request)
+
+
+def present_of(views: Views, text: str) -> LeafId:
+    """The present customer of an id in an address, which may be an older one. Raises `NotFound`."""
+    leaf = leaf_in(text)
+    present = views.state.customers_of([NodeId(leaf)]).get(NodeId(leaf)) if leaf else None
+    if present is None:
+        must = "a customer's id (32 hex digits)"
+        raise NotFound(Fault("customer", shown(text), must, "search by an exact identifier"))
+    return present
 
 
 def _customer(desk: Desk, views: Views, customer: LeafId, request: Request) -> Response:
@@ -71,17 +85,21 @@ def _customer(desk: Desk, views: Views, customer: LeafId, request: Request) -> R
     folded = decode(row.state) if row else Folded()
     turning = Turning(page_of(request), STORY_ROWS, False, request.url.path)
     rest = told[turning.n_skipped :]
+    joinings = strongest_first(views.identities.links(nodes))
     return desk.pages.page(
         "customer",
         customer=customer.hex(),
-        name=views.names_of([customer]).get(customer, ""),
-        identifiers=views.identifiers_of([customer]),
-        joinings=joinings(views, views.evidence(nodes)),
+        name=views.identities.names([customer]).get(customer, ""),
+        identifiers=views.identities.of([customer]),
+        joinings=evidence.shown(views, joinings[:JOININGS]),
+        n_joinings=len(joinings),
         standing=standing(project.purposes, folded, now),
         spoken=spoken_facts(facts),
         segments=in_segments(desk.engine.program, folded, now),
         dropped=dropped(folded),
-        traits=sorted(folded.traits.items()),
+        layers=layers(desk, views, customer, leaves),
+        sources=desk.titles.sources,
+        traits=known_traits(desk.engine.program, folded, desk.titles),
         told=rest[:STORY_ROWS],
         n_told=len(told),
         n_events=n_events,

@@ -353,14 +353,14 @@ class Identities:
 
 
 def copied(db: sqlite3.Connection) -> Identities:
-    """The identifiers and links of a database in memory, to be tried upon."""
-    copy = sqlite3.connect(":memory:", isolation_level=None)
-    copy.executescript(IDENTITIES)
+    """The identifiers and links in memory, to be tried upon. `db` must be a connection of one's own: from
+    here on its tables of this name are the copies, which hide those of the file until it is closed."""
+    db.execute("PRAGMA temp_store = MEMORY")
+    script = IDENTITIES.replace("CREATE TABLE IF NOT EXISTS ", "CREATE TEMP TABLE ")
+    db.executescript(script.replace("CREATE INDEX IF NOT EXISTS ", "CREATE INDEX temp."))
     for table in ("nodes", "links"):
-        rows = db.execute(f"SELECT * FROM {table}")
-        marks = ", ".join("?" for _ in rows.description)
-        copy.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
-    return Identities(copy)
+        db.execute(f"INSERT INTO temp.{table} SELECT * FROM main.{table}")
+    return Identities(db)
 
 
 def _link(row: tuple[object, ...]) -> Link:

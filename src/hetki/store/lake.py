@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from hetki.errors import Fault
 from hetki.events.event import Event, utc
+from hetki.store.accounts import members_query
 from hetki.store.journal import Journal, Kind, Stored
 from hetki.store.ports import Disk
 from hetki.store.sqlite import alone
@@ -70,27 +71,65 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
         " CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN refusal <> '' THEN 'refused: '"
         " || refusal WHEN joins THEN 'stands' ELSE 'agrees' END FROM links ORDER BY linked_at, 1",
     ),
+    "accounts": (
+        pa.schema(
+            [
+                ("account", pa.string()),
+                ("group_id", pa.string()),
+                ("first_at", INSTANT),
+                ("n_members", pa.int64()),
+                ("n_folded", pa.int64()),
+            ]
+        ),
+        "SELECT lower(hex(a.account)), a.group_id, a.first_at, count(m.joined_at), sum(m.is_folded)"
+        f" FROM accounts a JOIN ({members_query()}) m USING (account)"
+        " GROUP BY a.account ORDER BY 2, 1",
+    ),
+    "account_members": (
+        pa.schema(
+            [
+                ("account", pa.string()),
+                ("customer", pa.string()),
+                ("joined_at", INSTANT),
+                ("first_at", INSTANT),
+                ("is_folded", pa.bool_()),
+            ]
+        ),
+        "SELECT lower(hex(account)), lower(hex(customer)), joined_at, first_at, is_folded"
+        f" FROM ({members_query()}) ORDER BY 1, 4, 2",
+    ),
+    "households": (
+        pa.schema([("household", pa.string()), ("customer", pa.string()), ("n_members", pa.int64())]),
+        "SELECT lower(hex(household)), lower(hex(customer)), n_members FROM (SELECT household, customer,"
+        " count(*) OVER (PARTITION BY household) AS n_members FROM customers WHERE household IS NOT NULL)"
+        " WHERE n_members > 1 ORDER BY 1, 2",
+    ),
     "occurrences": (
         pa.schema(
             [
                 ("occurrence_id", pa.string()),
                 ("moment", pa.string()),
                 ("customer", pa.string()),
+                ("account", pa.string()),
                 ("occurred_at", INSTANT),
                 ("status", pa.string()),
             ]
         ),
-        "SELECT o.occurrence_id, o.moment, lower(hex(o.customer)), o.occurred_at,"
+        "SELECT o.occurrence_id, o.moment, CASE WHEN a.account IS NULL THEN lower(hex(o.customer)) END,"
+        " nullif(lower(hex(a.account)), ''), o.occurred_at,"
         " CASE WHEN m.occurrence_id IS NOT NULL THEN 'missed' WHEN r.occurrence_id IS NOT NULL THEN 'revised'"
-        " ELSE 'caught' END FROM occurrences o LEFT JOIN missed m USING (occurrence_id)"
+        " ELSE 'caught' END FROM occurrences o LEFT JOIN accounts a ON a.account = o.customer"
+        " LEFT JOIN missed m USING (occurrence_id)"
         " LEFT JOIN (SELECT DISTINCT occurrence_id FROM revisions WHERE kind = 'revised') r"
         " USING (occurrence_id) UNION ALL SELECT r.occurrence_id, r.moment,"
-        " lower(hex(coalesce(n.customer, r.customer))), coalesce(d.occurred_at, m.occurred_at), 'retracted'"
+        " CASE WHEN a.account IS NULL THEN lower(hex(coalesce(n.customer, r.customer))) END,"
+        " nullif(lower(hex(a.account)), ''), coalesce(d.occurred_at, m.occurred_at), 'retracted'"
         " FROM (SELECT occurrence_id, moment, customer, max(revised_at) FROM revisions"
         " WHERE kind = 'retracted' GROUP BY occurrence_id) r LEFT JOIN nodes n ON n.node = r.customer"
+        " LEFT JOIN accounts a ON a.account = r.customer"
         " LEFT JOIN decisions d USING (occurrence_id) LEFT JOIN missed m USING (occurrence_id)"
         " WHERE NOT EXISTS (SELECT 1 FROM occurrences o WHERE o.occurrence_id = r.occurrence_id)"
-        " ORDER BY 4, 2, 1",
+        " ORDER BY 5, 2, 1",
     ),
     "decisions": (
         pa.schema(
@@ -101,6 +140,7 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
                 ("initiative", pa.string()),
                 ("customer", pa.string()),
                 ("leaf", pa.string()),
+                ("account", pa.string()),
                 ("occurred_at", INSTANT),
                 ("decided_at", INSTANT),
                 ("arm", pa.string()),
@@ -110,7 +150,8 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
             ]
         ),
         "SELECT d.decision_id, d.occurrence_id, d.moment, d.initiative,"
-        " lower(hex(coalesce(n.customer, d.customer))), lower(hex(d.customer)), d.occurred_at, d.decided_at,"
+        " lower(hex(coalesce(n.customer, d.customer))), lower(hex(d.customer)),"
+        " nullif(lower(hex(d.account)), ''), d.occurred_at, d.decided_at,"
         " d.arm, d.chosen, d.propensity, d.holdout_share FROM decisions d LEFT JOIN nodes n"
         " ON n.node = d.customer ORDER BY d.decided_at, d.decision_id",
     ),
@@ -120,13 +161,16 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
                 ("initiative", pa.string()),
                 ("leaf", pa.string()),
                 ("customer", pa.string()),
+                ("account", pa.string()),
                 ("arm", pa.string()),
                 ("holdout_share", pa.float64()),
                 ("assigned_at", INSTANT),
             ]
         ),
-        "SELECT a.initiative, lower(hex(a.customer)), lower(hex(coalesce(n.customer, a.customer))), a.arm,"
-        " a.holdout_share, a.assigned_at FROM assignments a LEFT JOIN nodes n ON n.node = a.customer"
+        "SELECT a.initiative, CASE WHEN x.account IS NULL THEN lower(hex(a.customer)) END,"
+        " CASE WHEN x.account IS NULL THEN lower(hex(coalesce(n.customer, a.customer))) END,"
+        " nullif(lower(hex(x.account)), ''), a.arm, a.holdout_share, a.assigned_at FROM assignments a"
+        " LEFT JOIN nodes n ON n.node = a.customer LEFT JOIN accounts x ON x.account = a.customer"
         " ORDER BY a.initiative, a.assigned_at, 2",
     ),
     "deliveries": (
@@ -187,9 +231,14 @@ def _refresh(disk: Disk, journal: Journal, state: State, progress: Callable[[int
     for name, rows in read.items():
         schema = TABLES[name][0]
         columns = list(zip(*rows, strict=True)) or [()] * len(schema)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+        arrays = [_as_kind(column, field.type) for column, field in zip(columns, schema, strict=True)]
         _write_table(disk, f"{FOLDER}/{name}.parquet", pa.Table.from_arrays(arrays, schema=schema))
     return mark
+
+
+def _as_kind(column: Sequence[object], kind: pa.DataType) -> pa.Array:
+    """What SQLite gave as a column of the lake: it has no booleans."""
+    return pa.array(column).cast(kind) if pa.types.is_boolean(kind) and column else pa.array(column, kind)
 
 
 def read_mark(disk: Disk) -> Mark:

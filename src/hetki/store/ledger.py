@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS decisions(
     decision_id TEXT PRIMARY KEY, occurrence_id TEXT NOT NULL UNIQUE, moment TEXT NOT NULL,
     initiative TEXT NOT NULL, customer BLOB NOT NULL, occurred_at INTEGER NOT NULL,
     decided_at INTEGER NOT NULL, arm TEXT NOT NULL, chosen TEXT NOT NULL, propensity REAL NOT NULL,
-    holdout_share REAL NOT NULL, record BLOB NOT NULL) WITHOUT ROWID;
+    holdout_share REAL NOT NULL, record BLOB NOT NULL, account BLOB) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS decisions_customer ON decisions(customer);
 CREATE INDEX IF NOT EXISTS decisions_moment ON decisions(moment, decided_at);
 CREATE TABLE IF NOT EXISTS missed(
@@ -87,10 +87,11 @@ class Ledger:
         return found
 
     def record(self, decision: Decision, customer: LeafId) -> None:
-        """Record a decision and, if it was drawn now, the assignment."""
+        """Record a decision and, if it was drawn now, the assignment: of the account, if it is about one."""
         question = decision.question
+        account = bytes.fromhex(question.account) or None
         self.db.execute(
-            "INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 decision.decision_id,
                 question.occurrence_id,
@@ -104,6 +105,7 @@ class Ledger:
                 decision.propensity,
                 question.standing.holdout_share if question.standing else question.holdout_share,
                 msgspec.json.encode(decision),
+                account,
             ),
         )
         if decision.assigned_now:
@@ -111,7 +113,7 @@ class Ledger:
                 "INSERT INTO assignments VALUES (?, ?, ?, ?, ?, ?)",
                 (
                     question.initiative,
-                    customer,
+                    account or customer,
                     decision.arm,
                     question.holdout_share,
                     question.decided_at,

@@ -1,9 +1,9 @@
 """Shadow: what the customers would be under other declarations, in `state.db` beside what they are.
 
 Only differences are kept: the states and occurrences that the other declarations change. Triggers mark
-every customer whom something live has written meanwhile, so that no writer can forget to, and those whom a
-report of staffing comes late for. `swap` moves it
-all into the state, inside the caller's transaction. It can be dropped at any time.
+every customer whom something live has written meanwhile, so that no writer can forget to, with the accounts
+of theirs, and those whom a report of staffing comes late for. `swap` moves it all into the state, inside the
+caller's transaction. It can be dropped at any time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS warming(
 CREATE TABLE IF NOT EXISTS touched(customer BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS warmed(
     customer BLOB PRIMARY KEY, state BLOB NOT NULL, due_at INTEGER, last_at INTEGER NOT NULL,
-    n_events INTEGER NOT NULL) WITHOUT ROWID;
+    n_events INTEGER NOT NULL, is_account INTEGER NOT NULL, household BLOB) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS warmed_due ON warmed(due_at) WHERE due_at IS NOT NULL;
 CREATE TABLE IF NOT EXISTS changes(
     occurrence_id TEXT PRIMARY KEY, moment TEXT NOT NULL, customer BLOB NOT NULL,
@@ -34,9 +34,13 @@ CREATE INDEX IF NOT EXISTS changes_customer ON changes(customer);
 CREATE TABLE IF NOT EXISTS refused(
     only INTEGER PRIMARY KEY CHECK (only = 1), refused_at INTEGER NOT NULL, faults BLOB NOT NULL);
 CREATE TRIGGER IF NOT EXISTS customer_added AFTER INSERT ON customers WHEN EXISTS (SELECT 1 FROM warming)
-    BEGIN INSERT OR IGNORE INTO touched VALUES (NEW.customer); END;
+    BEGIN INSERT OR IGNORE INTO touched VALUES (NEW.customer);
+    INSERT OR IGNORE INTO touched SELECT l.account FROM nodes n JOIN account_leaves l ON l.leaf = n.node
+        WHERE n.customer = NEW.customer; END;
 CREATE TRIGGER IF NOT EXISTS customer_changed AFTER UPDATE ON customers WHEN EXISTS (SELECT 1 FROM warming)
-    BEGIN INSERT OR IGNORE INTO touched VALUES (NEW.customer); END;
+    BEGIN INSERT OR IGNORE INTO touched VALUES (NEW.customer);
+    INSERT OR IGNORE INTO touched SELECT l.account FROM nodes n JOIN account_leaves l ON l.leaf = n.node
+        WHERE n.customer = NEW.customer; END;
 CREATE TRIGGER IF NOT EXISTS customer_dropped AFTER DELETE ON customers WHEN EXISTS (SELECT 1 FROM warming)
     BEGIN INSERT OR IGNORE INTO touched VALUES (OLD.customer); END;
 CREATE TRIGGER IF NOT EXISTS staffing_reported AFTER INSERT ON staffing WHEN EXISTS (SELECT 1 FROM warming)
@@ -111,11 +115,12 @@ class Shadow:
         """
         if warming.cursor is not None:
             rows = self.db.execute(
-                "SELECT customer FROM customers WHERE customer > ? ORDER BY customer LIMIT ?",
+                "SELECT customer, is_account FROM customers WHERE customer > ? ORDER BY customer LIMIT ?",
                 (warming.cursor, n_max),
             ).fetchall()
             cursor = rows[-1][0] if len(rows) == n_max else None
-            self.db.execute("UPDATE warming SET cursor = ?, n_warmed = n_warmed + ?", (cursor, len(rows)))
+            n_customers = sum(not is_account for _, is_account in rows)
+            self.db.execute("UPDATE warming SET cursor = ?, n_warmed = n_warmed + ?", (cursor, n_customers))
             return [LeafId(row[0]) for row in rows]
         self.db.execute("UPDATE warming SET n_rounds = n_rounds + 1")
         rows = self.db.execute(
@@ -146,8 +151,8 @@ class Shadow:
             for table in ("touched", "warmed", "changes"):
                 self.db.execute(f"DELETE FROM {table} WHERE customer IN ({marks})", part)
         self.db.executemany(
-            "INSERT INTO warmed VALUES (?, ?, ?, ?, ?)",
-            [(row.customer, row.state, row.due_at, row.last_at, row.n_events) for row in rows],
+            "INSERT INTO warmed VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [msgspec.structs.astuple(row) for row in rows],
         )
         self.db.executemany(
             "INSERT OR REPLACE INTO changes VALUES (?, ?, ?, ?, ?, ?)",

@@ -13,6 +13,7 @@ from typing import Iterable, Iterator, Sequence
 import msgspec
 
 from hetki.events.event import EventId, LeafId
+from hetki.store.accounts import ACCOUNTS
 from hetki.store.identities import IDENTITIES, Identities
 from hetki.store.sqlite import chunks, prepare
 from hetki.store.staffing import STAFFING
@@ -30,7 +31,8 @@ CREATE TABLE IF NOT EXISTS leaf_events(
     PRIMARY KEY (leaf, position, frame_offset)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS customers(
     customer BLOB PRIMARY KEY, state BLOB NOT NULL, due_at INTEGER, last_at INTEGER NOT NULL,
-    n_events INTEGER NOT NULL) WITHOUT ROWID;
+    n_events INTEGER NOT NULL, is_account INTEGER NOT NULL, household BLOB) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS customers_household ON customers(household) WHERE household IS NOT NULL;
 CREATE INDEX IF NOT EXISTS customers_due ON customers(due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS customers_last ON customers(last_at);
 CREATE TABLE IF NOT EXISTS occurrences(
@@ -45,7 +47,10 @@ CREATE TABLE IF NOT EXISTS rejected(
 CREATE INDEX IF NOT EXISTS rejected_received ON rejected(received_at);
 CREATE TABLE IF NOT EXISTS counts(name TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 """
-TABLES = "progress events leaf_events nodes links customers occurrences rejected staffing counts".split()
+TABLES = (
+    "progress events leaf_events nodes links customers occurrences rejected staffing accounts account_leaves"
+    " counts"
+).split()
 
 Place = tuple[int, int]
 
@@ -61,13 +66,19 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class CustomerRow(msgspec.Struct, frozen=True, gc=False):
-    """One customer's folded state; `due_at` is the next instant at which time alone changes it."""
+    """One customer's folded state; `due_at` is the next instant at which time alone changes it.
+
+    An account has one, too, under its own id: what is folded of its members for moments about it. `household`
+    says which customers live together.
+    """
 
     customer: LeafId
     state: bytes
     due_at: int | None
     last_at: int
     n_events: int
+    is_account: int = 0
+    household: bytes | None = None
 
 
 class State(Identities):
@@ -75,7 +86,7 @@ class State(Identities):
 
     def __init__(self, db: sqlite3.Connection) -> None:
         super().__init__(db)
-        prepare(db, FILE, PROJECTIONS + IDENTITIES + STAFFING)
+        prepare(db, FILE, PROJECTIONS + IDENTITIES + STAFFING + ACCOUNTS)
 
     def clear(self) -> None:
         """Delete every projection, and nothing of the ledger."""
@@ -146,8 +157,8 @@ class State(Identities):
     def save_customers(self, rows: Iterable[CustomerRow]) -> None:
         """Replace the folded states of customers."""
         self.db.executemany(
-            "INSERT OR REPLACE INTO customers VALUES (?, ?, ?, ?, ?)",
-            [(row.customer, row.state, row.due_at, row.last_at, row.n_events) for row in rows],
+            "INSERT OR REPLACE INTO customers VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [msgspec.structs.astuple(row) for row in rows],
         )
 
     def drop_customers(self, customers: Iterable[LeafId]) -> None:
@@ -168,9 +179,10 @@ class State(Identities):
         return [LeafId(row[0]) for row in rows]
 
     def customers_after(self, customer: bytes, n_max: int) -> list[LeafId]:
-        """The next customers that have a state, in order of id."""
+        """The next customers that have a state, in order of id; accounts are left out."""
         rows = self.db.execute(
-            "SELECT customer FROM customers WHERE customer > ? ORDER BY customer LIMIT ?", (customer, n_max)
+            "SELECT customer FROM customers WHERE customer > ? AND NOT is_account ORDER BY customer LIMIT ?",
+            (customer, n_max),
         )
         return [LeafId(row[0]) for row in rows]
 
@@ -229,7 +241,8 @@ class State(Identities):
         found: dict[str, int] = dict(self.db.execute("SELECT name, n FROM counts"))
         for name, query in (
             ("identifiers", "SELECT count(*) FROM nodes WHERE namespace <> 'event'"),
-            ("customers", "SELECT count(*) FROM customers"),
+            ("customers", "SELECT count(*) FROM customers WHERE NOT is_account"),
+            ("accounts", "SELECT count(*) FROM accounts"),
             ("refused links", "SELECT count(*) FROM links WHERE refusal <> ''"),
         ):
             found[name] = self.db.execute(query).fetchone()[0]

@@ -16,8 +16,8 @@ from hetki.decisions.question import Decision
 from hetki.dialogues.message import Message
 from hetki.errors import Fault, Unavailable
 from hetki.events.event import LeafId
-from hetki.identity.identifier import KNOWN_BY, NodeId
-from hetki.identity.link import LinkKind
+from hetki.identity.identifier import NodeId
+from hetki.store.identity_views import IdentityViews
 from hetki.store.ledger import Ledger
 from hetki.store.ports import Disk
 from hetki.store.sqlite import chunks
@@ -30,8 +30,7 @@ class Handled(msgspec.Struct, frozen=True):
     """An occurrence and what became of it. `status`: caught, missed, revised or retracted.
 
     `customer` is the present one. `handled_at` is when it was decided, missed or retracted; None while
-    neither has happened.
-    """
+    neither has happened."""
 
     occurrence_id: str
     moment: str
@@ -40,28 +39,6 @@ class Handled(msgspec.Struct, frozen=True):
     status: str
     handled_at: int | None = None
     decision: Decision | None = None
-
-
-class Named(msgspec.Struct, frozen=True):
-    """One identifier of a customer: its node, where it is from and its value."""
-
-    node: NodeId
-    namespace: str
-    value: str
-    customer: LeafId
-
-
-class Evidence(msgspec.Struct, frozen=True):
-    """A link, standing or not. `refusal` says why it was refused, `revoked_at` when it was taken back."""
-
-    link_id: bytes
-    kind: LinkKind
-    node_a: NodeId
-    node_b: NodeId
-    linked_at: int
-    cause: bytes
-    refusal: str
-    revoked_at: int | None
 
 
 class Revision(msgspec.Struct, frozen=True):
@@ -126,15 +103,14 @@ _funneled = msgspec.json.Decoder(Funneled)
 
 
 class Views:
-    """The stores as pages read them, on a connection of its own that refuses to write.
-
-    Readers never block the writer. Use it in one thread at a time and `close` it.
-    """
+    """The stores as pages read them, on a connection of its own that refuses to write and blocks no writer.
+    Use it in one thread at a time and `close` it."""
 
     def __init__(self, disk: Disk) -> None:
         self.db: sqlite3.Connection = disk.connect(FILE)
         self.state = State(self.db)
         self.ledger = Ledger(self.db)
+        self.identities = IdentityViews(self.db)
         self.db.execute("PRAGMA query_only = ON")
 
     def close(self) -> None:
@@ -182,7 +158,7 @@ class Views:
 
     def n_customers(self) -> int:
         """How many customers there are at present."""
-        return self._number("SELECT count(*) FROM customers", ())
+        return self._number("SELECT count(*) FROM customers WHERE NOT is_account", ())
 
     def handled_since(self, moments: Iterable[str], since: int, n_max: int) -> list[Handled]:
         """What was decided or missed at an instant or later, newest first, the newest `n_max`."""
@@ -218,20 +194,21 @@ class Views:
         return self._standing("o.moment = ?", [moment], n_max, n_skipped)
 
     def of_customer(self, customer: LeafId, leaves: Collection[LeafId], n_max: int) -> list[Handled]:
-        """The occurrences of a customer, newest first, those included that no longer stand."""
+        """The occurrences of a customer, newest first, those included that no longer stand and those of an
+        account that the customer was answered for."""
         found = self._standing("o.customer = ?", [customer], n_max, 0)
         standing = {each.occurrence_id for each in found}
         for marks, part in chunks(leaves):
             rows = self.db.execute(
-                "SELECT occurrence_id, moment, occurred_at, decided_at, record FROM decisions"
-                f" WHERE customer IN ({marks}) ORDER BY decided_at DESC LIMIT ?",
+                "SELECT occurrence_id, moment, occurred_at, decided_at, record, EXISTS (SELECT 1 FROM"
+                " occurrences o WHERE o.occurrence_id = d.occurrence_id AND d.account IS NOT NULL) AS stands"
+                f" FROM decisions d WHERE customer IN ({marks}) ORDER BY decided_at DESC LIMIT ?",
                 [*part, n_max],
             )
-            found += [
-                Handled(row[0], row[1], customer, row[2], "retracted", row[3], _decisions.decode(row[4]))
-                for row in rows
-                if row[0] not in standing
-            ]
+            for each, moment, at, decided_at, record, stands in rows:
+                if each not in standing:
+                    decision, status = _decisions.decode(record), "caught" if stands else "retracted"
+                    found.append(Handled(each, moment, customer, at, status, decided_at, decision))
         return sorted(found, key=lambda each: (-each.occurred_at, each.occurrence_id))[:n_max]
 
     def _standing(self, where: str, values: Sequence[object], n_max: int, n_skipped: int) -> list[Handled]:
@@ -277,52 +254,6 @@ class Views:
         asked = dict.fromkeys(leaves)
         now = self.state.customers_of(NodeId(leaf) for leaf in asked)
         return {leaf: now.get(NodeId(leaf), leaf) for leaf in asked}
-
-    def identifiers_of(self, customers: Iterable[LeafId]) -> list[Named]:
-        """Every identifier of customers, best known first; events that stand alone are left out.
-
-        A value that is an anonymous id too names nobody well, whatever else it was called.
-        """
-        found: list[Named] = []
-        for marks, part in chunks(set(customers)):
-            rows = self.db.execute(
-                "SELECT node, namespace, value, customer FROM nodes"
-                f" WHERE customer IN ({marks}) AND namespace <> 'event'",
-                part,
-            )
-            found += [Named(*row) for row in rows]
-        unnamed = {each.value for each in found if each.namespace == "anonymous_id"}
-        return sorted(found, key=lambda each: (each.value in unnamed, _rank(each.namespace), each.value))
-
-    def names_of(self, customers: Iterable[LeafId]) -> dict[LeafId, str]:
-        """By what name each customer is best known; one without identifiers is left out."""
-        names: dict[LeafId, str] = {}
-        for each in self.identifiers_of(customers):
-            names.setdefault(each.customer, each.value)
-        return names
-
-    def nodes(self, nodes: Iterable[NodeId]) -> dict[NodeId, Named]:
-        """Identifiers by their nodes; unknown ones are left out."""
-        found: dict[NodeId, Named] = {}
-        for marks, part in chunks(set(nodes)):
-            rows = self.db.execute(
-                f"SELECT node, namespace, value, customer FROM nodes WHERE node IN ({marks})", part
-            )
-            found.update((NodeId(row[0]), Named(*row)) for row in rows)
-        return found
-
-    def evidence(self, nodes: Iterable[NodeId]) -> list[Evidence]:
-        """Every link at these nodes, refused and revoked ones included, in order of time."""
-        found: dict[bytes, Evidence] = {}
-        for marks, part in chunks(set(nodes)):
-            for side in ("node_a", "node_b"):
-                rows = self.db.execute(
-                    "SELECT link_id, kind, node_a, node_b, linked_at, cause, refusal, revoked_at FROM links"
-                    f" WHERE {side} IN ({marks})",
-                    part,
-                )
-                found.update((row[0], Evidence(*row)) for row in rows)
-        return sorted(found.values(), key=lambda each: (each.linked_at, each.link_id))
 
     def n_rejected(self) -> int:
         """How many bodies were rejected."""
@@ -381,10 +312,6 @@ class Views:
     def _number(self, query: str, values: tuple[object, ...]) -> int:
         n: int = self.db.execute(query, values).fetchone()[0]
         return n
-
-
-def _rank(namespace: str) -> int:
-    return KNOWN_BY.index(namespace) if namespace in KNOWN_BY else len(KNOWN_BY)
 
 
 @contextmanager
