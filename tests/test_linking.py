@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from pathlib import Path
 from random import Random
 
@@ -18,10 +19,12 @@ from test_linkage import another, person
 from world import World, project, source
 
 from hetki.cli.linking import said
+from hetki.cli.main import main
 from hetki.engine import linking
 from hetki.engine.linking import MARK, MODEL, Done, Wanted, link_tables, load_model, version_of
 from hetki.engine.rebuilding import rebuild
 from hetki.engine.repair import list_rejected
+from hetki.engine.skeleton import skeleton
 from hetki.engine.tables import BATCH_ROWS, Wishes, roles_of
 from hetki.errors import HetkiError, Invalid, Unavailable
 from hetki.events.event import Event
@@ -400,7 +403,11 @@ def test_a_table_that_cannot_be_taken_is_a_fault_and_stores_nothing(
     ("content", "n_new", "told"),
     [
         (b"\xef\xbb\xbfid;name\n1;J\xc3\xa4rvi\n2;bo\n", 2, ""),
-        (b"id,name\n1,J\xe4rvi\n2,bo\n", 1, "the byte 0xe4 that is not utf-8"),
+        (
+            b"id,name\n1,J\xe4rvi\n2,bo\n",
+            1,
+            "the byte 0xe4 that is not utf-8, must be text in utf-8. Hint: is it --encoding windows-1252",
+        ),
         (b"id,name\n1,anna,x\n2,bo\n", 1, "got 3 columns, must be 2 columns"),
         (b'id,name\n1,"anna\n2,bo\n', 1, "a quoted text that does not end"),
         (b"id,name\n1," + b"x" * 40_000 + b"\n2,bo\n", 1, "40011 bytes in one row"),
@@ -421,7 +428,7 @@ def test_a_broken_row_is_kept_with_its_reason_and_its_neighbours_are_taken(
 
 def test_another_encoding_is_read_when_it_is_named(desk: Desk) -> None:
     desk.put("t.csv", b"id,name\n1,J\xe4rvi\n2,bo\n")
-    assert desk.take("t.csv", encoding="latin-1").taken[0].n_new == 2
+    assert desk.take("t.csv", encoding="windows-1252").taken[0].n_new == 2
     assert msgspec.json.decode(desk.events()[0].properties) == {"name": "Järvi"}
 
 
@@ -528,3 +535,47 @@ def test_progress_names_every_stage(desk: Desk) -> None:
         "clusters",
         "proposals",
     ]
+
+
+# -- the command
+
+
+def called(words: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What `hetki link WORDS` says, its errors after its output, and how it ended."""
+    monkeypatch.setattr(sys, "argv", ["hetki", "link", *map(str, words)])
+    try:
+        main()
+        code: object = 0
+    except SystemExit as end:
+        code = end.code or 0
+    told = capsys.readouterr()
+    return f"{told.out}{told.err}{code}"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["t.csv"], "--source: got no source"),
+        (["t.csv", "--source", "crm", "--as", "name"], "--as: got 'name', must be COLUMN=NAME"),
+        (["t.csv", "--source", "crn"], "did you mean 'crm'"),
+        (["none.csv", "--source", "crm"], "none.csv: got no such file"),
+        (["t.csv", "--source", "crm", "--encoding", "klingon"], "--encoding: got 'klingon'"),
+        (["env:NO_SUCH_DB#t", "--source", "crm"], "env:NO_SUCH_DB: got no such variable"),
+        ([], "not linked: records: got 0 records"),
+        (["t.csv", "--source", "crm", "--as", "n=name", "--dry-run"], "taken under other names: n as name"),
+    ],
+)
+def test_the_command_says_what_is_wrong_and_what_it_found(
+    words: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in {**skeleton(), **source("crm", "service"), "t.csv": "id,n\n1,anna\n2,bo\n"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    said = called(list(words), monkeypatch, capsys)
+    assert told in said and "Traceback" not in said
+    assert said.endswith("0") == ("--dry-run" in words)

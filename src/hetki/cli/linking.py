@@ -52,7 +52,7 @@ def link(
     ignored: Annotated[
         list[str] | None, typer.Option("--ignore", metavar="COLUMN", help="Leave a column out.")
     ] = None,
-    encoding: Annotated[str, typer.Option(help="The encoding of CSV files.")] = "utf-8",
+    encoding: Annotated[str, typer.Option(help="Of CSV files: utf-8 or windows-1252.")] = "utf-8",
     is_training: Annotated[bool, typer.Option("--train", help="Train the model again.")] = False,
     is_dry: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be found; write nothing.")

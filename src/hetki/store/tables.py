@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hetki.errors import Exhausted, Fault, Invalid
+from hetki.errors import Exhausted, Fault, Invalid, shown
 from hetki.store.ports import Disk
 from hetki.store.rows import Layout, Row, column_names, form_of, read_rows
 
@@ -23,6 +24,7 @@ from hetki.store.rows import Layout, Row, column_names, form_of, read_rows
 ROWS_MAX = 5_000_000
 ROWS_AT_ONCE = 10_000
 DELIMITERS = ",;\t|"
+ENCODINGS = ("utf-8", "windows-1252")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +46,30 @@ class Table:
 def read_table(disk: Disk, name: str, encoding: str) -> Table:
     """A CSV or Parquet file. Raises `NotFound`, and `Invalid` where it cannot be cut into rows."""
     form = form_of(disk, name)
+    if encoding not in ENCODINGS:
+        raise Invalid(Fault("--encoding", shown(encoding), " or ".join(ENCODINGS)))
     if form == "json_lines":
         raise Invalid(Fault(name, "JSON Lines", "CSV or Parquet", "hetki import takes JSON Lines"))
     if form == "csv":
         layout = Layout(_delimiter(disk, name, encoding), encoding)
         names = column_names(disk, name, layout)
         assert names is not None, "a CSV file declares its columns"
-        return gathered(name, names, frozenset(), [], read_rows(disk, name, layout))
+        rows = (_hinted(row) for row in read_rows(disk, name, layout))
+        return gathered(name, names, frozenset(), [], rows)
     # What cannot be opened at all is told by `read_rows`, in our words.
     rows = read_rows(disk, name, Layout(), frozenset())
     next(rows, None)
     schema = pq.ParquetFile(disk.path(name)).schema_arrow
     plain, literal, left_out = plain_columns(schema)
     return gathered(name, plain, literal, left_out, read_rows(disk, name, Layout(), frozenset(plain)))
+
+
+def _hinted(row: Row) -> Row:
+    """A row whose fault names the option where a map would have a field."""
+    if row.fault is None or "encoding" not in row.fault.hint:
+        return row
+    fault = Fault(row.fault.where, row.fault.got, row.fault.must, f"is it --encoding {ENCODINGS[1]}")
+    return msgspec.structs.replace(row, fault=fault)
 
 
 def plain_columns(schema: pa.Schema) -> tuple[list[str], frozenset[str], list[str]]:
