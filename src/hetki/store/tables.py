@@ -54,8 +54,7 @@ def read_table(disk: Disk, name: str, encoding: str) -> Table:
         layout = Layout(_delimiter(disk, name, encoding), encoding)
         names = column_names(disk, name, layout)
         assert names is not None, "a CSV file declares its columns"
-        rows = (_hinted(row) for row in read_rows(disk, name, layout))
-        return gathered(name, names, frozenset(), [], rows)
+        return gathered(name, names, frozenset(), [], map(_hinted, read_rows(disk, name, layout)))
     # What cannot be opened at all is told by `read_rows`, in our words.
     rows = read_rows(disk, name, Layout(), frozenset())
     next(rows, None)
