@@ -39,6 +39,8 @@ BUSY = Fault("hetki link", "another run of it", "one at a time", "wait until it 
 #: From so many times the records that a model was trained on, it should be trained again.
 GROWN = 2
 FAULTS_KEPT = 20
+#: Before every position: all records are new.
+NONE = -1
 
 #: Told a stage, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
@@ -201,10 +203,8 @@ def _find(
     """Compare what is new, with a kept model or one that is trained now, and propose what is found."""
     mark = _mark(engine)
     is_training = model is None or not model.is_taught
-    after = 0 if model is None or mark is None or mark.model != version_of(model) else mark.position
-    rows = compared(engine, records, 0 if is_training else after)
-    if is_training:
-        rows.is_new[:] = True
+    after = NONE if model is None or mark is None or mark.model != version_of(model) else mark.position
+    rows = compared(engine, records, NONE if is_training else after)
     con = duckdb.connect()
     con.execute("SET enable_progress_bar = false")  # it would write over ours
 
