@@ -288,7 +288,7 @@ def test_addresses_and_numbers_join_at_once_with_what_the_web_knows(desk: Desk) 
         for n in range(20)
     ]
     rows[3]["Contact"] = "Anna@Example.fi "
-    rows[5]["Puhelin"] = rows[4]["Puhelin"]
+    rows[5] |= {"Contact": "", "Puhelin": rows[4]["Puhelin"]}
     desk.put("t.csv", as_csv(rows))  # type: ignore[arg-type]
     roles = desk.take("t.csv").taken[0].roles
     assert roles.contacts == {"email": ["Contact"], "phone": ["Puhelin"]} and roles.row_id == "key"

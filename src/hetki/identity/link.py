@@ -64,6 +64,11 @@ class Link(msgspec.Struct, frozen=True, gc=False):
     told: tuple[tuple[str, float], ...] = ()
 
     @property
+    def sight(self) -> tuple[int, bytes]:
+        """When it was first seen, and in what: of two events of one instant the lower id."""
+        return self.linked_at, self.cause
+
+    @property
     def strength(self) -> tuple[int, float, int, bytes]:
         """The order in which links are believed: kind, weight, time, id."""
         return (STRENGTH[self.kind], -self.weight, self.linked_at, self.link_id)
