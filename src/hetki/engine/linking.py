@@ -25,7 +25,7 @@ from hetki.events.wire import Parsed
 from hetki.identity.linkage import Linkage, Model, apply, link
 from hetki.identity.proposals import Proposals, proposed
 from hetki.store.ports import Disk
-from hetki.store.records import customers_of_records, rejected_rows
+from hetki.store.records import customers_of_records, refused_matches, rejected_rows
 from hetki.store.sqlite import alone
 from hetki.store.tables import Table
 
@@ -72,7 +72,8 @@ class Linked:
     """What linkage came to.
 
     `n_customers` counts the customers of all records by shared identifiers alone, and after what was
-    proposed. `n_compared` records were new. `linkage` is None where nothing was new.
+    proposed. `n_compared` records were new. `linkage` is None where nothing was new. `refused` counts the
+    probable links that a constraint forbids, by reason.
     """
 
     n_records: int
@@ -84,6 +85,7 @@ class Linked:
     is_trained: bool
     linkage: Linkage | None
     proposals: Proposals
+    refused: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +242,19 @@ def _find(
     n_compared = int(rows.is_new.sum())
     customers = (before, n_after)
     n_rows = len(rows.nodes)
-    return Linked(n_rows, n_sources, n_compared, customers, version, model, is_training, found, proposals)
+    refused = {} if wanted.is_dry else refused_matches(engine.db)
+    return Linked(
+        n_rows,
+        n_sources,
+        n_compared,
+        customers,
+        version,
+        model,
+        is_training,
+        found,
+        proposals,
+        refused,
+    )
 
 
 def _propose(engine: Engine, rows: Compared, found: Linkage, proposals: Proposals, version: str) -> None:

@@ -52,6 +52,15 @@ def parted(db: sqlite3.Connection) -> list[tuple[NodeId, LeafId, NodeId, LeafId]
     return [(NodeId(a), LeafId(of_a), NodeId(b), LeafId(of_b)) for a, of_a, b, of_b in rows]
 
 
+def refused_matches(db: sqlite3.Connection) -> dict[str, int]:
+    """How many probable links do not join, by the constraint that they would break."""
+    query = (
+        "SELECT refusal, count(*) FROM links WHERE kind = 'probable' AND refusal <> ''"
+        " AND revoked_at IS NULL GROUP BY 1 ORDER BY 1"
+    )
+    return dict(db.execute(query).fetchall())
+
+
 def rejected_rows(db: sqlite3.Connection, source: str) -> set[tuple[str, str]]:
     """What is listed as rejected of a source and was not replayed since: where it stood, and what it was."""
     query = "SELECT place, got FROM rejected WHERE source = ? AND replayed_at IS NULL"
