@@ -151,6 +151,8 @@ def _of_linkage(linked: Linked) -> list[str]:
         f"{linked.n_compared:,} records compared: {kinds.count('probable'):,} probable pairs, "
         f"{kinds.count('possible'):,} possible ones for a person to answer"
     )
+    for reason, n in linked.refused.items():
+        lines.append(f"  {n:,} probable links join nobody: {reason} (hetki identity --refused)")
     if linked.proposals.n_unasked:
         lines.append(f"  {linked.proposals.n_unasked:,} weaker pairs are not asked now")
     for each in linked.linkage.quarantined:
