@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from world import World, at, lines, project
 
+from hetki.engine.commands import Matched, MatchedPair
 from hetki.engine.files import Kept
 from hetki.engine.known import known_at
 from hetki.engine.project import Project
@@ -218,6 +219,28 @@ def test_who_has_two_accounts_has_two_cards_and_two_visits() -> None:
     assert len(world.customers()) == 2 and len(world.refusals()) == 1, "two accounts are not three"
     world.unmerge()
     world.advance()
+    world.assert_rebuilds()
+
+
+def row_of(number: int) -> Event:
+    """A row of a customer table with an address of its own."""
+    when = at("10:00")
+    names = {"record_id": f"crm:{number}", "email": f"p{number}@kauppa.fi"}
+    return Event("shop", f"r{number}", "shop", "Customer Identified", when, when, names)
+
+
+def test_linkage_has_weighed_addresses_and_not_how_many_records_may_be_one() -> None:
+    n_records = compile_policy({}).of("record").per_customer + 5
+    world = World()
+    world.accept([row_of(number) for number in range(n_records)])
+    world.advance()
+    assert len(world.customers()) == n_records
+    nodes = [world.node(f"record=crm:{number}").hex() for number in range(n_records)]
+    pairs = [MatchedPair(nodes[0], node, "probable", 12.0) for node in nodes[1:]]
+    world.engine.acceptor.command(Matched("model", pairs, world.clock.now()))
+    world.advance()
+    assert len(world.customers()) == 6, "one of 25 rows and addresses, and five alone"
+    assert {line.split(": ")[-1] for line in world.refusals()} == {"too_many_values"}
     world.assert_rebuilds()
 
 

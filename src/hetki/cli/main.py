@@ -19,6 +19,7 @@ COMMANDS = {
     "check": "hetki.cli.project",
     "schema": "hetki.cli.project",
     "import": "hetki.cli.data",
+    "link": "hetki.cli.linking",
     "backtest": "hetki.cli.trying",
     "lake": "hetki.cli.data",
     "serve": "hetki.cli.running",

@@ -134,9 +134,15 @@ class _Groups:
                 n_despite = self._despite.get(a, 0) + self._despite.get(b, 0) + (link.rule == DESPITE_UNIQUE)
                 if len(seen_a[space]) + len(seen_b[space]) > 1 + n_despite:
                     return "two_unique_ids"
-            elif link.kind != "merge" and _are_too_many(rule, sorted([*seen_a[space], *seen_b[space]])):
+            elif _binds(rule, link) and _are_too_many(rule, sorted([*seen_a[space], *seen_b[space]])):
                 return "too_many_values"
         return None
+
+
+def _binds(rule: Rule, link: Link) -> bool:
+    """Whether a bound of a namespace holds for a link: a person has the last word, and linkage has weighed
+    itself that two addresses differ, which people change; how many records may be one it has not."""
+    return link.kind != "merge" and (link.kind != "probable" or rule.within is None)
 
 
 def _are_too_many(rule: Rule, times: list[int]) -> bool:
