@@ -26,7 +26,7 @@ from hetki.errors import Fault, Invalid, NotFound, Unavailable
 from hetki.events.event import Event, LeafId
 from hetki.events.wire import Parsed, Rejected
 from hetki.identity.identifier import identifier
-from hetki.store.lake import refresh
+from hetki.store.lake import MARK, refresh
 from hetki.store.secrets import Secrets
 from hetki.store.sqlite import Connection
 from hetki.store.state import TABLES
@@ -236,6 +236,29 @@ def test_what_is_warmed_meanwhile_is_erased_too(tmp_path: Path) -> None:
     world.catch_up()
     assert not world.rows("SELECT 1 FROM warmed WHERE customer = ?", leaf)
     finish(world.engine)
+    assert_gone(world, folder, person, secrets)
+
+
+def test_a_lake_that_was_never_finished_is_erased_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data"
+    world, person = open_world(folder), Person(4)
+    person.lives(world, 0)
+    with monkeypatch.context() as patched:
+        write = SystemDisk.write
+
+        def dies_at_the_mark(disk: SystemDisk, name: str, data: bytes) -> None:
+            if name == MARK:
+                raise Killed
+            write(disk, name, data)
+
+        patched.setattr(SystemDisk, "write", dies_at_the_mark)
+        with pytest.raises(Killed):  # the files are written, the mark is not
+            refresh(world.disk, world.engine.journal, world.engine.state)
+    assert any("decoded" in name for name in sightings(every_byte(folder), person.canary)["query"])
+    secrets = secrets_of(world, person.leaf(world))
+    erase(world.engine, person.leaf(world), "Data desk")
     assert_gone(world, folder, person, secrets)
 
 

@@ -25,7 +25,7 @@ from hetki.events.wire import Rejected
 from hetki.identity.identifier import LEAVES, NodeId, as_leaf
 from hetki.identity.link import TOLD
 from hetki.identity.naming import nodes_in, nodes_of
-from hetki.store.lake import read_mark, refresh
+from hetki.store.lake import has_lake, refresh
 from hetki.store.sqlite import alone, transaction, truncate_log
 
 #: Its lock: one process at a time finishes what erasures have left to do.
@@ -114,7 +114,7 @@ def finish(engine: Engine) -> int:
         rows = _unfinished(engine)
         for erasure_id, *_ in rows:
             engine.journal.secrets.destroy(bytes.fromhex(erasure_id))
-        if read_mark(engine.disk).position:
+        if has_lake(engine.disk):
             refresh(engine.disk, engine.journal, engine.state)
         _empty_logs(engine)
         for erasure_id, said_by, said_at, rewritten_at, destroyed in rows:

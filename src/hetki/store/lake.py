@@ -248,18 +248,22 @@ def _forget(disk: Disk, journal: Journal, mark: Mark) -> Mark:
     number = journal.secrets.number()
     if number == mark.n_erasures:
         return mark
-    if mark.position == 0:
-        return Mark(0, 0, number)
     leaves = {leaf.hex() for leaf in journal.secrets.erased_after(mark.n_erasures)}
     disk.tidy(FOLDER)
     disk.remove(SPILLED)
     n_gone = 0
     for bucket in sorted({leaf[0] for leaf in leaves}):
         for name in disk.names(f"{FOLDER}/events/bucket={bucket}/*/*"):
-            n_gone += _forget_in(disk, name, leaves)
+            n = _forget_in(disk, name, leaves)
+            n_gone += n if _start(name) <= mark.position else 0  # an interrupted refresh has not counted it
     after = Mark(mark.position, mark.n_events - n_gone, number)
     disk.write(MARK, msgspec.json.encode(after))
     return after
+
+
+def _start(name: str) -> int:
+    """The journal position that a file of events begins with."""
+    return int(name.rpartition("from-")[2].removesuffix(".parquet"))
 
 
 def _forget_in(disk: Disk, name: str, leaves: set[str]) -> int:
@@ -276,6 +280,11 @@ def _forget_in(disk: Disk, name: str, leaves: set[str]) -> int:
 def _as_kind(column: Sequence[object], kind: pa.DataType) -> pa.Array:
     """What SQLite gave as a column of the lake: it has no booleans."""
     return pa.array(column).cast(kind) if pa.types.is_boolean(kind) and column else pa.array(column, kind)
+
+
+def has_lake(disk: Disk) -> bool:
+    """Whether there is anything of a lake, finished or not."""
+    return bool(disk.names(f"{FOLDER}/**"))
 
 
 def read_mark(disk: Disk) -> Mark:
