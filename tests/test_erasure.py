@@ -110,8 +110,8 @@ class Person:
         return world.engine.state.customers_of([found.node])[found.node]
 
 
-def open_world(folder: Path) -> World:
-    return World(project(GREETED), disk=SystemDisk(folder, durable=False))
+def open_world(folder: Path, seed: int = 1, starts: str = "06:00") -> World:
+    return World(project(GREETED), disk=SystemDisk(folder, durable=False), seed=seed, starts=starts)
 
 
 def every_byte(folder: Path) -> dict[str, bytes]:
@@ -179,6 +179,14 @@ def two_lives(folder: Path) -> tuple[World, Person, Person]:
     control.lives(world, 10)
     refresh(world.disk, world.engine.journal, world.engine.state)
     return world, person, control
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of two lives, to be copied."""
+    folder = tmp_path_factory.mktemp("lived") / "data"
+    two_lives(folder)
+    return folder
 
 
 def assert_gone(world: World, folder: Path, person: Person, secrets: list[bytes]) -> None:
@@ -288,10 +296,11 @@ class Killed(Exception):
     [*((step, False) for step in STEPS), ("the command", True), ("a file", True), ("the signature", True)],
 )
 def test_a_crash_at_any_step_is_taken_up_to_the_same_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, is_after: bool
+    tmp_path: Path, lived: Path, monkeypatch: pytest.MonkeyPatch, step: str, is_after: bool
 ) -> None:
     folder = tmp_path / "data"
-    world, person, control = two_lives(folder)
+    subprocess.run(["cp", "-r", lived, folder], check=True)
+    world, person, control = open_world(folder, seed=2, starts="09:15"), Person(1), Person(2)
     leaf, other = person.leaf(world), control.leaf(world)
     secrets, kept = secrets_of(world, leaf), rows_of(world, other)
     owner, name = STEPS[step]
@@ -480,6 +489,22 @@ def test_an_address_that_somebody_else_tells_too_is_not_refused() -> None:
     world.live("09:10 web u=bertta mail=house@kauppa.fi Customer Identified")
     assert world.customers() == ["bertta house@kauppa.fi"]
     assert not world.rows("SELECT * FROM rejected")
+    world.assert_rebuilds()
+
+
+def test_a_report_of_staff_in_the_name_of_an_erased_customer_is_gone_for_everybody() -> None:
+    asks = "searched: Help Searched where n_results = 0 and staffing('kitchen') < 0.8"
+    world = World(project(moment("short", asks)))
+    world.live(
+        """
+        09:00 web u=anna Staffing Reported pool=kitchen n_present=1 n_planned=4
+        09:10 web u=bertta Help Searched n_results=0
+        """
+    )
+    world.live("09:11 web u=anna Page Viewed")
+    assert world.occurrences("short")
+    erase(world.engine, LeafId(world.node("anna")), "desk")
+    assert not world.rows("SELECT * FROM staffing") and not world.occurrences("short")
     world.assert_rebuilds()
 
 

@@ -67,6 +67,8 @@ def forget(engine: Engine, command: Erase, advance_to: int, now: int) -> Folding
     stitched = _unlink(engine, nodes, leaves)
     around = {each for pair in stitched.moves for each in pair} | stitched.joined.keys() | units
     again = around | erased.accounts | accounts_around(state, around)
+    if erased.reported_at is not None and engine.program.asks_staffing:
+        again |= set(state.customers_since(erased.reported_at))
     folding = refold(
         engine.journal,
         state,

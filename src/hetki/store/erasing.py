@@ -25,10 +25,12 @@ CREATE TABLE IF NOT EXISTS erasures(
 
 
 class ErasedRows(msgspec.Struct, frozen=True):
-    """How many events can no longer be read, and the accounts that were named by them."""
+    """How many events can no longer be read, the accounts that were named by them, and since when a report of
+    staffing is missing, if one was among them."""
 
     n_events: int
     accounts: set[AccountId]
+    reported_at: int | None
 
 
 class Ledgered(msgspec.Struct, frozen=True):
@@ -79,19 +81,24 @@ def erase_leaves(db: sqlite3.Connection, event_key: bytes, leaves: Collection[Le
             f" WHERE l.account = accounts.account) WHERE account IN ({marks})",
             part,
         )
-    _erase_reports(db, event_key, places)
-    return ErasedRows(len(places), accounts)
+    return ErasedRows(len(places), accounts, _erase_reports(db, event_key, places))
 
 
-def _erase_reports(db: sqlite3.Connection, event_key: bytes, places: Collection[tuple[int, int]]) -> None:
-    """Reports of staffing that were sent in a customer's name are the customer's events."""
-    by_source = db.execute("SELECT DISTINCT source, message_id FROM staffing").fetchall()
-    ids = {event_id(event_key, *each): each for each in by_source}
+def _erase_reports(
+    db: sqlite3.Connection, event_key: bytes, places: Collection[tuple[int, int]]
+) -> int | None:
+    """Reports of staffing that were sent in a customer's name are the customer's events; since when."""
+    reported = db.execute("SELECT DISTINCT source, message_id, occurred_at FROM staffing").fetchall()
+    ids = {
+        event_id(event_key, source, message_id): (source, message_id, at)
+        for source, message_id, at in reported
+    }
     mine = []
     for marks, part in chunks(ids):
         rows = db.execute(f"SELECT * FROM events WHERE event_id IN ({marks})", part)
         mine += [ids[row[0]] for row in rows if (row[1], row[2]) in places]
-    db.executemany("DELETE FROM staffing WHERE source = ? AND message_id = ?", mine)
+    db.executemany("DELETE FROM staffing WHERE source = ? AND message_id = ? AND occurred_at = ?", mine)
+    return min((each[2] for each in mine), default=None)
 
 
 def erase_deeds(

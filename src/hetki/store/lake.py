@@ -267,13 +267,13 @@ def _start(name: str) -> int:
 
 
 def _forget_in(disk: Disk, name: str, leaves: set[str]) -> int:
-    table = pq.ParquetFile(disk.path(name)).read()
-    is_gone = pc.is_in(table["leaf"], pa.array(sorted(leaves)))
+    file = pq.ParquetFile(disk.path(name))
+    is_gone = pc.is_in(file.read(columns=["leaf"])["leaf"], pa.array(sorted(leaves)))
     n_gone: int = pc.sum(is_gone).as_py() or 0
-    if n_gone == table.num_rows:
+    if n_gone == len(is_gone):
         disk.remove(name)
     elif n_gone:
-        _write_table(disk, name, table.filter(pc.invert(is_gone)))
+        _write_table(disk, name, file.read().filter(pc.invert(is_gone)))
     return n_gone
 
 
