@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -66,10 +67,14 @@ SEEN = """() => ({
 class House:
     """A project with a few simulated days, a console over it, and a browser that is signed in."""
 
-    def __init__(self, folder: Path) -> None:
-        self.disk = SystemDisk(folder, durable=False)
+    def __init__(self, folder: Path, toml: str = "") -> None:
+        """`toml`: further lines of `hetki.toml`."""
+        self.disk = SystemDisk(folder / "data", durable=False)
+        files = shutil.copytree(PROJECT, folder / "project")
+        with (files / "hetki.toml").open("a") as file:
+            file.write(toml)
         self.engine: Engine
-        self.engine, _ = demo.run(SystemDisk(PROJECT), self.disk, 5, 300, 3)
+        self.engine, _ = demo.run(SystemDisk(files), self.disk, 5, 300, 3)
         assert isinstance(self.engine.clock, SimulatedClock)
         self.clock: SimulatedClock = self.engine.clock
         self.access = Access(self.disk, self.clock, self.engine.chance)

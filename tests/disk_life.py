@@ -1,6 +1,6 @@
 """Lives on a disk that fails, under the real SQLite: `python disk_life.py`, loaded with `faulty_disk.c`.
 
-Each line on standard input is one life as JSON (`folder`, `seed`, `durable`, `settles`, `n_steps`, `fails`,
+Each line on standard input is one life as JSON (`folder`, `seed`, `durable`, `n_steps`, `fails`,
 `lies`); each is lived in a fork of this process, and how it ended is printed. What was acknowledged, and what
 had an effect, is written to `told.txt` in the folder, a file that the failing disk leaves alone.
 """
@@ -16,7 +16,6 @@ from pathlib import Path
 
 from world import action, at, clock, event, moment, project
 
-from hetki.engine import engine as engines
 from hetki.engine.advance import advance
 from hetki.engine.deliver import deliver
 from hetki.engine.engine import Engine, open_engine
@@ -24,7 +23,7 @@ from hetki.engine.project import Project
 from hetki.errors import HetkiError
 from hetki.events.wire import Parsed
 from hetki.simulation.world import LocalNet, SimulatedClock
-from hetki.store import journal, secrets, system
+from hetki.store import system
 from hetki.store.ports import Sent
 
 #: A checkpoint after so many pages: the write-ahead log is copied into the file many times in a life.
@@ -40,7 +39,7 @@ def declared() -> Project:
     return project({**twice, "moments/help.yaml": None, **action("call")})
 
 
-def live(folder: str, seed: int, durable: bool, settles: bool) -> None:
+def live(folder: str, seed: int, durable: bool) -> None:
     """Accept, advance and deliver until the machine dies, or all is told."""
     told = os.open(f"{folder}/told.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     dice = random.Random(seed)
@@ -51,9 +50,6 @@ def live(folder: str, seed: int, durable: bool, settles: bool) -> None:
         os.write(told, f"effect {data['message_id']} {data['decision_id']}\n".encode())
         return Sent(True, 200)
 
-    if not settles:  # a bug that is planted
-        for module in (engines, journal, secrets):
-            module.settle = lambda db: None  # type: ignore[attr-defined]
     engine: Engine | None = None
     for number in range(N_ROUNDS):
         ids = [f"{seed}-{number}-{n}" for n in range(dice.choice((2, 2, 3, 20)))]
@@ -86,7 +82,7 @@ def main() -> None:
         if pid == 0:
             shim.disk_arm(given["seed"], given["n_steps"], given["fails"], given["lies"])
             try:
-                live(given["folder"], given["seed"], given["durable"], given["settles"])
+                live(given["folder"], given["seed"], given["durable"])
             except BaseException as error:
                 Path(given["folder"], "error.txt").write_text(f"{type(error).__name__}: {error}")
                 os._exit(3)

@@ -112,25 +112,22 @@ def test_on_a_disk_that_fails_nothing_acknowledged_is_lost(
             error.add_note(f"seed {seed}")
             raise
     assert came_to["killed"] > last - first and came_to["told"] > 20 * (last - first)
-    assert came_to["refused"] > (last - first) // 4 and came_to["effect"] > (last - first) // 8
+    assert came_to["refused"] > (last - first) // 4 and came_to["effect"] > 0
     print({"disks": last - first, **came_to})
 
 
-@pytest.mark.parametrize("bug", ["durable", "settles"])
-def test_a_planted_bug_is_found(bug: str, failing: Failing, prepared: Path, tmp_path: Path) -> None:
-    """A disk that is never synced; and one that is opened anew and trusted after a sync that failed."""
-    for n in range(1, 41):
+def test_a_disk_that_is_never_synced_is_found(failing: Failing, prepared: Path, tmp_path: Path) -> None:
+    """Else the power cut would prove nothing."""
+    for seed in range(1, 40):
         try:
-            lived(3, failing, prepared, tmp_path / str(n), **{bug: False})
+            lived(seed, failing, prepared, tmp_path / str(seed), durable=False)
         except (AssertionError, HetkiError, sqlite3.DatabaseError) as error:
-            print({"bug": f"not {bug}", "disks": n, "found as": f"{type(error).__name__}: {error}"[:100]})
+            print({"disks": seed, "found as": f"{type(error).__name__}: {error}"[:100]})
             return
     raise AssertionError("nothing was lost")
 
 
-def lived(
-    seed: int, failing: Failing, prepared: Path, folder: Path, durable: bool = True, settles: bool = True
-) -> Counter[str]:
+def lived(seed: int, failing: Failing, prepared: Path, folder: Path, durable: bool = True) -> Counter[str]:
     """Two lives on one disk, and a look at what is there; how often what happened."""
     if seed % 8:
         shutil.copytree(prepared, folder)
@@ -144,7 +141,6 @@ def lived(
             folder=str(folder),
             seed=seed * 1_000 + life * 500,
             durable=durable,
-            settles=settles,
             n_steps=dice.randint(1, 1_000),
             fails=fails,
             lies=lies if durable else 0,

@@ -82,6 +82,8 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
 }
 
 DEPENDENCIES = {
+    "adbc-driver-manager",
+    "adbc-driver-postgresql",  # customer tables of PostgreSQL, as Arrow
     "cryptography",  # AES-GCM, HKDF
     "duckdb",  # the lake's queries
     "httptools",  # uvicorn's fast parser

@@ -7,9 +7,10 @@ from itertools import islice, permutations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from world import World, at, event, lines
+from world import World, at, event, lines, project
 
 from hetki.engine.commands import Merge, Unmerge
+from hetki.engine.project import Project
 from hetki.errors import Invalid
 from hetki.identity.identifier import identifier, leaf_of, normalised
 from hetki.identity.policy import LINKS_MAX
@@ -24,8 +25,12 @@ DERIVED = {
 }
 
 
-def told(text: str) -> World:
-    world = World()
+#: Under this policy what two users share stays with the first of them.
+FIRST = project(toml="[identity.anonymous_id]\nunique_ids_max = 2\n[identity.email]\nunique_ids_max = 2\n")
+
+
+def told(text: str, of: Project | None = None) -> World:
+    world = World(of)
     world.tell(text)
     world.advance()
     return world
@@ -93,14 +98,15 @@ def test_a_shared_device_never_joins_two_users() -> None:
         10:20 web a=kiosk Page Viewed
         10:30 app u=bertta mail=anna@kauppa.fi Page Viewed
         10:40 app u=anna mail=anna@kauppa.fi Page Viewed
-        """
+        """,
+        FIRST,
     )
     assert world.customers() == ["anna kiosk", "anna@kauppa.fi bertta"]
     assert world.refusals() == ["anna - anna@kauppa.fi: two_unique_ids", "bertta - kiosk: two_unique_ids"]
 
 
 def test_earlier_evidence_that_comes_late_turns_the_join() -> None:
-    world = World()
+    world = World(FIRST)
     world.live("10:10 web a=kiosk u=bertta Page Viewed")
     world.live("10:20 web a=kiosk Help Searched n_results=0")
     assert world.customers() == ["bertta kiosk"]
@@ -127,7 +133,7 @@ STORY = lines(
 def test_the_order_of_arrival_does_not_matter() -> None:
     expected = None
     for order in islice(permutations(STORY), 0, None, 5):
-        world = World(starts="23:00")
+        world = World(FIRST, starts="23:00")
         for line in order:
             world.tell(line)
         world.advance()
@@ -143,7 +149,7 @@ def test_the_order_of_arrival_does_not_matter() -> None:
 @settings(max_examples=60)
 @given(st.permutations(STORY), st.sets(st.integers(1, 5)), st.integers(1, 3))
 def test_the_order_of_arrival_does_not_matter_live(order: list[str], cuts: set[int], batch_max: int) -> None:
-    world = World(starts="23:00", batch_max=batch_max)
+    world = World(FIRST, starts="23:00", batch_max=batch_max)
     for number, line in enumerate(order):
         world.tell(line)
         if number in cuts:

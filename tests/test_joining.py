@@ -95,7 +95,7 @@ def test_what_was_refused_between_two_customers_is_the_reason() -> None:
     lines = why_words(told, "user id anna", "user id ben", names, "UTC")
     assert lines[0] == "user id anna and user id ben are two customers'."
     assert "user id ben" in lines[2] and "the address came with this id" in lines[2]
-    assert "refused: both have a user id of their own" in lines[2]
+    assert "refused: it would join two user ids" in lines[2]
 
 
 def test_a_persons_word_that_they_are_two_comes_first() -> None:

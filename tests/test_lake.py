@@ -59,7 +59,9 @@ def rebuilt(world: World) -> dict[str, list[tuple[object, ...]]]:
 
 def living(disk: MemoryDisk) -> World:
     """A world that has lived: everything that a table of the lake can hold is there."""
-    world = World(project(None, '[household]\nsame = ["address.street"]\n'), disk=disk)
+    # what two users share stays with the first of them, so that some links stand and some are refused
+    toml = '[household]\nsame = ["address.street"]\n[identity.anonymous_id]\nunique_ids_max = 2\n'
+    world = World(project(None, toml), disk=disk)
     world.live(STORY)
     refreshed(world)
     world.until("10:15")

@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hetki.errors import Invalid
+from hetki.identity.blocking import BLOCK_MAX
 from hetki.identity.clusters import CLUSTER_MAX, DENSITY_MIN, Pairs, clustered, components
 from hetki.identity.columns import typed, units
-from hetki.identity.linkage import BLOCK_MAX, Linkage, Model, apply, link
+from hetki.identity.linkage import Linkage, Model, apply, link
 
 FIRST = "anna matti liisa juha kaisa pekka sofia eero helmi onni venla otto aino leo ella niilo iida".split()
 SYLLABLES = "la ki ma ra to ne vi sa hu pe ko li ja tu mi".split()
@@ -85,7 +86,7 @@ def test_people_are_found_without_labels(found: tuple[Linkage, pa.Table, np.ndar
     linkage, _, truth = found
     ours, real = pairs_of(linkage.clusters.cluster), pairs_of(truth)
     assert len(ours & real) >= 0.98 * len(ours) and len(ours & real) >= 0.95 * len(real)
-    assert not linkage.quarantined
+    assert not linkage.quarantined and linkage.model.is_taught
 
 
 def test_columns_are_typed_by_what_they_hold(found: tuple[Linkage, pa.Table, np.ndarray]) -> None:
@@ -128,7 +129,8 @@ def test_two_runs_are_equal(found: tuple[Linkage, pa.Table, np.ndarray]) -> None
 
 def test_where_nobody_comes_twice_hardly_anybody_is_linked() -> None:
     table, _ = people(600, n_each=1)
-    assert len(pairs_of(linked(table).clusters.cluster)) <= 3
+    linkage = linked(table)
+    assert len(pairs_of(linkage.clusters.cluster)) <= 3 and not linkage.model.is_taught
 
 
 def test_a_few_who_come_twice_are_found_among_many_who_do_not() -> None:
@@ -138,6 +140,20 @@ def test_a_few_who_come_twice_are_found_among_many_who_do_not() -> None:
         [*rows, *(row | {"mail": mistyped(chance, row["mail"])} for row in rows[:5])]
     )
     assert pairs_of(linked(table).clusters.cluster) == {(n, 600 + n) for n in range(5)}
+
+
+def test_names_that_nobody_shares_are_still_compared() -> None:
+    """No two records have one name, as each copy is mistyped: training on it fails, and takes nothing out."""
+    table, truth = people(60, n_each=2, seed=3)
+    families = table["family"].to_pylist()
+    unique = [f"{name or 'q'}{chr(97 + n % 26)}{chr(97 + n // 26)}" for n, name in enumerate(families)]
+    table = table.set_column(table.column_names.index("family"), "family", pa.array(unique))
+    linkage = linked(table)
+    settings = msgspec.convert(linkage.model.settings, dict[str, object])
+    compared = msgspec.convert(settings["comparisons"], list[dict[str, object]])
+    assert {column.name for column in linkage.model.columns} == set(table.column_names)
+    assert {each["output_column_name"] for each in compared} == {each.key for each in linkage.model.columns}
+    assert len(pairs_of(linkage.clusters.cluster) & pairs_of(truth)) >= 0.8 * len(pairs_of(truth))
 
 
 def test_a_full_name_and_its_parts_are_one_comparison() -> None:

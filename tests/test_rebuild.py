@@ -110,7 +110,7 @@ def _broken(*given: object) -> None:
 def test_a_changed_projection_is_found() -> None:
     for change in (
         "UPDATE customers SET n_events = n_events + 1",
-        "UPDATE nodes SET customer = node WHERE namespace = 'anonymous_id'",
+        "UPDATE nodes SET customer = node WHERE namespace <> 'user_id'",
         "DELETE FROM occurrences WHERE moment = 'basket'",
         "UPDATE links SET revoked_at = 7 WHERE kind = 'login'",
         "DELETE FROM events WHERE position = 1",

@@ -18,6 +18,7 @@ from hetki.dialogues import mail, webhook
 from hetki.events.catalogue import SHIPPED, Catalogue, EventSpec
 from hetki.events.event import Event, EventId, LeafId, instant
 from hetki.events.segment import parse
+from hetki.identity.survival import Survival
 from hetki.moments.fold import Fact, Folded, Program, step
 from hetki.moments.moment import Moment, MomentSpec, compile_moment
 from hetki.settings import DAY, SECOND, Limits
@@ -221,7 +222,7 @@ def _program(declared: dict[str, Moment]) -> Program:
         moments=tuple(declared.values()),
         purposes=purposes,
         contracts=dict.fromkeys(CHANNELS, 3),
-        traits=frozenset({"plan"}),
+        traits={"plan": Survival()},
         lateness_s=60,
         version="",
         bits={name: bits[each.purpose] for name, each in declared.items()},

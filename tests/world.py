@@ -323,9 +323,9 @@ class World:
     # -- what can be seen
 
     def node(self, name: str) -> bytes:
-        """The node of a user id, or of an anonymous id written `a=web1`."""
+        """The node of a user id, of an anonymous id written `a=web1`, or of another, as `record=crm:1`."""
         short, _, value = name.rpartition("=")
-        namespace: Namespace = "anonymous_id" if short == "a" else "user_id"
+        namespace: Namespace = {"": "user_id", "a": "anonymous_id"}.get(short, short)
         found = identifier(self.engine.keys.node, namespace, value)
         assert found is not None
         return bytes(found.node)

@@ -37,7 +37,7 @@ LINK_NAMES: Final[dict[LinkKind, str]] = {
     "cannot": "not one",
 }
 REFUSAL_WORDS: Final[dict[Refusal, str]] = {
-    "two_unique_ids": "both have a user id of their own, or another id that is unique for ever",
+    "two_unique_ids": "it would join two user ids, or others that are unique for ever",
     "too_many_values": "the customer would have more values of one kind than the policy allows",
     "cannot_link": "a person said that they are two customers",
     "overruled": "a person said otherwise later",

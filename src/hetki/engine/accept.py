@@ -6,23 +6,31 @@ Accepting never looks at the projections and never waits for the fold.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 
 import msgspec
 
 from hetki.consent.source import Source
-from hetki.consent.statements import SPOKEN
-from hetki.engine.commands import Command, Said, as_entry
+from hetki.consent.statements import GRANTED, SPOKEN
+from hetki.engine.commands import Command, Erase, Said, as_entry
+from hetki.errors import Fault
 from hetki.events.event import Event, EventId, event_id
 from hetki.events.wire import Parsed, Rejected
 from hetki.identity.identifier import as_leaf, identifier, leaf_of
+from hetki.identity.naming import nodes_called, nodes_in, nodes_of
 from hetki.store.journal import Entry, Journal, Kind
 from hetki.store.ports import Chance, Clock
-from hetki.store.secrets import Secrets
+from hetki.store.secrets import Erased, Secrets
 
 #: A rejected body is kept in full, but not for long.
 REJECTED_RETENTION = "rejected, 30 days"
 #: The class of a source that no declaration names (the engine's own events).
 OWN_RETENTION = "24 months"
+#: Values that are remembered as no name of anybody who was erased.
+CLEAR_MAX = 200_000
+#: Marks a row of which only the reason is kept; by the keyed hash after it a repeat is the same row.
+ERASED_KIND = "erased "
+ERASED_HINT = "it is taken again once the person has given consent anew"
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -49,6 +57,8 @@ class Acceptor:
         self._keys = keys
         self._clock = clock
         self._chance = chance
+        self._clear_of: Mapping[bytes, Erased] = {}
+        self._clear: set[str] = set()  # values that are no name of anybody who was erased
         self.take_up(sources)
 
     def take_up(self, sources: Mapping[str, Source]) -> None:
@@ -62,7 +72,10 @@ class Acceptor:
         """
         batches: list[list[Entry]] = []
         n_statements = 0
+        erased, now = self._journal.secrets.erased(), self._clock.now()
         for parsed in bodies:
+            if erased:
+                parsed = self._suppressed(parsed, erased, now)
             batch = [self._event(event) for event in parsed.events]
             batch.extend(self._rejected(rejected) for rejected in parsed.rejected)
             n_statements += sum(event.gpc or event.name in SPOKEN for event in parsed.events)
@@ -70,14 +83,70 @@ class Acceptor:
                 batches.append(batch)
         if not batches:
             return self._journal.head()[0]
-        return self._journal.append(batches, self._clock.now(), n_statements)
+        return self._journal.append(batches, now, n_statements)
 
     def command(self, command: Command) -> int:
         """Commit a command durably; return its position. Raises `Unavailable`."""
         entry = as_entry(command, self._chance.bytes(16))
-        # Who joins may bring a refusal along: until it is folded, no send may rest on its absence.
-        n_statements = int(isinstance(command, Said))
+        # Who joins may bring a refusal along, and who is erased is sent nothing: no send until it is folded.
+        n_statements = int(isinstance(command, Said | Erase))
         return self._journal.append([[entry]], self._clock.now(), n_statements)
+
+    def _suppressed(self, parsed: Parsed, erased: Mapping[bytes, Erased], now: int) -> Parsed:
+        """The same without what tells the name of an erased person: of that only the reason is kept.
+
+        A consent that is given after the erasure, and not in the future, lets its names come back.
+        """
+        if self._clear_of is not erased or len(self._clear) > CLEAR_MAX:
+            self._clear_of, self._clear = erased, set()
+        is_clear = self._clear.issuperset
+        doubtful = [
+            event
+            for event in parsed.events
+            if not is_clear(event.identifiers.values())
+            or b'"device"' in event.context
+            or b'"externalIds"' in event.context
+        ]
+        if not doubtful and not parsed.rejected:
+            return parsed
+        events: list[Event] = []
+        rejected: list[Rejected] = []
+        looked_at = set(map(id, doubtful))
+        for event in parsed.events:
+            if id(event) not in looked_at:
+                events.append(event)
+                continue
+            found = self._named(event, erased)
+            if not any(each.refuses(event.occurred_at) for each in found.values()):
+                events.append(event)
+            elif event.name == GRANTED and all(
+                each.erased_at < event.occurred_at <= now for each in found.values()
+            ):
+                self._journal.secrets.come_back(found.keys(), event.occurred_at)
+                erased = self._journal.secrets.erased()
+                events.append(event)
+            else:
+                own = event_id(self._keys.event, event.source, event.message_id)
+                rejected.append(_refused(event.source, now, event.channel, own.hex()))
+        for each in parsed.rejected:
+            named = nodes_in(self._keys.node, each.body) & erased.keys()
+            if any(erased[node].back_at is None for node in named):
+                own_id = blake2b(each.body, key=self._keys.event, digest_size=16).hexdigest()
+                rejected.append(_refused(each.source, now, each.channel, own_id))
+            else:
+                rejected.append(each)
+        return Parsed(events, rejected)
+
+    def _named(self, event: Event, erased: Mapping[bytes, Erased]) -> dict[bytes, Erased]:
+        """What of an event was erased: its leaf, and the names that it tells."""
+        leaf = leaf_of(self._keys.node, event).node
+        found = {node: erased[node] for node in nodes_of(self._keys.node, event) if node in erased}
+        self._clear.update(
+            value
+            for value in event.identifiers.values()
+            if value not in self._clear and erased.keys().isdisjoint(nodes_called(self._keys.node, value))
+        )
+        return {node: each for node, each in found.items() if each.is_name or node == leaf}
 
     def _event(self, event: Event) -> Entry:
         return Entry(
@@ -91,7 +160,14 @@ class Acceptor:
 
     def _rejected(self, rejected: Rejected) -> Entry:
         body = _encode(rejected)
-        own = identifier(self._keys.node, "event", f"rejected {body.hex()}")
+        once = rejected.kind if rejected.kind.startswith(ERASED_KIND) else body.hex()
+        own = identifier(self._keys.node, "event", f"rejected {once}")
         assert own is not None, "a rejected body names itself"
         rejected_id = EventId(bytes(own.node))
         return Entry(Kind.REJECTED, as_leaf(own.node), rejected_id, rejected.source, REJECTED_RETENTION, body)
+
+
+def _refused(source: str, now: int, channel: str, own_id: str) -> Rejected:
+    """What is kept of what an erased person would be known by: when, from where, and why it was refused."""
+    fault = Fault("event", "a name of an erased person", "nothing that was erased", ERASED_HINT)
+    return Rejected(source, now, b"", fault, channel=channel, kind=f"{ERASED_KIND}{own_id}")

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 import msgspec
 
 from hetki import __version__
-from hetki.engine.commands import Activated, Replayed, Said, read_command
+from hetki.engine.commands import Activated, Erase, Replayed, Said, read_command
 from hetki.engine.deciding import Decided, apply_repairs, decide_all
 from hetki.engine.engine import Engine
 from hetki.engine.folding import Folding, fold_batch, pass_time, read_event
+from hetki.engine.forgetting import erasures_in, forget, joined, take_secrets
 from hetki.engine.stitching import stitch
 from hetki.engine.warming import OTHER_DECLARATIONS, activate
 from hetki.errors import Conflict
@@ -77,10 +78,14 @@ def advance_once(engine: Engine, batch_max: int = BATCH_MAX) -> Advanced:
         if (before.program, before.policy) != (engine.program.version, policy):
             raise Conflict(OTHER_DECLARATIONS)
         stored = engine.journal.read(before.position, batch_max)
+        erasures = erasures_in(engine, stored)
+        if erasures:  # what was read before cannot be read any more
+            stored = engine.journal.read(before.position, batch_max)
         is_behind = len(stored) >= batch_max
         batch = open_batch(engine, stored)
         advance_to = max(before.advance_to, batch.newest_at if is_behind else now)
-        folding = fold_opened(engine, batch, advance_to)
+        forgotten = [forget(engine, each, before.advance_to, now) for each in erasures]
+        folding = joined([*forgotten, fold_opened(engine, batch, advance_to)])
         decided = decide_all(
             engine.project,
             engine.program,
@@ -119,6 +124,8 @@ def open_batch(engine: Engine, stored: Sequence[Stored]) -> Batch:
             command = read_command(each.body)
             if isinstance(command, Replayed):
                 engine.state.mark_replayed(command.rejected_id, command.said_at)
+            elif isinstance(command, Erase):
+                take_secrets(engine, command)
             elif not isinstance(command, Activated):
                 commands.append((each.event_id, command))
         elif each.kind is Kind.REJECTED and each.body is not None:
@@ -155,7 +162,12 @@ def _new_facts(engine: Engine, stored: Sequence[Stored]) -> list[Fact]:
     new = [each for event_id, each in first.items() if event_id not in seen]
     engine.state.count("duplicates", len(stored) - len(new))
     engine.state.count("events", len(new))
-    engine.state.add_events([(each.event_id, each.leaf, (each.position, each.frame_offset)) for each in new])
+    engine.state.add_events(
+        [
+            (each.event_id, each.leaf if each.body is not None else None, (each.position, each.frame_offset))
+            for each in new
+        ]
+    )
     facts: list[Fact] = []
     for each in new:
         event = read_event(each)

@@ -17,6 +17,8 @@ LEAF = LeafId(b"hetki: a command")
 SOURCE, RETENTION = "hetki", "for ever"
 #: Pairs of one `Matched`, and nodes of one `SetAside`.
 PAIRS_MAX = 500
+#: Leaves of one `Erase`.
+LEAVES_MAX = 200_000
 
 
 class Merge(msgspec.Struct, frozen=True, tag="merge"):
@@ -98,9 +100,22 @@ class Activated(msgspec.Struct, frozen=True, tag="activated"):
     said_at: int
 
 
+class Erase(msgspec.Struct, frozen=True, tag="erase"):
+    """A customer is erased: everything that these leaves own, and every further name (all hex hashes).
+
+    `leaves` include the bodies that were rejected and tell one of the names.
+    """
+
+    erasure_id: str
+    leaves: list[str]
+    names: list[str]
+    said_by: str
+    said_at: int
+
+
 #: What is said of identity.
 Said = Merge | CannotLink | Unsure | Unmerge | Matched | SetAside
-Command = Said | Replayed | Activated
+Command = Said | Replayed | Activated | Erase
 _ID = re.compile("[0-9a-fA-F]{32}")
 _decoder = msgspec.msgpack.Decoder(Command)
 
@@ -113,9 +128,10 @@ def as_entry(command: Command, command_id: bytes) -> Entry:
     for name, given in _ids(command):
         if not _ID.fullmatch(given):
             raise Invalid(Fault(f"command: {name}", shown(given), "32 hex digits"))
-    many = getattr(command, "pairs", getattr(command, "nodes", ()))
-    if len(many) > PAIRS_MAX:
-        raise Invalid(Fault("command", f"{len(many)} in one command", f"{PAIRS_MAX} at most"))
+    many = getattr(command, "pairs", getattr(command, "nodes", getattr(command, "leaves", ())))
+    n_max = LEAVES_MAX if isinstance(command, Erase) else PAIRS_MAX
+    if len(many) > n_max:
+        raise Invalid(Fault("command", f"{len(many)} in one command", f"{n_max} at most"))
     body = msgspec.msgpack.encode(command)
     return Entry(Kind.COMMAND, LEAF, EventId(command_id), SOURCE, RETENTION, body)
 
@@ -125,6 +141,9 @@ def _ids(command: Command) -> Iterable[tuple[str, str]]:
     if isinstance(command, Matched):
         for pair in command.pairs:
             yield from (("node_a", pair.node_a), ("node_b", pair.node_b))
+    elif isinstance(command, Erase):
+        yield ("erasure_id", command.erasure_id)
+        yield from (("leaves", each) for each in (*command.leaves, *command.names))
     elif isinstance(command, SetAside):
         yield from (("nodes", node) for node in command.nodes)
     else:

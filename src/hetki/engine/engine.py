@@ -19,6 +19,7 @@ from hetki.moments.context import account_traits
 from hetki.moments.fold import FORM, Program
 from hetki.moments.moment import Moment
 from hetki.patterns.segments import Segment
+from hetki.store.erasing import unfinished
 from hetki.store.journal import Journal
 from hetki.store.ledger import Ledger
 from hetki.store.ports import Chance, Clock, Disk
@@ -70,6 +71,9 @@ def open_engine(
     journal.settle()
     settle(db)
     acceptor = Acceptor(journal, keys, project.sources, clock, chance)
+    state, ledger = State(db), Ledger(db)
+    for erasure_id in unfinished(db):  # what a crash left undone goes before anything else is done
+        secrets.destroy(bytes.fromhex(erasure_id))
     return Engine(
         project,
         compile_program(project),
@@ -80,8 +84,8 @@ def open_engine(
         journal,
         acceptor,
         db,
-        State(db),
-        Ledger(db),
+        state,
+        ledger,
         Shadow(db),
         environment,
     )

@@ -139,7 +139,14 @@ def _touched(
         by_customer.setdefault(stitched.customers[NodeId(fact.leaf)], []).append(fact)
     customers = {*by_customer, *stitched.joined, *(each for pair in stitched.moves for each in pair)}
     rows = state.load_customers(customers)
-    moved = {each for old, new in stitched.moves if old in rows for each in (old, new)}
+    # Who was known and had no event has no state, but may have grown together: that is folded from history.
+    moved = {
+        each
+        for old, new in stitched.moves
+        if old in rows or NodeId(old) not in stitched.new
+        for each in (old, new)
+    }
+    moved |= {each for each in by_customer if each not in rows and NodeId(each) not in stitched.new}
     shares = share(state, program, key, by_customer, stitched, moved)
     return _Touched(
         units=customers | shares.accounts,

@@ -117,7 +117,7 @@ def rederive(identities: Identities, policy: Policy, progress: Tell = lambda n_i
             done |= reached
             waiting = set()
             progress(place)
-    return Stitched({}, moves, joined)
+    return Stitched({}, moves, joined, set())
 
 
 def _quarantine(identities: Identities, policy: Policy) -> None:

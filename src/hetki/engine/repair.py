@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from hetki.engine.accept import ERASED_KIND
 from hetki.engine.commands import Replayed
 from hetki.engine.engine import Engine
 from hetki.errors import Fault, NotFound
@@ -63,6 +64,8 @@ def _load(engine: Engine, rejected_id: str) -> Rejected:
 
 def _read_again(engine: Engine, was: Rejected, body: bytes) -> Parsed:
     limits = engine.project.settings.limits
+    if was.kind.startswith(ERASED_KIND):  # nothing of it was kept that could be read
+        return Parsed([], [was])
     if was.kind == cloudevents.KIND:
         form = cloudevents.STRUCTURED
         return cloudevents.parse(body, form, {}, was.source, was.channel, was.received_at, limits, was.gpc)

@@ -29,8 +29,8 @@ def merge_of(
 ) -> Merge:
     """A person's word that two identifiers are one customer's.
 
-    Where both customers have an id that is unique for ever, the word is about these ids: about others it
-    would only take them away from one of the two. Raises `Conflict` with the hint if that is not meant.
+    Raises `Conflict` with the hint if both customers have an id that is unique for ever, and that is not
+    meant.
     """
     customers = state.customers_of(ends)
     ours, theirs = (state.members([customers[end]])[customers[end]] for end in ends)
@@ -39,8 +39,6 @@ def merge_of(
         both = " and ".join(each.replace("_", " ") for each in spaces)
         raise Conflict(Fault("merge", f"two customers who both have a {both}", "meant in spite of it", hint))
     a, b = ends
-    if spaces:
-        a, b = (min(node for node, space in mine.items() if space == spaces[0]) for mine in (ours, theirs))
     return Merge(a.hex(), b.hex(), said_by, said_at, despite_unique)
 
 

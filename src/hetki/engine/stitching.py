@@ -26,22 +26,24 @@ class Stitched(msgspec.Struct, frozen=True):
 
     `customers` maps each node of the batch to its customer; `moves` holds the pairs (old, new) of
     customers between which a node moved, and (same, same) where a link joins no more; `joined` the links
-    that now join groups and did not before, by customer.
+    that now join groups and did not before, by customer; `new` the nodes that were never seen before.
     """
 
     customers: dict[NodeId, LeafId]
     moves: set[tuple[LeafId, LeafId]]
     joined: dict[LeafId, list[Link]]
+    new: set[NodeId]
 
 
 class Changed(msgspec.Struct):
     """What is to be derived again: from which nodes, whose links joined something and do no more, and which
-    links are told anew; `through_crowds`: a crowd may have become smaller."""
+    links are told anew; `through_crowds`: a crowd may have become smaller; `new`: nodes never seen before."""
 
     seeds: set[NodeId]
     parted: set[NodeId]
     told: list[Link]
     through_crowds: bool = False
+    new: set[NodeId] = msgspec.field(default_factory=set)
 
 
 def stitch(
@@ -49,15 +51,16 @@ def stitch(
 ) -> Stitched:
     """Add identifiers and links, take revoked ones back, and derive the customers that this touches."""
     customers, new, earlier = _see(identities, policy, found)
-    fresh = _earliest(link for evidence in found for link in evidence.links)
+    fresh = earliest(link for evidence in found for link in evidence.links)
     for command_id, command in commands:
-        fresh.update((link.link_id, link) for link in _said(command, command_id))
-    seen = identities.linked_at(fresh)
+        for link in _said(command, command_id):
+            fresh[link.link_id] = _weighed_again(fresh.get(link.link_id), link)
+    seen = identities.sights(fresh)
     is_weighed = {"probable", "possible"}
     told = [
         link
         for link in fresh.values()
-        if link.linked_at < seen.get(link.link_id, link.linked_at + 1) or link.kind in is_weighed
+        if link.link_id not in seen or link.sight < seen[link.link_id] or link.kind in is_weighed
     ]
     identities.save_links(told)
     parted = _take_back(identities, commands)
@@ -66,14 +69,12 @@ def stitch(
     if new:
         told += [link for link, _ in identities.links_at(new, "unknown_identifier").values()]
     if not told and not parted and not earlier:
-        return Stitched(customers, set(), {})
-    changed = Changed({*parted, *earlier}, parted, told, bool(parted))
-    _judge_ends(identities, policy, changed)
-    return (
-        derive_around(identities, policy, customers, changed)[0]
-        if changed.seeds
-        else Stitched(customers, set(), {})
-    )
+        return Stitched(customers, set(), {}, new)
+    changed = Changed({*parted, *earlier}, parted, told, bool(parted), new)
+    judge_ends(identities, policy, changed)
+    if not changed.seeds:
+        return Stitched(customers, set(), {}, new)
+    return derive_around(identities, policy, customers, changed)[0]
 
 
 def _see(
@@ -96,7 +97,7 @@ def _see(
         for each in new
     )
     earlier = {node: first_at[node] for node, each in known.items() if first_at[node] < each.node.first_at}
-    identities.see_earlier(earlier)
+    identities.set_first_at(earlier)
     customers = {each.node: as_leaf(each.node) for each in new}
     customers.update((node, each.customer) for node, each in known.items())
     return customers, {each.node for each in new}, set(earlier)
@@ -145,7 +146,7 @@ def _take_back(identities: Identities, commands: Sequence[tuple[bytes, Said]]) -
     return parted
 
 
-def _judge_ends(identities: Identities, policy: Policy, changed: Changed) -> None:
+def judge_ends(identities: Identities, policy: Policy, changed: Changed) -> None:
     """Judge links by their ends alone, and the ends by how many links they have.
 
     Whoever is at an end of a link that carries, or carried, is to be derived again.
@@ -162,7 +163,9 @@ def _judge_ends(identities: Identities, policy: Policy, changed: Changed) -> Non
         if joins and (turned.get(link.node_a) or turned.get(link.node_b)):
             changed.parted |= {link.node_a, link.node_b}
     changed.through_crowds = changed.through_crowds or bool(turned)
-    known = identities.known({node for link in links.values() for node in (link.node_a, link.node_b)})
+    # Whoever has just turned is read again, and so are the others of its links.
+    known = {node: each for node, each in ends.items() if node not in turned}
+    known |= identities.known({node for link in links.values() for node in _ends(link)} - known.keys())
     refused: dict[bytes, str] = {}
     for link in links.values():
         a, b = (known[end].node if end in known else None for end in (link.node_a, link.node_b))
@@ -174,6 +177,7 @@ def _judge_ends(identities: Identities, policy: Policy, changed: Changed) -> Non
     identities.judge_links((links[link_id] for link_id in refused), refused, set())
     kept = [link for link in links.values() if link.link_id not in refused]
     identities.carry(link.link_id for link in kept)
+    changed.told = [link for link in changed.told if link.link_id not in refused]
 
 
 def _turned(
@@ -198,10 +202,16 @@ def derive_around(
     identities: Identities, policy: Policy, customers: dict[NodeId, LeafId], changed: Changed
 ) -> tuple[Stitched, set[NodeId]]:
     """Derive the customers around what has changed, and write what differs; also whom that reached."""
-    around = identities.evidence_around(changed.seeds, changed.through_crowds)
+    around = identities.evidence_around(changed.seeds, changed.told, changed.through_crowds)
     nodes = _with_crowds(identities, policy, around.nodes, around.links, changed.through_crowds)
     resolution = resolve(nodes, around.links, policy)
-    identities.judge_links(around.links, resolution.refused, resolution.joining)
+    refused, joining = resolution.refused, resolution.joining
+    differ = [
+        link
+        for link in around.links
+        if around.judged.get(link.link_id) != (refused.get(link.link_id, ""), link.link_id in joining)
+    ]
+    identities.judge_links(differ, refused, joining)
     roots = resolution.roots
     moved = {node: roots[node] for node, each in around.nodes.items() if each.customer != roots[node]}
     identities.move_nodes(moved)
@@ -222,7 +232,7 @@ def derive_around(
         ):
             joined.setdefault(roots[link.node_a], []).append(link)
     present = {**customers, **{node: roots[node] for node in customers if node in roots}}
-    return Stitched(present, moves, joined), set(roots)
+    return Stitched(present, moves, joined, changed.new), set(roots)
 
 
 def _with_crowds(
@@ -256,10 +266,18 @@ def _ends(link: Link) -> tuple[NodeId, NodeId]:
     return link.node_a, link.node_b
 
 
-def _earliest(links: Iterable[Link]) -> dict[bytes, Link]:
+def _weighed_again(was: Link | None, link: Link) -> Link:
+    """A link that linkage has found before: the earlier sight and the later weight stand."""
+    if was is None or link.sight < was.sight:
+        return link
+    return msgspec.structs.replace(link, linked_at=was.linked_at, cause=was.cause)
+
+
+def earliest(links: Iterable[Link]) -> dict[bytes, Link]:
+    """Of each link the earliest sight."""
     found: dict[bytes, Link] = {}
     for link in links:
         other = found.get(link.link_id)
-        if other is None or link.linked_at < other.linked_at:
+        if other is None or link.sight < other.sight:
             found[link.link_id] = link
     return found

@@ -51,11 +51,16 @@ class Clusters:
     crowd: Rows
 
 
-def clustered(n_records: int, pairs: Pairs) -> Clusters:
+def clustered(n_records: int, pairs: Pairs, customer: Rows | None = None) -> Clusters:
     """Clusters that are small and dense, and the crowds that went to quarantine.
 
-    A function of the pairs as a set: their order does not matter.
+    `customer` numbers the customers that records belong to already: these stay together, and one of
+    CLUSTER_MAX records or more takes in no other. A function of the pairs as a set: their order does not
+    matter.
     """
+    is_asked = np.ones(n_records, bool)
+    if customer is not None:
+        pairs, is_asked = _with_customers(pairs, customer)
     left, right, weight = pairs.left, pairs.right, np.minimum(pairs.weight, WEIGHT_MAX)
     settled = np.full(n_records, -1, np.int64)
     crowd = np.full(n_records, -1, np.int64)
@@ -78,7 +83,32 @@ def clustered(n_records: int, pairs: Pairs) -> Clusters:
     alone = crowd >= 0
     settled[alone] = n_named + np.flatnonzero(alone)
     crowd[alone] = renumbered(crowd[alone])
+    if customer is not None:
+        settled[~is_asked] = n_named + n_records + customer[~is_asked]
     return Clusters(renumbered(settled), crowd)
+
+
+def _with_customers(pairs: Pairs, customer: Rows) -> tuple[Pairs, NDArray[np.bool_]]:
+    """The pairs between customers, all pairs within each customer who has such a pair at full weight, and
+    which records are of such a customer."""
+    large = np.bincount(customer)[customer] >= CLUSTER_MAX
+    between = (customer[pairs.left] != customer[pairs.right]) & ~large[pairs.left] & ~large[pairs.right]
+    left, right, weight = pairs.left[between], pairs.right[between], pairs.weight[between]
+    is_asked = np.isin(customer, customer[np.concatenate([left, right])])
+    rows = np.flatnonzero(is_asked)
+    rows = rows[np.argsort(customer[rows], kind="stable")]
+    # Each record with those behind it in the same customer.
+    end = np.searchsorted(customer[rows], customer[rows], side="right")
+    n_behind = end - np.arange(len(rows)) - 1
+    place = np.repeat(np.arange(len(rows)), n_behind)
+    step = np.arange(len(place)) - np.repeat(np.cumsum(n_behind) - n_behind, n_behind) + 1
+    within = Pairs(rows[place], rows[place + step], np.full(len(place), WEIGHT_MAX))
+    joined = Pairs(
+        np.concatenate([left, within.left]),
+        np.concatenate([right, within.right]),
+        np.concatenate([weight, within.weight]),
+    )
+    return joined, is_asked
 
 
 def components(n_records: int, left: Rows, right: Rows) -> Rows:

@@ -78,7 +78,7 @@ class Ignored(msgspec.Struct, frozen=True):
     """A column that is not compared, and why."""
 
     name: str
-    reason: Literal["empty", "one_value", "an_id_of_the_record", "not_plain_values"]
+    reason: Literal["empty", "one_value", "an_id_of_the_record", "not_plain_values", "not_in_the_model"]
 
 
 class Typed(msgspec.Struct, frozen=True):
@@ -181,8 +181,6 @@ def _looked_at(con: duckdb.DuckDBPyConnection, key: str, name: str, n_records: i
         return Ignored(name, "empty")
     if n_values == 1:
         return Ignored(name, "one_value")
-    if n_values == n_known and n_known == n_records:
-        return Ignored(name, "an_id_of_the_record")
     kind: Kind = "text"
     if dated > MOST:
         kind = "date"
@@ -192,8 +190,12 @@ def _looked_at(con: duckdb.DuckDBPyConnection, key: str, name: str, n_records: i
         kind = "category"
     elif numbered > MOST:
         kind = "code"
-    column = Column(name, key, kind, agreement, n_known / n_records, length, spaced > MOST)
-    return msgspec.structs.replace(column, coarse_agreement=_coarse_agreement(con, column))
+    if n_values == n_known == n_records and kind not in ("text", "email"):  # of names each may be mistyped
+        return Ignored(name, "an_id_of_the_record")
+    # Rounded, as the last digits of sums over several threads differ from run to run.
+    shares = round(agreement, 12), round(n_known / n_records, 12), round(length, 6)
+    column = Column(name, key, kind, *shares, spaced > MOST)
+    return msgspec.structs.replace(column, coarse_agreement=round(_coarse_agreement(con, column), 12))
 
 
 def _coarse_agreement(con: duckdb.DuckDBPyConnection, column: Column) -> float:

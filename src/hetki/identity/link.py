@@ -64,6 +64,11 @@ class Link(msgspec.Struct, frozen=True, gc=False):
     told: tuple[tuple[str, float], ...] = ()
 
     @property
+    def sight(self) -> tuple[int, bytes]:
+        """When it was first seen, and in what: of two events of one instant the lower id."""
+        return self.linked_at, self.cause
+
+    @property
     def strength(self) -> tuple[int, float, int, bytes]:
         """The order in which links are believed: kind, weight, time, id."""
         return (STRENGTH[self.kind], -self.weight, self.linked_at, self.link_id)
@@ -131,12 +136,12 @@ def evidence(key: bytes, event: Event, event_id: bytes) -> Evidence:
         link("email", identifier(key, "email", names["email"]))
     if "phone" in names:
         link("phone", identifier(key, "phone", names["phone"]))
-    for kind, namespace, value in _of_context(event):
+    for kind, namespace, value in told_in_context(event):
         link(kind, identifier(key, namespace, value))
     return Evidence(leaf, found, links, event.occurred_at)
 
 
-def _of_context(event: Event) -> Iterator[tuple[LinkKind, Namespace, str]]:
+def told_in_context(event: Event) -> Iterator[tuple[LinkKind, Namespace, str]]:
     """What Segment's context tells: `device.id`, and ids of the user's own in `externalIds`."""
     has_device, has_ids = b'"device"' in event.context, b'"externalIds"' in event.context
     if not has_device and not has_ids:

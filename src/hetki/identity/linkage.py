@@ -1,65 +1,62 @@
 """Linkage: which records of one table may be of one person, learned from the table itself, without labels.
 
-Splink's model (Fellegi and Sunter, 1969) in Splink's words: blocking rules say which pairs are compared,
-comparison levels how alike two values are, m and u how often matches and others are so alike, and the match
-weight is the sum of log2(m / u) and of the prior. `link` is the whole way; what it finds are proposals,
-never merges. Columns are typed in `columns`, and weights become clusters in `clusters`.
+Splink's model (Fellegi and Sunter, 1969) in Splink's words. `link` is the whole way, `apply` uses a kept
+model without training, for a whole table or for the records of it that are new. What they find are
+proposals, never merges: `proposals` cuts them to what is worth saying. Columns are typed in `columns`,
+compared in `blocking` and `training`, and weights become clusters in `clusters`.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Sequence
+from typing import Callable, Literal, NamedTuple, Sequence
 
 import duckdb
 import msgspec
 import numpy as np
 import pyarrow as pa
-from splink import DuckDBAPI, Linker, SettingsCreator, block_on
-from splink import comparison_level_library as levels
-from splink.comparison_library import CustomComparison
-from splink.internals.blocking_rule_creator import BlockingRuleCreator
-from splink.internals.comparison_creator import ComparisonCreator
-from splink.internals.comparison_level_creator import ComparisonLevelCreator
-from splink.internals.exceptions import EMTrainingException
+from numpy.typing import NDArray
+from splink import DuckDBAPI, Linker, block_on
+from splink.internals.splink_dataframe import SplinkDataFrame
 
 from hetki.errors import Fault, Invalid
 from hetki.identity import clusters
-from hetki.identity.clusters import Clusters, Pairs
-from hetki.identity.columns import Column, Ignored, checked, clean, typed, units
+from hetki.identity.blocking import Blocked, Rule, block, blocking_rules
+from hetki.identity.clusters import Clusters, Pairs, Rows
+from hetki.identity.columns import Column, Ignored, checked, clean, typed
+from hetki.identity.related import TINY, Shares, classes
+from hetki.identity.training import calibrated, trained, unlike
 
-#: A blocking rule may bring together this many random pairs for each record.
-PAIRS_PER_RECORD = 40
-#: A value shared by more records than this brings none of them together by itself.
-BLOCK_MAX = 300
-#: Blocking rules are made of the columns that tell most, and there are no more of them than this.
-RULE_UNITS_MAX = 12
-RULES_MAX = 40
-#: Pairs from which u and, for each training rule, m are estimated.
-TRAINING_PAIRS = 1_000_000
-TRAINING_RULES = 3
 #: Bits; pairs with less evidence than this are not scored before the prior is known, or not kept after.
 SCORED_MIN = -8.0
 KEPT_MIN = -5.0
-SEED = 1
+#: Relatives are looked for where matches differ at least so often in a date.
+UNLIKE_MIN = 0.1
+#: Relatives who are less likely than this take nothing from a pair's weight that would be seen.
+RELATED_SCORED_MIN = -12.0
+PRIOR = "probability_two_random_records_match"
 
-
-class Rule(msgspec.Struct, frozen=True):
-    """A blocking rule: records that agree on all of these keys, of columns or coarse forms, are compared."""
-
-    keys: tuple[str, ...]
+Settings = dict[str, object]
+#: Told the name of each stage as it begins, one of STAGES.
+Stage = Callable[[str], None]
+STAGES = ("columns", "blocking", "u", "m", "weights", "clusters")
 
 
 class Model(msgspec.Struct, frozen=True):
     """All that scoring needs: kept as JSON, read by people, applied again without training.
 
-    `settings` are Splink's own, with the m and u of each comparison level.
+    `settings` are Splink's own, with the m and u of each comparison level. `n_records` is how many records it
+    was trained on; `is_taught` says whether m was learned, or is Splink's guess because hardly anybody came
+    twice. `related` are the settings for pairs of relatives, if the table has such: m is how often they reach
+    each level. No value of any record is in it.
     """
 
     columns: tuple[Column, ...]
     rules: tuple[Rule, ...]
-    settings: dict[str, object]
+    n_records: int
+    is_taught: bool
+    settings: Settings
+    related: Settings | None = None
 
 
 class Quarantined(NamedTuple):
@@ -73,254 +70,277 @@ class Quarantined(NamedTuple):
 class Linkage:
     """What was found: pairs with their match weights, and a cluster for each row of the table.
 
-    A record that is in quarantine is alone in its cluster. `ignored` are the columns that were left out.
+    A record that is in quarantine is alone in its cluster. `ignored` are the columns that were left out,
+    `idle` the blocking rules that would have brought too many pairs together. `settings` are the model's,
+    under the prior of this table.
     """
 
     model: Model
+    settings: Settings
     pairs: Pairs
     clusters: Clusters
     quarantined: list[Quarantined]
     ignored: tuple[Ignored, ...]
+    idle: tuple[Rule, ...] = ()
 
 
-def link(con: duckdb.DuckDBPyConnection, records: pa.Table, where: str = "table") -> Linkage:
+def _silent(stage: str) -> None: ...
+
+
+def link(
+    con: duckdb.DuckDBPyConnection,
+    records: pa.Table,
+    where: str = "table",
+    customer: Rows | None = None,
+    stage: Stage = _silent,
+) -> Linkage:
     """Type the columns of a table, train on it, score its pairs and cluster its records.
 
-    `con` is a scratch database: Splink makes its tables there. Raises `Invalid` if the table cannot be
-    linked: one record, no two independent columns, texts that are not UTF-8.
+    `con` is a scratch database: Splink makes its tables there, and the compared records stay in it as the
+    table `blocked`. `customer` numbers the customers that rows already belong to. Raises `Invalid` if the
+    table cannot be linked: one record, no two independent columns, texts that are not UTF-8.
     """
+    stage("columns")
     found = typed(con, records, where)
     rules = blocking_rules(found.columns, records.num_rows)
     if not rules:
         got = f"columns too coarse to tell {records.num_rows} records apart"
         raise Invalid(Fault(where, got, "some with more values", "no blocking rule would bring few pairs"))
-    n_left, alike = _block(con, found.columns, rules, where)
+    stage("blocking")
+    blocked = block(con, found.columns, rules, where)
     blocking = [block_on(f"block{number}") for number in range(len(rules))]
-    linker = trained(con, "blocked", found.columns, blocking, n_left)
-    raw = _scored(con, linker)
-    prior = float(linker.misc.save_model_to_json()["probability_two_random_records_match"])
-    share, pairs = calibrated(raw, prior, n_left)
-    settings = linker.misc.save_model_to_json() | {"probability_two_random_records_match": share}
-    model = Model(found.columns, rules, settings)
-    return _found(linker, model, pairs, records.num_rows, alike, found.ignored)
+    linker, is_taught = trained(con, "blocked", found.columns, blocking, blocked.n_records, stage)
+    stage("weights")
+    n_pairs = blocked.n_records * (blocked.n_records - 1) / 2
+    dates = {column.key for column in found.columns if column.kind == "date"}
+    may_be = is_taught and any(share > UNLIKE_MIN for key, share in unlike(linker).items() if key in dates)
+    linker._settings_obj._retain_intermediate_calculation_columns = may_be
+    scored = _all(linker, SCORED_MIN)
+    relatives = _relatives(con, linker, scored, found.columns, n_pairs) if may_be else None
+    related: Settings | None = None
+    if relatives is None:
+        raw = _pairs(con, *scored)
+    else:
+        same, related = relatives
+        linker.table_management.delete_tables_created_by_splink_from_db()  # type: ignore[no-untyped-call]
+        linker = scorer(con, "blocked", same)
+        raw = _weighed(con, linker, related, _all)
+    share, pairs = calibrated(raw, _prior(linker), n_pairs)
+    settings = _plain(linker.misc.save_model_to_json() | {PRIOR: share})
+    model = Model(found.columns, rules, blocked.n_records, is_taught, settings, related)
+    linker.table_management.delete_tables_created_by_splink_from_db()  # type: ignore[no-untyped-call]
+    stage("clusters")
+    return _found(model, settings, pairs, records.num_rows, blocked, found.ignored, customer)
 
 
-def apply(con: duckdb.DuckDBPyConnection, records: pa.Table, model: Model, where: str = "table") -> Linkage:
-    """Link a table with a model that was trained before. Raises `Invalid` if a column is missing."""
-    missing = [column.name for column in model.columns if column.name not in records.column_names]
-    if missing:
-        faults = [Fault(where, f"no column {name!r}", "there: the model compares it") for name in missing]
-        raise Invalid(*faults)
-    checked(records, where)
-    clean(con, records, {column.key: column.name for column in model.columns})
-    _, alike = _block(con, model.columns, model.rules, where)
-    database = DuckDBAPI(con)
-    linker = Linker(
-        database.register("blocked", table_name="records"), dict(model.settings), log_level="ERROR"
-    )
-    return _found(linker, model, _scored(con, linker), records.num_rows, alike, ())
-
-
-def blocking_rules(columns: Sequence[Column], n_records: int) -> tuple[Rule, ...]:
-    """Rules that bring few random pairs together, the widest first.
-
-    A rule takes one, two or three columns, whole or coarse; it is left out if one that is already there
-    brings all of its pairs. Within a unit only the innermost columns are combined with others.
-    """
-    agreement = {column.key: column.agreement for column in columns}
-    wholes = {column.coarse: column.key for column in columns if column.coarse}
-    agreement |= {column.coarse: column.coarse_agreement for column in columns if column.coarse}
-    wide = sorted(units(columns), key=lambda unit: unit[0].agreement / unit[0].known_share)[:RULE_UNITS_MAX]
-    inner = [[key for column in unit if not column.holds for key in _forms(column)] for unit in wide]
-    found: list[tuple[str, ...]] = [(key,) for unit in wide for column in unit for key in _forms(column)]
-    for n_columns in (2, 3):
-        for some in itertools.combinations(inner, n_columns):
-            found.extend(itertools.product(*some))
-    share = {keys: float(np.prod([agreement[key] for key in keys])) for keys in found}
-    allowed = [keys for keys in found if share[keys] * n_records / 2 <= PAIRS_PER_RECORD]
-    allowed.sort(key=lambda keys: (len(keys), -sum(key in wholes for key in keys), share[keys], keys))
-    kept: list[tuple[str, ...]] = []
-    for keys in allowed:
-        said = {*keys, *(coarse for coarse, whole in wholes.items() if whole in keys)}
-        if not any(said.issuperset(wider) for wider in kept):
-            kept.append(keys)
-    return tuple(Rule(keys) for keys in kept[:RULES_MAX])
-
-
-def _forms(column: Column) -> list[str]:
-    return [column.key, column.coarse] if column.coarse else [column.key]
-
-
-def comparisons(columns: Sequence[Column]) -> list[ComparisonCreator]:
-    """One comparison for each unit of columns, its levels from alike to not alike."""
-    return [_together(unit) if len(unit) > 1 else _alone(unit[0]) for unit in units(columns)]
-
-
-def _alone(column: Column) -> CustomComparison:
-    key = column.key
-    between: list[ComparisonLevelCreator] = []
-    if column.kind in ("text", "email"):
-        between = [levels.JaroWinklerLevel(key, 0.92), levels.JaroWinklerLevel(key, 0.8)]
-    elif column.kind == "date" or (column.kind == "code" and column.coarse):
-        between = [levels.DamerauLevenshteinLevel(key, 1), levels.DamerauLevenshteinLevel(key, 2)]
-        if column.coarse and (column.kind == "date" or column.spaced):
-            between.append(levels.ExactMatchLevel(column.coarse))
-    exact = levels.ExactMatchLevel(key, term_frequency_adjustments=True)
-    return CustomComparison([levels.NullLevel(key), exact, *between, levels.ElseLevel()], key)
-
-
-def _together(unit: Sequence[Column]) -> CustomComparison:
-    """The whole, then what it contains: names in full, without the middle, by surname, by first name."""
-    whole, *within = unit
-    middle = next((column for column in within if column.holds), whole)
-    parts = sorted((column for column in within if not column.holds), key=lambda column: column.agreement)
-    exact = [whole] if middle is whole else [whole, middle]
-    return CustomComparison(
-        [
-            levels.NullLevel(whole.key),
-            *(levels.ExactMatchLevel(column.key, term_frequency_adjustments=True) for column in exact),
-            levels.JaroWinklerLevel(middle.key, 0.92),
-            *(levels.ExactMatchLevel(column.key, term_frequency_adjustments=True) for column in parts),
-            levels.JaroWinklerLevel(middle.key, 0.8),
-            levels.ElseLevel(),
-        ],
-        whole.key,
-    )
-
-
-def _block(
-    con: duckdb.DuckDBPyConnection, columns: Sequence[Column], rules: Sequence[Rule], where: str
-) -> tuple[int, list[int]]:
-    """Make the table `blocked`: the cleaned columns, their coarse forms, and a key for each rule.
-
-    A key is null where a value is missing, and where more than BLOCK_MAX records share it: then it says
-    little, and the pairs would be the square of their number. Gives the number of its records, and the rows
-    that are not among them, because most of what they could be found by is shared by too many.
-    """
-    coarse = "".join(f", {column.coarse_sql} as {column.coarse}" for column in columns if column.coarse)
-    keys, counts, blocks, large, known_keys = "", "", "", "0", "0"
-    for number, rule in enumerate(rules):
-        known = " and ".join(f"{key} is not null" for key in rule.keys)
-        keys += f", case when {known} then hash({', '.join(rule.keys)}) end as key{number}"
-        counts += f", count(*) over (partition by key{number}) as n{number}"
-        blocks += f", case when n{number} <= {BLOCK_MAX} then key{number} end as block{number}"
-        known_keys += f" + (key{number} is not null)::int"
-        large += f" + (key{number} is not null and n{number} > {BLOCK_MAX})::int"
-    shown = ", ".join(name for column in columns for name in _forms(column))
-    con.sql(
-        f"""create or replace table blocked as
-        with coarsened as (select *{coarse} from cleaned),
-        keyed as (select *{keys} from coarsened),
-        counted as (select *{counts} from keyed)
-        select row_id, {shown}{blocks}, 2 * ({large}) > {known_keys} as is_alike
-        from counted order by row_id"""
-    )
-    alike = [row for (row,) in con.sql("select row_id from blocked where is_alike order by 1").fetchall()]
-    con.sql("delete from blocked where is_alike")
-    n_left = con.sql("select count(*) from blocked").fetchall()[0][0]
-    if n_left < 2:
-        hint = "is it one person, or a table of test data?"
-        raise Invalid(
-            Fault(where, f"{n_left} records that are not like {BLOCK_MAX} others", "2 or more", hint)
-        )
-    return n_left, alike
-
-
-def trained(
+def apply(
     con: duckdb.DuckDBPyConnection,
-    table: str,
-    columns: Sequence[Column],
-    blocking: Sequence[BlockingRuleCreator],
+    records: pa.Table,
+    model: Model,
+    where: str = "table",
+    is_new: NDArray[np.bool_] | None = None,
+    customer: Rows | None = None,
+    stage: Stage = _silent,
+) -> Linkage:
+    """Link a table with a model that was trained before; with `is_new`, only pairs of which one is new.
+
+    Then the prior takes in what the new pairs say: they are weighed with all that the model was trained on.
+    Raises `Invalid` if the table lacks a column of the model, or cannot be linked.
+    """
+    stage("columns")
+    compared = {column.key: column.name for column in model.columns}
+    missing = [name for name in compared.values() if name not in records.column_names]
+    if missing:
+        hint = "train again, or give the table's columns the names that the model has"
+        raise Invalid(
+            *(Fault(where, f"no column {name!r}", "there: the model compares it", hint) for name in missing)
+        )
+    checked(records, where)
+    clean(con, records, compared)
+    others = [name for name in records.column_names if name not in compared.values()]
+    ignored = tuple(Ignored(name, "not_in_the_model") for name in others)
+    stage("blocking")
+    blocked = block(con, model.columns, model.rules, where)
+    stage("weights")
+    linker = scorer(con, "blocked", model.settings)
+    settings = model.settings
+    if is_new is None:
+        pairs = _weighed(con, linker, model.related, _all)
+    else:
+        share, pairs = _of_new(con, linker, model, is_new, blocked.n_records)
+        settings = settings | {PRIOR: share}
+    linker.table_management.delete_tables_created_by_splink_from_db()  # type: ignore[no-untyped-call]
+    stage("clusters")
+    return _found(model, settings, pairs, records.num_rows, blocked, ignored, customer)
+
+
+def scorer(con: duckdb.DuckDBPyConnection, table: str, settings: Settings) -> Linker:
+    """A linker with settings that were learned before, and the term frequencies of a table."""
+    frame = DuckDBAPI(con).register(table, table_name=f"{table}_records")
+    linker = Linker(frame, dict(settings), log_level="ERROR")
+    for column in linker._settings_obj._term_frequency_columns:
+        linker.table_management.compute_tf_table(column.unquote().name)
+    return linker
+
+
+def _of_new(
+    con: duckdb.DuckDBPyConnection,
+    linker: Linker,
+    model: Model,
+    is_new: NDArray[np.bool_],
     n_records: int,
-) -> Linker:
-    """Splink's linker with u from random pairs and m from expectation maximisation, with a fixed seed.
+) -> tuple[float, Pairs]:
+    """The prior and the pairs of which at least one record is new: with known ones, and among themselves."""
+    con.register("new_rows", pa.table({"row_id": np.flatnonzero(is_new)}))
+    for name, word in (("known_side", "anti"), ("new_side", "semi")):
+        con.sql(
+            f"""create or replace table {name} as
+            from blocked {word} join new_rows using (row_id) order by row_id"""
+        )
+    con.unregister("new_rows")
+    n_known, n_new = (
+        int(con.sql(f"select count(*) from {name}").fetchall()[0][0]) for name in ("known_side", "new_side")
+    )
+    assert n_known + n_new == n_records, "a record is either known or new"
 
-    m stays at Splink's defaults where the table has too few repeated persons to learn it from.
-    """
-    settings = SettingsCreator(
-        link_type="dedupe_only",
-        comparisons=[*comparisons(columns)],
-        blocking_rules_to_generate_predictions=[*blocking],
-        unique_id_column_name="row_id",
-        probability_two_random_records_match=1 / n_records,
-        retain_matching_columns=False,
-    )
-    database = DuckDBAPI(con)
-    linker = Linker(database.register(table, table_name="records"), settings, log_level="ERROR")
-    linker.training.estimate_u_using_random_sampling(TRAINING_PAIRS, seed=SEED)
-    best = sorted(
-        (min(unit, key=lambda column: column.agreement / column.known_share**2) for unit in units(columns)),
-        key=lambda column: column.agreement / column.known_share**2,
-    )
-    untaught = linker.misc.save_model_to_json()
-    for column in best[:TRAINING_RULES]:
-        try:
-            linker.training.estimate_parameters_using_expectation_maximisation(
-                block_on(column.key), max_pairs=TRAINING_PAIRS, estimate_without_term_frequencies=True
+    def of_new(linker: Linker, least: float) -> list[SplinkDataFrame]:
+        known, new = (linker._db_api.register(f"{side}_side") for side in ("known", "new"))
+        infer, parts = linker.inference, []
+        if n_known and n_new:
+            parts.append(
+                infer.predict_between(known, new, threshold_match_weight=least, warning_mode="never")
             )
-        except (EMTrainingException, ValueError):  # no two records agree on it, or no two match: no lesson
-            continue
-    if is_of_persons(linker):
-        return linker
-    return Linker(database.register(table, table_name="records_again"), untaught, log_level="ERROR")
+        if n_new > 1:
+            parts.append(infer.predict_within(new, threshold_match_weight=least, warning_mode="never"))
+        return parts
+
+    raw = _weighed(con, linker, model.related, of_new)
+    before = model.n_records * (model.n_records - 1) / 2
+    n_pairs = n_known * n_new + n_new * (n_new - 1) / 2
+    return calibrated(raw, _prior(linker), n_pairs, before)
 
 
-def is_of_persons(linker: Linker) -> bool:
-    """Whether what was learned are records of one person, and not the best split of records that are none.
+def _plain(settings: Settings) -> Settings:
+    """Settings as they are kept: without what changes from run to run, as the last digits of sums do."""
 
-    Where hardly anybody comes twice there is nothing to learn, and expectation maximisation finds the pairs
-    that are alike by chance: their other columns then mostly differ. Records of one person are mostly alike.
-    """
-    unlike = [
-        comparison["comparison_levels"][-1].get("m_probability", 1.0)
-        for comparison in linker.misc.save_model_to_json()["comparisons"]
+    def rounded(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: rounded(each) for key, each in value.items() if key != "linker_uid"}
+        if isinstance(value, list):
+            return [rounded(each) for each in value]
+        return float(f"{value:.9g}") if isinstance(value, float) else value
+
+    return {key: rounded(value) for key, value in settings.items() if key != "linker_uid"}
+
+
+def _all(linker: Linker, weight_min: float) -> list[SplinkDataFrame]:
+    """All pairs that the rules bring together, with a weight."""
+    return [linker.inference.predict(threshold_match_weight=weight_min, warning_mode="never")]
+
+
+def _weighed(
+    con: duckdb.DuckDBPyConnection,
+    linker: Linker,
+    related: Settings | None,
+    score: Callable[[Linker, float], list[SplinkDataFrame]],
+) -> Pairs:
+    """Pairs with their weights: against strangers, and where there are relatives against these, too."""
+    pairs = _pairs(con, *score(linker, SCORED_MIN))
+    if related is None:
+        return pairs
+    other = scorer(con, "blocked", related)
+    others = _pairs(con, *score(other, RELATED_SCORED_MIN))
+    other.table_management.delete_tables_created_by_splink_from_db()  # type: ignore[no-untyped-call]
+    n = int(max(pairs.right.max(initial=0), others.right.max(initial=0))) + 1
+    names, of_others = pairs.left * n + pairs.right, others.left * n + others.right
+    place = np.minimum(np.searchsorted(of_others, names), max(len(of_others) - 1, 0))
+    is_there = of_others[place] == names if len(of_others) else np.zeros(len(names), bool)
+    against = (
+        np.where(is_there, others.weight[place], -np.inf) if len(of_others) else np.full(len(names), -np.inf)
+    )
+    return Pairs(pairs.left, pairs.right, pairs.weight - surplus(against))
+
+
+def surplus(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a pair's weight loses, in bits, where relatives would be so alike with this weight."""
+    return np.asarray(np.logaddexp2(0.0, weight))
+
+
+def _relatives(
+    con: duckdb.DuckDBPyConnection,
+    linker: Linker,
+    scored: list[SplinkDataFrame],
+    columns: Sequence[Column],
+    n_pairs: float,
+) -> tuple[Settings, Settings] | None:
+    """Settings for pairs of one person and for pairs of relatives, if the table has such."""
+    compared = linker._settings_obj.core_model_settings.comparisons
+    names = ", ".join(f"mw_{each.output_column_name}" for each in compared)
+    counted = con.sql(
+        f"select {names}, count(*)::double from {scored[0].physical_name} group by all order by all"
+    ).to_arrow_table()
+    gammas, shares = [], []
+    for each, found in zip(compared, counted.columns, strict=False):
+        levels = each.comparison_levels[:0:-1]  # without the one for missing values, from not alike to equal
+        weight = np.array([level._match_weight for level in levels])
+        told = found.to_numpy()
+        gammas.append(np.where(told == 0, -1, np.abs(told[:, None] - weight).argmin(axis=1)))
+        u = np.array([max(level.u_probability or 0.0, TINY) for level in levels])
+        shares.append(u / u.sum())
+    found = classes(columns, np.stack(gammas, axis=1), counted.columns[-1].to_numpy(), shares, n_pairs)
+    if found is None:
+        return None
+    settings = linker.misc.save_model_to_json()
+    return (
+        _with_m(settings, found.same, found.n_same / n_pairs),
+        _plain(_with_m(settings, found.related, found.n_related / n_pairs)),
+    )
+
+
+def _with_m(settings: Settings, shares: Shares, prior: float) -> Settings:
+    """Settings with other m, by gamma from 0, and another prior."""
+    told = msgspec.json.decode(msgspec.json.encode(settings))
+    for each, share in zip(told["comparisons"], shares, strict=True):
+        for level, m in zip(each["comparison_levels"][:0:-1], share.tolist(), strict=True):
+            level["m_probability"] = m
+    return {**told, PRIOR: prior}
+
+
+def _prior(linker: Linker) -> float:
+    return float(linker.misc.save_model_to_json()[PRIOR])
+
+
+def _pairs(con: duckdb.DuckDBPyConnection, *scored: SplinkDataFrame) -> Pairs:
+    """What Splink scored, each pair once with its lower row at the left, in order."""
+    parts = [
+        con.sql(f"select row_id_l, row_id_r, match_weight from {each.physical_name}").to_arrow_table()
+        for each in scored
     ]
-    return bool(2 * sum(share > 0.5 for share in unlike) < len(unlike))
-
-
-def _scored(con: duckdb.DuckDBPyConnection, linker: Linker) -> Pairs:
-    """All pairs that the rules bring together and that have some evidence."""
-    scored = linker.inference.predict(threshold_match_weight=SCORED_MIN, warning_mode="never")
-    found = con.sql(f"select row_id_l, row_id_r, match_weight from {scored.physical_name}").to_arrow_table()
-    left, right, weight = (column.to_numpy() for column in found.columns)
+    sides = [
+        np.concatenate([np.zeros(0), *(part.column(number).to_numpy() for part in parts)])
+        for number in range(3)
+    ]
+    left, right = np.minimum(*sides[:2]).astype(np.int64), np.maximum(*sides[:2]).astype(np.int64)
     order = np.lexsort((right, left))
-    return Pairs(left[order], right[order], weight[order])
-
-
-def calibrated(pairs: Pairs, prior: float, n_records: int) -> tuple[float, Pairs]:
-    """The share of all pairs that match, and the weights under it.
-
-    The prior that makes the expected number of matches equal to what the weights under it add up to: the
-    step of expectation maximisation for the prior alone, over all scored pairs, until it stands.
-    """
-    n_pairs = n_records * (n_records - 1) / 2
-    evidence = pairs.weight - np.log2(prior / (1 - prior))
-    share = prior
-    for _ in range(200):
-        odds = np.exp2(np.clip(evidence + np.log2(share / (1 - share)), -100, 100))
-        expected = min(max(float(np.sum(odds / (1 + odds))), 0.5), n_pairs / 2) / n_pairs
-        done = abs(expected - share) <= 1e-9 * share
-        share = expected
-        if done:
-            break
-    return share, Pairs(pairs.left, pairs.right, evidence + np.log2(share / (1 - share)))
+    return Pairs(left[order], right[order], sides[2][order])
 
 
 def _found(
-    linker: Linker,
     model: Model,
+    settings: Settings,
     pairs: Pairs,
     n_records: int,
-    alike: list[int],
+    blocked: Blocked,
     ignored: tuple[Ignored, ...],
+    customer: Rows | None,
 ) -> Linkage:
-    """Clusters, and what is in quarantine; the scratch tables go."""
+    """Clusters, and what is in quarantine."""
     likely = pairs.weight >= KEPT_MIN
     pairs = Pairs(pairs.left[likely], pairs.right[likely], pairs.weight[likely])
-    kept = clusters.clustered(n_records, pairs)
+    kept = clusters.clustered(n_records, pairs, customer)
     crowds = [np.flatnonzero(kept.crowd == number).tolist() for number in range(int(kept.crowd.max()) + 1)]
     quarantined = [Quarantined("crowd", rows) for rows in crowds]
-    if alike:
-        quarantined.append(Quarantined("too_many_alike", alike))
-    linker.table_management.delete_tables_created_by_splink_from_db()  # type: ignore[no-untyped-call]
-    return Linkage(model, pairs, kept, quarantined, ignored)
+    if blocked.alike:
+        quarantined.append(Quarantined("too_many_alike", blocked.alike))
+    idle = tuple(model.rules[number] for number in blocked.idle)
+    return Linkage(model, settings, pairs, kept, quarantined, ignored, idle)

@@ -18,8 +18,9 @@ from hetki.errors import Fault, Invalid, shown
 from hetki.identity.identifier import Namespace
 from hetki.settings import DAY, SECOND
 
-#: More links than this at one identifier that is nobody's alone: a shared device, a robot or junk.
+#: More others than this beside one identifier: a robot or junk; where two users already are too many, fewer.
 LINKS_MAX: Final = 500
+OTHERS_MAX: Final = 50
 #: More identifiers than this that evidence connects, however weakly: nobody can say who is who.
 CROWD_MAX: Final = 1_000
 BLOCKED_MAX: Final = 1_000
@@ -57,28 +58,32 @@ class Rule(msgspec.Struct, frozen=True):
         return self.per_customer == 1 and self.within is None
 
 
-#: A value beside more unique ids than two has been claimed by too many to be anyone's.
+#: A value beside two unique ids is claimed by two, and nobody can say whose it is. The bounds were chosen
+#: with simulated hostility in view (docs/identity.md has the figures).
 SAFE: Final[Mapping[Namespace, Rule]] = {
     "user_id": Rule(per_customer=1),
-    "anonymous_id": Rule(unique_ids_max=2),
+    "anonymous_id": Rule(unique_ids_max=1),
     "record": Rule(per_customer=25),
     "event": Rule(),
     "email": Rule(
-        per_customer=3,
-        within=30 * DAY,
-        unique_ids_max=2,
-        blocked=("noreply@*", "no-reply@*", "donotreply@*", "test@test.*", "none@*", "na@na.*"),
-    ),
-    "phone": Rule(
-        per_customer=3,
-        within=30 * DAY,
-        unique_ids_max=2,
+        per_customer=1,
+        within=365 * DAY,
+        unique_ids_max=1,
         blocked=(
-            *(str(digit) * n for digit in range(10) for n in range(7, 16)),
-            *("1234567*", "+1234567*", "01234567*", "+01234567*", "+0000*"),
+            *("noreply@*", "no-reply@*", "donotreply@*", "nobody@*", "none@*", "nomail@*", "noemail@*"),
+            *("test@*", "asdf@*", "qwerty@*", "na@na.*", "a@a.*", "x@x.*"),
         ),
     ),
-    "device": Rule(per_customer=5, within=30 * DAY, unique_ids_max=2),
+    "phone": Rule(
+        per_customer=1,
+        within=365 * DAY,
+        unique_ids_max=1,
+        blocked=(
+            *(str(digit) * n for digit in range(10) for n in range(7, 16)),
+            *("1234567*", "+1234567*", "01234567*", "+01234567*", "+0000*", "*0000000"),
+        ),
+    ),
+    "device": Rule(per_customer=5, within=30 * DAY, unique_ids_max=1),
 }
 #: Whatever else senders tell as an id.
 UNDECLARED: Final = Rule(joins=False)

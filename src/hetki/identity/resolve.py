@@ -7,7 +7,7 @@ it from all of the evidence; what is stored is kept equal to it component by com
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Final, Literal
 
 import msgspec
@@ -15,7 +15,7 @@ import msgspec
 from hetki.events.event import LeafId
 from hetki.identity.identifier import LEAVES, Namespace, NodeId, as_leaf
 from hetki.identity.link import DESPITE_UNIQUE, STRENGTH, TOLD, Link
-from hetki.identity.policy import CROWD_MAX, LINKS_MAX, Policy, Rule
+from hetki.identity.policy import CROWD_MAX, LINKS_MAX, OTHERS_MAX, Policy, Rule
 
 Refusal = Literal[
     "two_unique_ids",
@@ -29,6 +29,10 @@ Refusal = Literal[
     "unknown_identifier",
     "needs_review",
 ]
+#: Beside so many unique ids an identifier is judged together with all that is said of them: they may be one
+#: person's two accounts. Beside more, it is quarantined by itself.
+CLAIMS_MAX: Final = 2
+LOGIN: Final = STRENGTH["login"]
 #: Why an identifier joins nobody: its value is junk, too many share it, nobody knows who is who around it.
 Quarantine = Literal["", "blocked_value", "shared_value", "crowd"]
 #: Refusals that the two ends of a link say by themselves: such a link carries nothing further.
@@ -69,11 +73,11 @@ def refused_by_ends(link: Link, a: Node | None, b: Node | None, policy: Policy) 
 
 
 def is_shared(policy: Policy, namespace: Namespace, beside: Mapping[Namespace, int]) -> bool:
-    """Whether too many share an identifier. `beside`: the links that events tell of it, by the namespace of
-    the other end."""
+    """Whether too many share an identifier. `beside`: how many others events tell beside it, by namespace."""
     unique_ids_max = policy.of(namespace).unique_ids_max
-    n_unique = sum(n for space, n in beside.items() if policy.of(space).is_unique)
-    return sum(beside.values()) > LINKS_MAX or bool(unique_ids_max and n_unique > unique_ids_max)
+    n_unique = max((n for space, n in beside.items() if policy.of(space).is_unique), default=0)
+    is_claimed = unique_ids_max > 0 and n_unique > max(unique_ids_max, CLAIMS_MAX)
+    return is_claimed or sum(beside.values()) > (OTHERS_MAX if unique_ids_max else LINKS_MAX)
 
 
 class _Groups:
@@ -89,6 +93,7 @@ class _Groups:
             for node, each in nodes.items()
         }
         self.size = dict.fromkeys(nodes, 1)
+        self._despite: dict[NodeId, int] = {}
         self._apart: dict[NodeId, set[NodeId]] = {}
 
     def top(self, node: NodeId) -> NodeId:
@@ -103,14 +108,17 @@ class _Groups:
         self._apart.setdefault(a, set()).add(b)
         self._apart.setdefault(b, set()).add(a)
 
-    def join(self, a: NodeId, b: NodeId) -> None:
-        """Make one group of the groups that two tops stand for."""
+    def join(self, link: Link, a: NodeId, b: NodeId) -> None:
+        """Make one group of the groups that two tops stand for, by a link."""
         if self.size[a] < self.size[b]:
             a, b = b, a
         self._parent[b] = a
         self.size[a] += self.size[b]
         for space, times in self._seen.pop(b).items():
             self._seen[a][space] = sorted([*self._seen[a].get(space, ()), *times])
+        n_despite = self._despite.pop(b, 0) + int(link.rule == DESPITE_UNIQUE)
+        if n_despite:
+            self._despite[a] = self._despite.get(a, 0) + n_despite
         if b in self._apart:
             self._apart.setdefault(a, set()).update(self._apart.pop(b))
 
@@ -122,11 +130,19 @@ class _Groups:
         for space in seen_a.keys() & seen_b.keys():
             rule = self._rules[space]
             if rule.is_unique:
-                if link.rule != DESPITE_UNIQUE:
+                # Whoever said that somebody has two accounts said it of whatever comes to them later, too.
+                n_despite = self._despite.get(a, 0) + self._despite.get(b, 0) + (link.rule == DESPITE_UNIQUE)
+                if len(seen_a[space]) + len(seen_b[space]) > 1 + n_despite:
                     return "two_unique_ids"
-            elif link.kind != "merge" and _are_too_many(rule, sorted([*seen_a[space], *seen_b[space]])):
+            elif _binds(rule, link) and _are_too_many(rule, sorted([*seen_a[space], *seen_b[space]])):
                 return "too_many_values"
         return None
+
+
+def _binds(rule: Rule, link: Link) -> bool:
+    """Whether a bound of a namespace holds for a link: a person has the last word, and linkage has weighed
+    itself that two addresses differ, which people change; how many records may be one it has not."""
+    return link.kind != "merge" and (link.kind != "probable" or rule.within is None)
 
 
 def _are_too_many(rule: Rule, times: list[int]) -> bool:
@@ -145,31 +161,20 @@ def resolve(nodes: Mapping[NodeId, Node], links: Iterable[Link], policy: Policy)
     when others join, and any leaf of it finds it. A link to an identifier that was never seen waits,
     refused, until it is.
     """
-    groups = _Groups(nodes, policy)
     refused: dict[bytes, Refusal] = {}
-    standing: list[Link] = []
-    ordered = sorted(links, key=lambda link: link.strength)
-    overruled = _overruled(ordered)
-    for link in ordered:
-        node_a, node_b = nodes.get(link.node_a), nodes.get(link.node_b)
-        refusal = refused_by_ends(link, node_a, node_b, policy)
-        if refusal is None and link.link_id in overruled:
-            refusal = "overruled"
-        if refusal is None and link.kind == "cannot":
-            groups.part(link.node_a, link.node_b)
-            continue
-        if refusal is None and link.kind != "merge":
-            assert node_a is not None and node_b is not None
-            refusal = "crowd" if "crowd" in (node_a.quarantine, node_b.quarantine) else None
+    carrying: list[Link] = []
+    for link in sorted(links, key=lambda link: link.strength):
+        refusal = _refused_before(link, nodes, policy)
         if refusal is None:
-            a, b = groups.top(link.node_a), groups.top(link.node_b)
-            refusal = groups.breaks(link, a, b) if a != b else None
-            if refusal is None:
-                standing.append(link)
-                if a != b:
-                    groups.join(a, b)
-                continue
-        refused[link.link_id] = refusal
+            carrying.append(link)
+        else:
+            refused[link.link_id] = refusal
+    overruled = _overruled(carrying)
+    groups, judged, standing = _heard(nodes, carrying, overruled, policy, {})
+    torn = _torn(nodes, standing, judged, carrying, policy)
+    if torn:
+        groups, judged, standing = _heard(nodes, carrying, overruled, policy, torn)
+    refused.update(judged)
     members: dict[NodeId, list[NodeId]] = {}
     for node in nodes:
         members.setdefault(groups.top(node), []).append(node)
@@ -178,6 +183,131 @@ def resolve(nodes: Mapping[NodeId, Node], links: Iterable[Link], policy: Policy)
         root = as_leaf(min(group, key=lambda node: (*_age(nodes[node]), node)))
         roots.update((node, root) for node in group)
     return Resolution(roots, refused, _joining(nodes, standing, policy))
+
+
+def _heard(
+    nodes: Mapping[NodeId, Node],
+    links: Iterable[Link],
+    overruled: Set[bytes],
+    policy: Policy,
+    torn: Mapping[NodeId, Refusal],
+) -> tuple[_Groups, dict[bytes, Refusal], list[Link]]:
+    """The groups that links make, taken in their order; the refused ones, and those that stand."""
+    groups = _Groups(nodes, policy)
+    refused: dict[bytes, Refusal] = {}
+    standing: list[Link] = []
+    apart = dict(torn)
+    unique = {node for node, each in nodes.items() if policy.of(each.namespace).is_unique}
+    stages: tuple[list[Link], ...] = ([], [], [], [], [])
+    for link in links:
+        if link.link_id in overruled:
+            refused[link.link_id] = "overruled"
+        elif link.kind == "cannot":
+            groups.part(link.node_a, link.node_b)
+        else:
+            stages[_stage(link, unique)].append(link)
+    for number, stage in enumerate(stages):
+        if number in (1, 2, 3):
+            apart.update(_between(nodes, groups, stage, unique, policy))
+        if number == 3:
+            stage = _owned_first(stage, groups, unique)
+        for link in stage:
+            a, b = groups.top(link.node_a), groups.top(link.node_b)
+            refusal = apart.get(link.node_a) or apart.get(link.node_b) if number else None
+            if refusal is None and a != b:
+                refusal = groups.breaks(link, a, b)
+            if refusal is not None:
+                refused[link.link_id] = refusal
+                continue
+            standing.append(link)
+            if a != b:
+                groups.join(link, a, b)
+    return groups, refused, standing
+
+
+def _stage(link: Link, unique: Set[NodeId]) -> int:
+    """When a link is heard: a person's word and an alias, a login, what a user id comes with, what else
+    events tell, what linkage found."""
+    if STRENGTH[link.kind] <= LOGIN:
+        return int(link.kind == "login")
+    if link.kind not in TOLD:
+        return 4
+    return 2 if link.node_a in unique or link.node_b in unique else 3
+
+
+def _owned_first(links: Iterable[Link], groups: _Groups, unique: Iterable[NodeId]) -> list[Link]:
+    """What a customer with a user id tells, before what nobody tells; else in their order."""
+    owned = {groups.top(node) for node in unique}
+    return sorted(
+        links, key=lambda x: groups.top(x.node_a) not in owned and groups.top(x.node_b) not in owned
+    )
+
+
+def _torn(
+    nodes: Mapping[NodeId, Node],
+    standing: Iterable[Link],
+    refused: Mapping[bytes, Refusal],
+    links: Iterable[Link],
+    policy: Policy,
+) -> dict[NodeId, Refusal]:
+    """Leaves without a login that name what is one customer's and what cannot be that customer's."""
+    firm: set[NodeId] = set()
+    held: set[NodeId] = set()
+    for link in standing:
+        (held if STRENGTH[link.kind] > LOGIN else firm).update((link.node_a, link.node_b))
+    loose = held - firm
+    found: dict[NodeId, Refusal] = {}
+    for link in links:
+        if refused.get(link.link_id) == "too_many_values" and link.kind in TOLD:
+            for end in (link.node_a, link.node_b):
+                space = nodes[end].namespace
+                if end in loose and space in LEAVES and not policy.of(space).is_unique:
+                    found[end] = "too_many_values"
+    return found
+
+
+def _refused_before(link: Link, nodes: Mapping[NodeId, Node], policy: Policy) -> Refusal | None:
+    """Why a link is refused whatever else is said."""
+    a, b = nodes.get(link.node_a), nodes.get(link.node_b)
+    refusal = refused_by_ends(link, a, b, policy)
+    if refusal is None and link.kind not in ("merge", "cannot"):
+        assert a is not None and b is not None
+        return "crowd" if "crowd" in (a.quarantine, b.quarantine) else None
+    return refusal
+
+
+def _between(
+    nodes: Mapping[NodeId, Node],
+    groups: _Groups,
+    links: Iterable[Link],
+    unique: Iterable[NodeId],
+    policy: Policy,
+) -> dict[NodeId, Refusal]:
+    """The identifiers that would be put to one of several unique ids by mere chance of who came first.
+
+    Stronger evidence has been heard. A browser in which two users logged in, an address that the browsers of
+    two users name, and a browser without a user that names the addresses of two, belong to none of them.
+    """
+    owned = {groups.top(node) for node in unique}
+    beside: dict[NodeId, set[NodeId]] = {}
+    for link in links:
+        beside.setdefault(link.node_a, set()).add(link.node_b)
+        beside.setdefault(link.node_b, set()).add(link.node_a)
+    touched = {node: {groups.top(each) for each in near} & owned for node, near in beside.items()}
+
+    def is_between(node: NodeId, tops: set[NodeId]) -> bool:
+        n_max = policy.of(nodes[node].namespace).unique_ids_max
+        return n_max > 0 and len(tops) > n_max
+
+    found = {node for node, tops in touched.items() if is_between(node, tops)}
+    further: set[NodeId] = set()
+    for node, near in beside.items():
+        if node not in found and groups.top(node) not in owned:
+            free = (each for each in near if each not in found and groups.top(each) not in owned)
+            tops = touched[node].union(*(touched[each] for each in free))
+            if is_between(node, tops):
+                further.add(node)
+    return dict.fromkeys(found | further, "two_unique_ids")
 
 
 def _age(node: Node) -> tuple[int, int, int]:
@@ -210,7 +340,7 @@ def _joining(nodes: Mapping[NodeId, Node], standing: list[Link], policy: Policy)
     for link in sorted(standing, key=lambda link: (link.linked_at, STRENGTH[link.kind], link.link_id)):
         a, b = groups.top(link.node_a), groups.top(link.node_b)
         if a != b and groups.breaks(link, a, b) is None:
-            groups.join(a, b)
+            groups.join(link, a, b)
             found.add(link.link_id)
     return found
 
@@ -219,9 +349,10 @@ def derive(nodes: Mapping[NodeId, Node], links: Iterable[Link], policy: Policy) 
     """Everything from all of the evidence: of `nodes` only blocked values need be marked."""
     links = list(links)
     beside: dict[NodeId, dict[Namespace, int]] = {}
-    for link in links:
-        if link.kind in TOLD and link.node_a in nodes and link.node_b in nodes:
-            for end, other in ((link.node_a, link.node_b), (link.node_b, link.node_a)):
+    told = {(link.node_a, link.node_b) for link in links if link.kind in TOLD}
+    for a, b in told:
+        if a in nodes and b in nodes:
+            for end, other in ((a, b), (b, a)):
                 space = nodes[other].namespace
                 counted = beside.setdefault(end, {})
                 counted[space] = counted.get(space, 0) + 1
@@ -245,7 +376,7 @@ def crowded(nodes: Mapping[NodeId, Node], links: Iterable[Link], policy: Policy)
         if link.kind != "cannot" and refused_by_ends(link, *ends, policy) is None:
             a, b = groups.top(link.node_a), groups.top(link.node_b)
             if a != b:
-                groups.join(a, b)
+                groups.join(link, a, b)
     tops = {groups.top(node) for node, each in nodes.items() if each.quarantine == "crowd"}
     tops |= {top for node in nodes if groups.size[top := groups.top(node)] > CROWD_MAX}
     return {node for node in nodes if groups.top(node) in tops} if tops else set()

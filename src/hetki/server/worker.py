@@ -19,6 +19,7 @@ from multiprocessing.process import parent_process
 from hetki.engine.advance import advance_once
 from hetki.engine.deliver import deliver
 from hetki.engine.engine import Engine, open_engine
+from hetki.engine.erase import finish
 from hetki.engine.project import Project
 from hetki.engine.warming import OTHER_DECLARATIONS, activate, is_in_force, keep, open_in_force
 from hetki.errors import HetkiError
@@ -183,5 +184,6 @@ def _deliver(engine: Engine, destination: str) -> float:
 
 
 def _lake(engine: Engine) -> float:
+    finish(engine)
     refresh(engine.disk, engine.journal, engine.state)
     return LAKE_S

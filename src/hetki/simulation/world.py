@@ -98,6 +98,10 @@ class MemoryDisk:
             raise Unavailable(Fault(name, "a disk in memory", "a disk with a folder for files"))
         return self._folder.path(name)
 
+    def tidy(self, folder: str) -> None:
+        if self._folder is not None:
+            self._folder.tidy(folder)
+
     def remove(self, name: str) -> None:
         name = plain_name(name)
         if self._folder is not None:

@@ -53,11 +53,13 @@ class Known(msgspec.Struct, frozen=True, gc=False):
 
 
 class Around(msgspec.Struct, frozen=True):
-    """The evidence around some identifiers: `joining` has the ids of links that join groups at present."""
+    """The evidence around some identifiers: `joining` has the ids of links that join groups at present, and
+    `judged` how links stand that were read: refusal, and whether they join."""
 
     nodes: dict[NodeId, Known]
     links: list[Link]
     joining: set[bytes]
+    judged: dict[bytes, tuple[str, bool]]
 
 
 class Identities:
@@ -93,10 +95,25 @@ class Identities:
             [(each.node, each.namespace, each.value, at, why) for each, at, why in rows],
         )
 
-    def see_earlier(self, first_at: Mapping[NodeId, int]) -> None:
-        """Note that identifiers were seen earlier than is known."""
+    def set_first_at(self, first_at: Mapping[NodeId, int]) -> None:
+        """Set when known identifiers were first seen."""
         self.db.executemany(
             "UPDATE nodes SET first_at = ? WHERE node = ?", [(at, node) for node, at in first_at.items()]
+        )
+
+    def drop_nodes(self, nodes: Iterable[NodeId]) -> None:
+        """Delete identifiers that nobody tells any more."""
+        self.db.executemany("DELETE FROM nodes WHERE node = ?", [(node,) for node in nodes])
+
+    def drop_links(self, link_ids: Iterable[bytes]) -> None:
+        """Delete links that nobody tells any more."""
+        self.db.executemany("DELETE FROM links WHERE link_id = ?", [(each,) for each in link_ids])
+
+    def set_told(self, links: Iterable[Link]) -> None:
+        """Set when links were first seen, and by which event, as is still told of them."""
+        self.db.executemany(
+            "UPDATE links SET linked_at = ?, cause = ? WHERE link_id = ?",
+            [(each.linked_at, each.cause, each.link_id) for each in links],
         )
 
     def quarantine(self, reasons: Mapping[NodeId, Quarantine]) -> None:
@@ -173,12 +190,14 @@ class Identities:
         )
         return rows.fetchall()
 
-    def linked_at(self, link_ids: Iterable[bytes]) -> dict[bytes, int]:
-        """When known links were first seen."""
-        found: dict[bytes, int] = {}
+    def sights(self, link_ids: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]:
+        """When known links were first seen, and in what."""
+        found: dict[bytes, tuple[int, bytes]] = {}
         for marks, part in chunks(link_ids):
-            rows = self.db.execute(f"SELECT link_id, linked_at FROM links WHERE link_id IN ({marks})", part)
-            found.update(rows)
+            rows = self.db.execute(
+                f"SELECT link_id, linked_at, cause FROM links WHERE link_id IN ({marks})", part
+            )
+            found.update((row[0], (row[1], row[2])) for row in rows)
         return found
 
     def save_links(self, links: Iterable[Link]) -> None:
@@ -186,8 +205,9 @@ class Identities:
         revoked."""
         self.db.executemany(
             f"INSERT INTO links({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT(link_id) DO UPDATE SET cause = iif(excluded.linked_at < linked_at,"
-            " excluded.cause, cause), linked_at = min(linked_at, excluded.linked_at),"
+            " ON CONFLICT(link_id) DO UPDATE SET"
+            " cause = iif((excluded.linked_at, excluded.cause) < (linked_at, cause), excluded.cause, cause),"
+            " linked_at = min(linked_at, excluded.linked_at),"
             " weight = excluded.weight, rule = excluded.rule, told = excluded.told",
             [
                 (
@@ -269,12 +289,12 @@ class Identities:
         return list(found.values())
 
     def beside(self, nodes: Collection[NodeId]) -> dict[NodeId, dict[Namespace, int]]:
-        """How many links events tell at each node, by the namespace of the other end."""
+        """How many others events tell beside each node, by their namespace."""
         found: dict[NodeId, dict[Namespace, int]] = {node: {} for node in nodes}
         for marks, part in chunks(nodes):
             for one, other in (("node_a", "node_b"), ("node_b", "node_a")):
                 rows = self.db.execute(
-                    f"SELECT {one}, namespace, count(*) FROM links JOIN nodes ON node = {other}"
+                    f"SELECT {one}, namespace, count(DISTINCT node) FROM links JOIN nodes ON node = {other}"
                     f" WHERE {one} IN ({marks}) AND revoked_at IS NULL AND kind IN ({_TOLD}) GROUP BY 1, 2",
                     part,
                 )
@@ -283,14 +303,18 @@ class Identities:
                     counted[namespace] = counted.get(namespace, 0) + n
         return found
 
-    def evidence_around(self, nodes: Collection[NodeId], through_crowds: bool = False) -> Around:
+    def evidence_around(
+        self, nodes: Collection[NodeId], told: Iterable[Link] = (), through_crowds: bool = False
+    ) -> Around:
         """Every node and link reachable from the nodes over links that carry, refused links included.
 
-        Of a node in a crowd only the merges of a person lead further, unless `through_crowds`.
+        Of a node in a crowd only the merges of a person lead further, unless `through_crowds`; `told` are
+        the links that are to be judged, whether they lead further or not.
         """
         reached: dict[NodeId, Known] = {}
-        links: dict[bytes, Link] = {}
+        links: dict[bytes, Link] = {link.link_id: link for link in told}
         joining: set[bytes] = set()
+        judged: dict[bytes, tuple[str, bool]] = {}
         edge = asked = set(nodes)
         while edge:
             new = self.known(edge)
@@ -303,6 +327,7 @@ class Identities:
             for row in rows + self._rows_at(crowd, "kind IN ('merge', 'cannot')"):
                 link = _link(row[:10])
                 links[link.link_id] = link
+                judged[link.link_id] = (str(row[11]), bool(row[10]))
                 if row[10]:
                     joining.add(link.link_id)
                 if link.kind != "cannot":
@@ -310,14 +335,14 @@ class Identities:
             edge = next_edge - asked
             asked = asked | edge
         inside = [link for link in links.values() if link.node_a in reached and link.node_b in reached]
-        return Around(reached, inside, joining)
+        return Around(reached, inside, joining, judged)
 
     def _rows_at(self, nodes: AbstractSet[NodeId], condition: str) -> list[tuple[object, ...]]:
         found: list[tuple[object, ...]] = []
         for marks, part in chunks(nodes):
             for side in ("node_a", "node_b"):
                 found += self.db.execute(
-                    f"SELECT {_COLUMNS}, joins FROM links"
+                    f"SELECT {_COLUMNS}, joins, refusal FROM links"
                     f" WHERE revoked_at IS NULL AND {condition} AND {side} IN ({marks})",
                     part,
                 )

@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hetki.errors import Fault, Invalid
 from hetki.events.event import EventId, LeafId
 from hetki.store.ports import Chance, Disk
-from hetki.store.secrets import Secrets
-from hetki.store.sqlite import prepare, settle, transaction
+from hetki.store.secrets import SECRET_BYTES, Secrets
+from hetki.store.sqlite import prepare, settle, transaction, truncate_log
 
 FILE = "journal.db"
 NONCE_BYTES = 12
@@ -83,7 +83,8 @@ class Journal:
         self._db = disk.connect(FILE)
         prepare(self._db, FILE, SCHEMA)
         self._chance = chance
-        self._secrets = secrets
+        self.secrets = secrets
+        self._number = 0
         self._ciphers: dict[tuple[LeafId, int], AESGCM] = {}
 
     def append(self, batches: Sequence[Sequence[Entry]], received_at: int, n_statements: int) -> int:
@@ -95,7 +96,8 @@ class Journal:
         month = datetime.fromtimestamp(received_at // 1_000_000, UTC).strftime("%Y-%m")
         leaves = {entry.leaf for batch in batches for entry in batch}
         periods = {(entry.source, entry.retention, month) for batch in batches for entry in batch}
-        self._secrets.ensure(leaves, periods, received_at)
+        self._forget_erased()
+        self.secrets.ensure(leaves, periods, received_at)
         bodies = [(len(batch), self._seal(batch, month)) for batch in batches]
         with transaction(self._db):
             position, chain = self.head()
@@ -128,6 +130,7 @@ class Journal:
     def read(self, after: int, n_entries_max: int) -> list[Stored]:
         """The entries of whole rows after a position, in order: at least one row, if there is one."""
         stored: list[Stored] = []
+        self._forget_erased()
         rows = self._db.execute(
             "SELECT position, received_at, body FROM journal WHERE position > ? ORDER BY position", (after,)
         )
@@ -142,6 +145,7 @@ class Journal:
         """The entries at `(position, frame offset)`, in the order asked; all must exist."""
         found: dict[tuple[int, int], Stored] = {}
         by_row: dict[int, list[int]] = {}
+        self._forget_erased()
         for position, frame_offset in places:
             by_row.setdefault(position, []).append(frame_offset)
         for position, offsets in by_row.items():
@@ -180,17 +184,30 @@ class Journal:
             progress(position)
         return expected - 1
 
+    def _forget_erased(self) -> None:
+        """Drop the keys in memory, if an erasure has happened since they were made."""
+        number = self.secrets.number()
+        if number != self._number:
+            self._ciphers.clear()
+            self._number = number
+
+    def truncate_log(self) -> bool:
+        """Copy the write-ahead log into the file and empty it; False while a reader is in the way."""
+        return truncate_log(self._db)
+
     def _seal(self, batch: Sequence[Entry], month: str) -> bytes:
         nonces = self._chance.bytes(NONCE_BYTES * len(batch))
         parts: list[bytes] = []
         at = 0
         for kind, leaf, event_id, source, retention, body in batch:
-            period, period_secret = self._secrets.period((source, retention, month))
+            period, period_secret = self.secrets.period((source, retention, month))
             cipher = self._ciphers.get((leaf, period))
             if cipher is None:
-                leaf_secret = self._secrets.leaf(leaf)
-                assert leaf_secret is not None, "secrets are ensured before anything is sealed"
-                cipher = self._cipher(leaf, leaf_secret, period, period_secret)
+                leaf_secret = self.secrets.leaf(leaf)
+                if leaf_secret is None:  # erased since it was looked at: sealed with what nobody keeps
+                    cipher = AESGCM(self._chance.bytes(SECRET_BYTES))
+                else:
+                    cipher = self._cipher(leaf, leaf_secret, period, period_secret)
             nonce = nonces[at : at + NONCE_BYTES]
             at += NONCE_BYTES
             sealed = cipher.encrypt(nonce, body, event_id)
@@ -212,7 +229,7 @@ class Journal:
         kind, period, leaf, event_id, _ = FRAME.unpack(frame)
         cipher = self._ciphers.get((leaf, period))
         if cipher is None:
-            leaf_secret, period_secret = self._secrets.leaf(leaf), self._secrets.period_secret(period)
+            leaf_secret, period_secret = self.secrets.leaf(leaf), self.secrets.period_secret(period)
             if leaf_secret is not None and period_secret is not None:
                 cipher = self._cipher(leaf, leaf_secret, period, period_secret)
         body = None
@@ -220,7 +237,7 @@ class Journal:
             try:
                 body = cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], event_id)
             except InvalidTag as error:
-                if not self._secrets.is_newer(leaf, received_at):
+                if not self.secrets.is_newer(leaf, received_at):
                     where = f"{FILE}: row {position} at byte {frame_offset}"
                     got, must = "bytes that its key does not open", "what was once sealed"
                     raise Invalid(Fault(where, got, must, "hetki verify")) from error

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import duckdb
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hetki.errors import Fault
@@ -24,6 +25,8 @@ from hetki.store.state import State
 
 FOLDER = "lake"
 MARK = f"{FOLDER}/position.json"
+#: Where DuckDB puts what does not fit into memory.
+SPILLED = f"{FOLDER}/spilled"
 #: Its lock: the server's worker and a command may both want to write.
 LOCK = "lake.db"
 LOCK_WAIT_S = 60.0
@@ -194,10 +197,11 @@ _Columns = list[list[object]]
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """How far the lake has come."""
+    """How far the lake has come: in the journal, and in what was erased (`n_erasures`)."""
 
     position: int
     n_events: int
+    n_erasures: int = 0
 
 
 def refresh(
@@ -214,13 +218,13 @@ def refresh(
 
 def _refresh(disk: Disk, journal: Journal, state: State, progress: Callable[[int], None]) -> Mark:
     folded = state.progress()
-    mark = read_mark(disk)
+    mark = _forget(disk, journal, read_mark(disk))
     while folded is not None and mark.position < folded.position:
         stored = [
             each for each in journal.read(mark.position, ENTRIES_MAX) if each.position <= folded.position
         ]
         n_new = _write_events(disk, state, stored, mark.position)
-        mark = Mark(stored[-1].position, mark.n_events + n_new)
+        mark = Mark(stored[-1].position, mark.n_events + n_new, mark.n_erasures)
         disk.write(MARK, msgspec.json.encode(mark))
         progress(mark.position)
     state.db.execute("BEGIN")  # one reading of all tables, so that they fit together
@@ -236,9 +240,51 @@ def _refresh(disk: Disk, journal: Journal, state: State, progress: Callable[[int
     return mark
 
 
+def _forget(disk: Disk, journal: Journal, mark: Mark) -> Mark:
+    """Take the events out that were erased since: only the buckets of their leaves are written again.
+
+    What an interrupted write, or a question that needed much room, left behind goes, too.
+    """
+    number = journal.secrets.number()
+    if number == mark.n_erasures:
+        return mark
+    leaves = {leaf.hex() for leaf in journal.secrets.erased_after(mark.n_erasures)}
+    disk.tidy(FOLDER)
+    disk.remove(SPILLED)
+    n_gone = 0
+    for bucket in sorted({leaf[0] for leaf in leaves}):
+        for name in disk.names(f"{FOLDER}/events/bucket={bucket}/*/*"):
+            n = _forget_in(disk, name, leaves)
+            n_gone += n if _start(name) <= mark.position else 0  # an interrupted refresh has not counted it
+    after = Mark(mark.position, mark.n_events - n_gone, number)
+    disk.write(MARK, msgspec.json.encode(after))
+    return after
+
+
+def _start(name: str) -> int:
+    """The journal position that a file of events begins with."""
+    return int(name.rpartition("from-")[2].removesuffix(".parquet"))
+
+
+def _forget_in(disk: Disk, name: str, leaves: set[str]) -> int:
+    file = pq.ParquetFile(disk.path(name))
+    is_gone = pc.is_in(file.read(columns=["leaf"])["leaf"], pa.array(sorted(leaves)))
+    n_gone: int = pc.sum(is_gone).as_py() or 0
+    if n_gone == len(is_gone):
+        disk.remove(name)
+    elif n_gone:
+        _write_table(disk, name, file.read().filter(pc.invert(is_gone)))
+    return n_gone
+
+
 def _as_kind(column: Sequence[object], kind: pa.DataType) -> pa.Array:
     """What SQLite gave as a column of the lake: it has no booleans."""
     return pa.array(column).cast(kind) if pa.types.is_boolean(kind) and column else pa.array(column, kind)
+
+
+def has_lake(disk: Disk) -> bool:
+    """Whether there is anything of a lake, finished or not."""
+    return bool(disk.names(f"{FOLDER}/**"))
 
 
 def read_mark(disk: Disk) -> Mark:
@@ -252,7 +298,7 @@ def open_lake(disk: Disk) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection that shows the lake's tables as views, in UTC. Nothing is written through it."""
     db = duckdb.connect()
     db.execute("SET TimeZone = 'UTC'")
-    db.execute(f"SET temp_directory = {_quoted(disk.path(f'{FOLDER}/spilled'))}")
+    db.execute(f"SET temp_directory = {_quoted(disk.path(SPILLED))}")
     if disk.names(f"{FOLDER}/events/*/*/*"):
         files = disk.path(f"{FOLDER}/events") + "/*/*/*.parquet"
         source = f"read_parquet({_quoted(files)}, hive_partitioning = false)"

@@ -15,6 +15,7 @@ import msgspec
 from hetki.decisions.question import Arm, Assignment, Decision
 from hetki.dialogues.message import Message, Status
 from hetki.events.event import LeafId
+from hetki.store.erasing import ERASURES
 from hetki.store.sqlite import chunks, prepare
 
 LEDGER = """
@@ -73,7 +74,7 @@ class Ledger:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
-        prepare(db, FILE, LEDGER)
+        prepare(db, FILE, LEDGER + ERASURES)
 
     def handled(self, occurrence_ids: Iterable[str]) -> set[str]:
         """Occurrences that were decided or missed before: never again."""

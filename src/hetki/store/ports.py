@@ -74,6 +74,11 @@ class Disk(Protocol):
         """Delete a file or a folder with all in it; a repeat does nothing."""
         ...
 
+    def tidy(self, folder: str) -> None:
+        """Delete what writes that were interrupted have left in a folder. The caller sees to it that nobody
+        writes there; a repeat does nothing."""
+        ...
+
 
 class Sent(msgspec.Struct, frozen=True):
     """What a destination answered. `status` is HTTP's or SMTP's; 0 when no answer came."""

@@ -3,15 +3,21 @@
 A leaf (the narrowest owner of an event) and a period (source, retention class, month) have a random
 secret each; the key of an entry is HKDF of both. Destroying a leaf's secret erases a person, destroying a
 period's lets data expire. Both are durable before the journal commit that uses them.
+
+An erasure is written here first (`erase`): from then on its leaves have no secret for any process, although
+the bytes go later (`destroy`), once nothing is left to be rewritten. Every process looks at one number
+before it trusts what it remembers.
 """
 
 from __future__ import annotations
 
-from typing import Collection
+from typing import Collection, Mapping
+
+import msgspec
 
 from hetki.events.event import LeafId
 from hetki.store.ports import Chance, Disk
-from hetki.store.sqlite import chunks, prepare, settle, transaction
+from hetki.store.sqlite import chunks, prepare, settle, transaction, truncate_log
 
 FILE = "secrets.db"
 SECRET_BYTES = 32
@@ -26,9 +32,27 @@ CREATE TABLE IF NOT EXISTS periods(
     period INTEGER PRIMARY KEY AUTOINCREMENT, -- the number of a destroyed one is never given again
     source TEXT NOT NULL, retention TEXT NOT NULL, month TEXT NOT NULL,
     secret BLOB NOT NULL, UNIQUE(source, retention, month));
+CREATE TABLE IF NOT EXISTS erased(
+    node BLOB PRIMARY KEY, erasure BLOB NOT NULL, number INTEGER NOT NULL, is_leaf INTEGER NOT NULL,
+    is_name INTEGER NOT NULL, erased_at INTEGER NOT NULL, back_at INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS erasures(number INTEGER PRIMARY KEY CHECK (number > 0));
 """
 
 Period = tuple[str, str, str]
+
+
+class Erased(msgspec.Struct, frozen=True, gc=False):
+    """A keyed hash that was erased: as the owner of events (`is_leaf`), as a name that events tell
+    (`is_name`). `back_at`: the person has come back since, by consent given then."""
+
+    is_leaf: bool
+    is_name: bool
+    erased_at: int
+    back_at: int | None
+
+    def refuses(self, occurred_at: int) -> bool:
+        """Whether what happened at an instant is refused."""
+        return self.back_at is None or occurred_at < self.back_at
 
 
 class Secrets:
@@ -41,6 +65,90 @@ class Secrets:
         self._leaves: dict[LeafId, bytes] = {}
         self._periods: dict[Period, tuple[int, bytes]] = {}
         self._by_number: dict[int, bytes] = {}
+        self._number = 0
+        self._erased: dict[bytes, Erased] = {}
+        self.number()
+
+    def number(self) -> int:
+        """How many changes erasures have made; what is remembered here is from then on as of this one."""
+        row = self._db.execute("SELECT max(number) FROM erasures").fetchone()
+        number: int = row[0] or 0
+        if number != self._number:
+            self._leaves.clear()
+            rows = self._db.execute("SELECT node, is_leaf, is_name, erased_at, back_at FROM erased")
+            self._erased = {
+                node: Erased(bool(is_leaf), bool(is_name), erased_at, back_at)
+                for node, is_leaf, is_name, erased_at, back_at in rows
+            }
+            self._number = number
+        return number
+
+    def erased(self) -> Mapping[bytes, Erased]:
+        """Every hash that was erased, as of now. The mapping must not be changed."""
+        self.number()
+        return self._erased
+
+    def erase(
+        self, erasure: bytes, leaves: Collection[bytes], names: Collection[bytes], erased_at: int
+    ) -> None:
+        """Take the secrets of leaves away from every reader, and refuse what tells one of these names.
+
+        Durable when it returns; a repeat changes nothing. The bytes go with `destroy`.
+        """
+        known = self._db.execute("SELECT 1 FROM erased WHERE erasure = ? LIMIT 1", (erasure,)).fetchone()
+        if known is not None:
+            return
+        with transaction(self._db):
+            number = self._next_number()
+            self._db.executemany(
+                "INSERT INTO erased VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL) ON CONFLICT(node) DO UPDATE SET"
+                " erasure = ?2, number = ?3, is_leaf = max(is_leaf, ?4), is_name = max(is_name, ?5),"
+                " erased_at = ?6, back_at = NULL WHERE erased_at < ?6",
+                [
+                    (node, erasure, number, node in leaves, node in names, erased_at)
+                    for node in sorted({*leaves, *names})
+                ],
+            )
+        self.number()
+
+    def destroy(self, erasure: bytes) -> int:
+        """Overwrite the secrets of an erasure's leaves; return how many there were. A repeat finds none."""
+        with transaction(self._db):
+            return self._db.execute(
+                "DELETE FROM leaves WHERE leaf IN"
+                " (SELECT node FROM erased WHERE erasure = ? AND is_leaf AND back_at IS NULL)",
+                (erasure,),
+            ).rowcount
+
+    def come_back(self, nodes: Collection[bytes], back_at: int) -> None:
+        """Take what happens from an instant on of these names again. A name whose secret was not destroyed
+        yet stays as it is."""
+        with transaction(self._db):
+            self._next_number()
+            self._db.executemany(
+                "UPDATE erased SET back_at = ? WHERE node = ? AND back_at IS NULL"
+                " AND NOT EXISTS (SELECT 1 FROM leaves WHERE leaf = node)",
+                [(back_at, node) for node in nodes],
+            )
+        self.number()
+
+    def erased_after(self, number: int) -> set[LeafId]:
+        """The leaves that were erased after a number of changes."""
+        rows = self._db.execute("SELECT node FROM erased WHERE is_leaf AND number > ?", (number,))
+        return {LeafId(row[0]) for row in rows}
+
+    def truncate_log(self) -> bool:
+        """Copy the write-ahead log into the file and empty it; False while a reader is in the way."""
+        return truncate_log(self._db)
+
+    def _next_number(self) -> int:
+        row = self._db.execute("INSERT INTO erasures VALUES (?) RETURNING number", (self._last() + 1,))
+        number: int = row.fetchall()[0][0]
+        return number
+
+    def _last(self) -> int:
+        last: int = self._db.execute("SELECT coalesce(max(number), 0) FROM erasures").fetchone()[0]
+        return last
 
     def settle(self) -> None:
         """Rest on nothing that a sync failed for (`hetki.store.sqlite.settle`). Raises `Unavailable`."""
@@ -61,8 +169,12 @@ class Secrets:
         return bytes(row[0])
 
     def ensure(self, leaves: Collection[LeafId], periods: Collection[Period], now: int) -> None:
-        """Make what is missing, durably, in one transaction; nothing is written when nothing is."""
+        """Make what is missing, durably, in one transaction; nothing is written when nothing is.
+
+        An erased leaf gets none: what is sealed for it in the moment of its erasure nobody can open.
+        """
         new_leaves = self._missing([leaf for leaf in leaves if leaf not in self._leaves])
+        new_leaves = [leaf for leaf in new_leaves if not self._is_erased(leaf)]
         new_periods = [period for period in periods if period not in self._periods]
         if new_leaves or new_periods:
             with transaction(self._db):
@@ -80,7 +192,7 @@ class Secrets:
                 self._periods[(source, retention, month)] = (number, secret)
 
     def leaf(self, leaf: LeafId) -> bytes | None:
-        """A leaf's secret; None once it was destroyed."""
+        """A leaf's secret; None once it was erased."""
         if leaf not in self._leaves:
             self._missing([leaf])
         return self._leaves.get(leaf)
@@ -112,10 +224,14 @@ class Secrets:
         wanted = list(leaves)
         for marks, part in chunks(wanted):
             rows = self._db.execute(f"SELECT leaf, secret FROM leaves WHERE leaf IN ({marks})", part)
-            self._leaves.update((LeafId(leaf), secret) for leaf, secret in rows)
+            self._leaves.update((LeafId(leaf), secret) for leaf, secret in rows if not self._is_erased(leaf))
         missing = [leaf for leaf in wanted if leaf not in self._leaves]
         excess = len(self._leaves) - CACHED_MAX
         if excess > len(wanted):
             for leaf in list(self._leaves)[:excess]:
                 del self._leaves[leaf]
         return missing
+
+    def _is_erased(self, leaf: bytes) -> bool:
+        erased = self._erased.get(leaf)
+        return erased is not None and erased.is_leaf and erased.back_at is None

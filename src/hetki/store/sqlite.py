@@ -98,6 +98,22 @@ def settle(db: sqlite3.Connection) -> None:
         raise _unavailable(error) from error
 
 
+def truncate_log(db: sqlite3.Connection) -> bool:
+    """Copy the write-ahead log into its file and empty it: no earlier bytes stay in it.
+
+    False while another connection reads or writes: it is not waited for. A database in memory has none.
+    """
+    wait_ms = db.execute("PRAGMA busy_timeout").fetchone()[0]
+    db.execute("PRAGMA busy_timeout = 0")
+    try:
+        busy: int = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {wait_ms}")
+    return not busy
+
+
 def chunks(values: Iterable[T]) -> Iterator[tuple[str, list[T]]]:
     """Values in lists that fit one IN (...), each with its question marks.
 

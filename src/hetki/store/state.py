@@ -52,6 +52,9 @@ TABLES = (
     " counts"
 ).split()
 
+#: Links that nothing refuses: they stand, or wait for an identifier or a person.
+_WAITING = "'', 'unknown_identifier', 'needs_review'"
+
 Place = tuple[int, int]
 
 
@@ -120,13 +123,13 @@ class State(Identities):
             known.update(EventId(row[0]) for row in rows)
         return known
 
-    def add_events(self, rows: Sequence[tuple[EventId, LeafId, Place]]) -> None:
-        """Remember where new events lie, by id and by leaf."""
+    def add_events(self, rows: Sequence[tuple[EventId, LeafId | None, Place]]) -> None:
+        """Remember where new events lie, by id and by leaf; without a leaf those that cannot be read."""
         self.db.executemany(
             "INSERT INTO events VALUES (?, ?, ?)", [(event_id, *place) for event_id, _, place in rows]
         )
         self.db.executemany(
-            "INSERT INTO leaf_events VALUES (?, ?, ?)", [(leaf, *place) for _, leaf, place in rows]
+            "INSERT INTO leaf_events VALUES (?, ?, ?)", [(leaf, *place) for _, leaf, place in rows if leaf]
         )
 
     def places_of(self, ids: Sequence[EventId]) -> dict[EventId, Place]:
@@ -237,13 +240,13 @@ class State(Identities):
             )
 
     def counts(self) -> dict[str, int]:
-        """The running counts, and how many identifiers, customers and refused links there are."""
+        """The running counts, and how many identifiers, customers, accounts and refused links there are."""
         found: dict[str, int] = dict(self.db.execute("SELECT name, n FROM counts"))
         for name, query in (
             ("identifiers", "SELECT count(*) FROM nodes WHERE namespace <> 'event'"),
             ("customers", "SELECT count(*) FROM customers WHERE NOT is_account"),
             ("accounts", "SELECT count(*) FROM accounts"),
-            ("refused links", "SELECT count(*) FROM links WHERE refusal <> ''"),
+            ("refused links", f"SELECT count(*) FROM links WHERE refusal NOT IN ({_WAITING})"),
         ):
             found[name] = self.db.execute(query).fetchone()[0]
         return found

@@ -1,8 +1,7 @@
-"""The real ports: this machine's clock, chance, disk and network (law 11).
+"""The real ports: this machine's clock, chance, disk and network (law 11), as `hetki.store.ports` promises.
 
-The promises are those of `hetki.store.ports`. The simulated twins are in `hetki.simulation.world`.
 What a destination says is never kept word for word: a status and our own words, because answers echo
-personal data. Start at `SystemDisk`.
+personal data. The simulated twins are in `hetki.simulation.world`. Start at `SystemDisk`.
 """
 
 from __future__ import annotations
@@ -41,8 +40,7 @@ ANSWER_BYTES_MAX = 64 * 1024
 RETRY_AFTER_S_MAX = 7 * 86_400.0
 
 _SQLITE_TAILS = ("", "-wal", "-shm", "-journal")
-#: Held while a database is created: no connection of this process may be opened on it meanwhile.
-_creating = threading.Lock()
+_creating = threading.Lock()  # while it is held, no connection of this process may be opened
 
 
 class SystemClock:
@@ -69,10 +67,7 @@ class SystemChance:
 
 
 def collect_rarely() -> None:
-    """Let the process look for cycles of garbage less often: values here are many and have none.
-
-    Measured on the way from accept to decision: a sixth of the time went into looking.
-    """
+    """Let the process look for cycles of garbage less often (a sixth of the time from accept to decision)."""
     gc.set_threshold(100_000, 50, 100)
 
 
@@ -199,6 +194,11 @@ class SystemDisk:
                 path.with_name(path.name + tail).unlink(missing_ok=True)
             if path.parent.is_dir():
                 _sync_folder(path.parent)
+
+    def tidy(self, folder: str) -> None:
+        with _as_unavailable(folder):
+            for left in self._inside(folder).rglob(".*.new"):
+                left.unlink(missing_ok=True)
 
     def _inside(self, name: str) -> Path:
         path = self._root / plain_name(name)

@@ -1,0 +1,160 @@
+"""Erase: one customer made unreadable in every byte, with a receipt (law 8).
+
+In this order, so that a crash between any two steps is taken up again to the same end: the command is
+durable in the journal; its secrets are taken away from every reader; projections and ledger are rewritten
+where the fold meets the command; the secrets are overwritten; the lake is rewritten; the write-ahead logs are
+emptied; the receipt is signed. What reads personal data never stands before what is gone already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from hetki.engine.advance import advance, catch_up
+from hetki.engine.commands import Erase
+from hetki.engine.engine import Engine
+from hetki.engine.folding import load_facts
+from hetki.engine.forgetting import take_secrets
+from hetki.engine.receipts import Receipt, sign
+from hetki.errors import Fault, Invalid, NotFound, Unavailable
+from hetki.events.event import LeafId
+from hetki.events.wire import Rejected
+from hetki.identity.identifier import LEAVES, NodeId, as_leaf
+from hetki.identity.link import TOLD
+from hetki.identity.naming import nodes_in, nodes_of
+from hetki.store.lake import has_lake, refresh
+from hetki.store.sqlite import alone, transaction, truncate_log
+
+#: Its lock: one process at a time finishes what erasures have left to do.
+LOCK = "erasing.db"
+LOCK_WAIT_S = 60.0
+BUSY = Fault("erase", "an erasure by another process", "one at a time", "try again in a minute")
+#: How often an open reader is waited for before the logs are emptied, and for how long each time.
+TRIES_MAX = 40
+REST_S = 0.25
+
+_rejected = msgspec.msgpack.Decoder(Rejected)
+_counts = msgspec.json.Decoder(dict[str, int])
+
+
+def erase(engine: Engine, customer: LeafId, said_by: str) -> str:
+    """Erase a customer; return the id of the erasure, whose receipt is in the ledger.
+
+    Raises `Invalid` without a name of who asks, `NotFound` for a customer that is unknown, `Unavailable`
+    where an open reader keeps the logs from being emptied: the rest is done later, and the receipt signed.
+    """
+    if not said_by.strip():
+        raise Invalid(Fault("--by", "nothing", "who asked for the erasure"))
+    advance(engine)
+    customers = set(engine.state.customers_of([NodeId(customer)]).values())
+    if not customers:
+        raise NotFound(Fault("customer", customer.hex(), "a customer that is known"))
+    command = erasure_of(engine, customers, said_by)
+    engine.acceptor.command(command)
+    take_secrets(engine, command)
+    catch_up(engine)
+    finish(engine)
+    return command.erasure_id
+
+
+def erasure_of(engine: Engine, customers: set[LeafId], said_by: str) -> Erase:
+    """The command that erases customers: what they own, and the names that nobody else tells."""
+    nodes = {node for mine in engine.state.members(customers).values() for node in mine}
+    spaces = engine.state.known(nodes)
+    leaves = {node for node, each in spaces.items() if each.node.namespace in LEAVES}
+    own_names = nodes - _told_by_others(engine, nodes)
+    erasure_id = engine.chance.bytes(16).hex()
+    return Erase(
+        erasure_id,
+        sorted(each.hex() for each in {*leaves, *_rejected_of(engine, own_names)}),
+        sorted(each.hex() for each in own_names),
+        said_by,
+        engine.clock.now(),
+    )
+
+
+def _told_by_others(engine: Engine, mine: set[NodeId]) -> set[NodeId]:
+    """The identifiers that are in somebody else's events, too: those are not this customer's to refuse."""
+    links = [link for link, _ in engine.state.links_ever(mine) if link.kind in TOLD]
+    ends = {end for link in links for end in (link.node_a, link.node_b)} - mine
+    others = [
+        as_leaf(node)
+        for node, each in sorted(engine.state.known(ends).items())
+        if each.node.namespace in LEAVES
+    ]
+    facts = load_facts(engine.journal, engine.state, others)
+    return {node for fact in facts for node in nodes_of(engine.keys.node, fact.event)}
+
+
+def _rejected_of(engine: Engine, names: set[NodeId]) -> set[bytes]:
+    """The rejected bodies that tell one of these names; each is its own leaf."""
+    found: set[bytes] = set()
+    for rejected_id, position, frame_offset in engine.db.execute(
+        "SELECT rejected_id, position, frame_offset FROM rejected"
+    ).fetchall():
+        stored = engine.journal.entries([(position, frame_offset)])[0]
+        if stored.body is not None:
+            body = _rejected.decode(stored.body).body
+            if names & nodes_in(engine.keys.node, body):
+                found.add(bytes.fromhex(rejected_id))
+    return found
+
+
+def finish(engine: Engine) -> int:
+    """Do what is left of every erasure that was entered; return how many receipts were signed.
+
+    A repeat does nothing. Raises `Unavailable` while a reader keeps a log from being emptied.
+    """
+    if not _unfinished(engine):
+        return 0
+    with alone(engine.disk, LOCK, BUSY, LOCK_WAIT_S):
+        rows = _unfinished(engine)
+        for erasure_id, *_ in rows:
+            engine.journal.secrets.destroy(bytes.fromhex(erasure_id))
+        if has_lake(engine.disk):
+            refresh(engine.disk, engine.journal, engine.state)
+        _empty_logs(engine)
+        for erasure_id, said_by, said_at, rewritten_at, destroyed in rows:
+            now = engine.clock.now()
+            counts = _counts.decode(destroyed)
+            receipt = Receipt(erasure_id, said_by, said_at, rewritten_at, now, counts, "")
+            body, signature = sign(engine.journal.secrets, receipt)
+            with transaction(engine.db):
+                engine.db.execute(
+                    "UPDATE erasures SET finished_at = ?, receipt = ?, signature = ? WHERE erasure_id = ?",
+                    (now, body, signature, erasure_id),
+                )
+    return len(rows)
+
+
+def is_unfinished(engine: Engine) -> bool:
+    """Whether anything is left to do for an erasure."""
+    return bool(_unfinished(engine))
+
+
+def _unfinished(engine: Engine) -> list[tuple[str, str, int, int, bytes]]:
+    return engine.db.execute(
+        "SELECT erasure_id, said_by, said_at, rewritten_at, destroyed FROM erasures"
+        " WHERE finished_at IS NULL ORDER BY said_at, erasure_id"
+    ).fetchall()
+
+
+def _empty_logs(engine: Engine) -> None:
+    """Empty the write-ahead logs of state, secrets and journal. Raises `Unavailable` after `TRIES_MAX`."""
+    logs: list[tuple[str, Callable[[], bool]]] = [
+        ("state.db", partial(truncate_log, engine.db)),
+        ("secrets.db", engine.journal.secrets.truncate_log),
+        ("journal.db", engine.journal.truncate_log),
+    ]
+    for name, empty in logs:
+        for _ in range(TRIES_MAX):
+            if empty():
+                break
+            engine.clock.sleep(REST_S)
+        else:
+            must = "nobody who reads it for long"
+            hint = "the rest is done later: by hetki serve, or by hetki erase --finish"
+            raise Unavailable(Fault(name, "an open reader", must, hint))

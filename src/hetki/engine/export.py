@@ -1,0 +1,257 @@
+"""Export: all that is kept of one customer, for the customer: JSON Lines and CSV in one ZIP.
+
+Nobody else's data is in it: where a link, an event or an account leads to somebody else, it says so and no
+more. `manifest.json` has the SHA-256 of every file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+import msgspec
+
+from hetki import __version__
+from hetki.consent.statements import SPOKEN
+from hetki.decisions.question import Decision
+from hetki.dialogues.explaining import decision_words
+from hetki.dialogues.joining import status_words
+from hetki.dialogues.wording import Titles
+from hetki.engine.engine import Engine
+from hetki.engine.folding import load_facts
+from hetki.engine.telling import known_traits, owner_words, titles, used_events
+from hetki.errors import Fault, NotFound
+from hetki.events.event import LeafId, utc
+from hetki.events.fields import json_object
+from hetki.identity.identifier import NodeId, as_leaf
+from hetki.moments.fold import Fact, Folded, decode, in_force
+from hetki.store.accounts import belongs_to
+from hetki.store.sheets import Line, archive, json_lines, sheet
+from hetki.store.views import Handled, Views, reading
+
+SOMEBODY_ELSE = "somebody else"
+#: Deeds of one customer that are exported, the newest.
+DEEDS_MAX = 100_000
+
+
+class Exported(msgspec.Struct, frozen=True):
+    """An archive, and how many rows each of its tables has."""
+
+    archive: bytes
+    n_rows: dict[str, int]
+
+
+class Table(msgspec.Struct, frozen=True):
+    """One table of an export; every row has these columns, or some of them."""
+
+    columns: tuple[str, ...]
+    lines: list[Line]
+
+
+def export(engine: Engine, customer: LeafId) -> Exported:
+    """Everything that is kept of a customer, as of what is folded. Raises `NotFound`."""
+    with reading(engine.disk) as views:
+        nodes = set(views.state.members([customer]).get(customer, {}))
+        if not nodes:
+            raise NotFound(Fault("customer", customer.hex(), "a customer that is known"))
+        tables = _tables(engine, views, customer, nodes)
+    files: dict[str, bytes] = {}
+    for name, table in tables.items():
+        files[f"{name}.jsonl"] = json_lines(table.lines)
+        files[f"{name}.csv"] = sheet(table.columns, table.lines)
+    manifest = {
+        "customer": customer.hex(),
+        "exported_at": _when(engine.clock.now()),
+        "hetki": __version__,
+        "files": [
+            {"name": name, "n_bytes": len(data), "sha256": sha256(data).hexdigest()}
+            for name, data in sorted(files.items())
+        ],
+    }
+    files["manifest.json"] = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    return Exported(archive(files), {name: len(table.lines) for name, table in tables.items()})
+
+
+def _tables(engine: Engine, views: Views, customer: LeafId, nodes: set[NodeId]) -> dict[str, Table]:
+    leaves = sorted(as_leaf(node) for node in nodes)
+    facts = load_facts(engine.journal, views.state, leaves)
+    facts.sort(key=lambda fact: fact.event.order_key)
+    row = views.state.load_customers([customer]).get(customer)
+    folded = decode(row.state) if row else Folded()
+    handled = views.of_customer(customer, leaves, DEEDS_MAX)
+    return {
+        "events": _events(facts),
+        "identifiers": _identifiers(views, customer),
+        "links": _links(views, nodes),
+        "traits": _traits(engine, folded),
+        "consents": _consents(engine, facts, folded),
+        "occurrences": _occurrences(handled),
+        "decisions": _decisions(engine, views, handled, nodes),
+        "messages": _messages(views, leaves),
+        "accounts": _accounts(engine, leaves),
+    }
+
+
+def _events(facts: Sequence[Fact]) -> Table:
+    columns = "event_id source message_id channel name occurred_at received_at gpc identifiers properties"
+    lines: list[Line] = [
+        {
+            "event_id": fact.event_id.hex(),
+            "source": fact.event.source,
+            "message_id": fact.event.message_id,
+            "channel": fact.event.channel,
+            "name": fact.event.name,
+            "occurred_at": _when(fact.event.occurred_at),
+            "received_at": _when(fact.event.received_at),
+            "gpc": fact.event.gpc,
+            "identifiers": fact.event.identifiers,
+            "properties": json_object(fact.event.properties),
+            "context": json_object(fact.event.context),
+        }
+        for fact in facts
+    ]
+    return Table((*columns.split(), "context"), lines)
+
+
+def _identifiers(views: Views, customer: LeafId) -> Table:
+    found = views.identities.of([customer])
+    first_at = {node: each.node.first_at for node, each in views.state.known(x.node for x in found).items()}
+    lines: list[Line] = [
+        {"namespace": x.namespace, "value": x.value, "first_at": _when(first_at[x.node])} for x in found
+    ]
+    return Table(("namespace", "value", "first_at"), lines)
+
+
+def _links(views: Views, nodes: set[NodeId]) -> Table:
+    named = views.identities.nodes(nodes)
+    names = {node: f"{each.namespace} {each.value}" for node, each in named.items()}
+    lines: list[Line] = [
+        {
+            "kind": each.link.kind,
+            "one": names.get(each.link.node_a, SOMEBODY_ELSE),
+            "other": names.get(each.link.node_b, SOMEBODY_ELSE),
+            "linked_at": _when(each.link.linked_at),
+            "status": status_words(each),
+            "said_by": each.link.said_by,
+        }
+        for each in views.identities.links(nodes)
+    ]
+    return Table(("kind", "one", "other", "linked_at", "status", "said_by"), lines)
+
+
+def _traits(engine: Engine, folded: Folded) -> Table:
+    lines: list[Line] = [
+        {
+            "trait": trait.name,
+            "value": word.value,
+            "stands": word is trait.word,
+            "rule": trait.rule,
+            "source": word.source,
+            "told_at": _when(word.told_at),
+            "n_told": word.n_told,
+            "event_id": word.event_id.hex(),
+        }
+        for trait in known_traits(engine.program, folded)
+        for word in (trait.word, *trait.others)
+        if word is not None
+    ]
+    return Table(("trait", "value", "stands", "rule", "source", "told_at", "n_told", "event_id"), lines)
+
+
+def _consents(engine: Engine, facts: Sequence[Fact], folded: Folded) -> Table:
+    """Every statement as it was made, then what is in force for each purpose."""
+    lines: list[Line] = []
+    for event in (fact.event for fact in facts):
+        if event.name in SPOKEN or event.gpc:
+            said = event.name if event.name in SPOKEN else "Global Privacy Control"
+            purpose = json_object(event.properties).get("purpose") if event.name in SPOKEN else None
+            at = _when(event.occurred_at)
+            lines.append({"said": said, "purpose": _text(purpose), "occurred_at": at, "source": event.source})
+    bits = in_force(engine.program, folded, engine.clock.now())
+    for number, (name, _) in enumerate(engine.program.purposes):
+        lines.append({"said": "in force" if bits & 1 << number else "not in force", "purpose": name})
+    return Table(("said", "purpose", "occurred_at", "source"), lines)
+
+
+def _occurrences(handled: Sequence[Handled]) -> Table:
+    lines: list[Line] = [
+        {
+            "occurrence_id": each.occurrence_id,
+            "moment": each.moment,
+            "occurred_at": _when(each.occurred_at),
+            "status": each.status,
+            "handled_at": None if each.handled_at is None else _when(each.handled_at),
+        }
+        for each in handled
+    ]
+    return Table(("occurrence_id", "moment", "occurred_at", "status", "handled_at"), lines)
+
+
+def _decisions(engine: Engine, views: Views, handled: Sequence[Handled], nodes: set[NodeId]) -> Table:
+    named = titles(engine.project)
+    decided = [each.decision for each in handled if each.decision is not None]
+    lines: list[Line] = [
+        {
+            "decision_id": each.decision_id,
+            "occurrence_id": each.question.occurrence_id,
+            "moment": each.question.moment,
+            "decided_at": _when(each.question.decided_at),
+            "arm": each.arm,
+            "chosen": each.chosen,
+            "propensity": each.propensity,
+            "in_words": "\n".join(_in_words(engine, views, each, named, nodes)),
+        }
+        for each in decided
+    ]
+    columns = "decision_id occurrence_id moment decided_at arm chosen propensity in_words"
+    return Table(tuple(columns.split()), lines)
+
+
+def _in_words(
+    engine: Engine, views: Views, decision: Decision, named: Titles, nodes: set[NodeId]
+) -> list[str]:
+    """The whole of why; of an event that was not the customer's own it is not said whose it was."""
+    own = {owner_words(None), *map(owner_words, views.identities.nodes(nodes).values())}
+    used = [
+        each if each.owner in own else msgspec.structs.replace(each, owner=SOMEBODY_ELSE)
+        for each in used_events(views, engine.journal, decision)
+    ]
+    return decision_words(decision, named, used)
+
+
+def _messages(views: Views, leaves: Sequence[LeafId]) -> Table:
+    """What was sent, or is to be, and where to."""
+    lines: list[Line] = [
+        {
+            "message_id": each.message_id,
+            "decision_id": each.decision_id,
+            "purpose": each.purpose,
+            "destination": each.destination,
+            "recipient": each.recipient,
+            "subject": each.subject,
+            "body": each.body,
+            "status": each.status,
+            "created_at": _when(each.created_at),
+            "sent_at": None if each.sent_at is None else _when(each.sent_at),
+            "n_attempts": each.n_attempts,
+        }
+        for each in views.messages_of(leaves, DEEDS_MAX)
+    ]
+    columns = "message_id decision_id purpose destination recipient subject body status created_at sent_at"
+    return Table((*columns.split(), "n_attempts"), lines)
+
+
+def _accounts(engine: Engine, leaves: Sequence[LeafId]) -> Table:
+    lines: list[Line] = [
+        {"group_id": group, "joined_at": None if joined_at is None else _when(joined_at)}
+        for group, (_, joined_at) in belongs_to(engine.db, leaves).items()
+    ]
+    return Table(("group_id", "joined_at"), lines)
+
+
+def _when(at: int) -> str:
+    return utc(at).isoformat()
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,173 @@
+"""Erasing: the rows of `state.db` that an erased customer owns, taken out of projections and ledger.
+
+Deletes only, inside the caller's transaction; SQLite overwrites what it deletes (`secure_delete`). What is
+derived again is not known here. The ledger of erasures has no identifier in it, and survives a rebuild.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterable
+
+import msgspec
+
+from hetki.events.event import LeafId, event_id
+from hetki.identity.account import AccountId
+from hetki.store.sqlite import chunks
+
+#: Grain: one row per erasure. `destroyed` counts what was; the receipt is signed once nothing is left to do.
+ERASURES = """
+CREATE TABLE IF NOT EXISTS erasures(
+    erasure_id TEXT PRIMARY KEY, said_by TEXT NOT NULL, said_at INTEGER NOT NULL,
+    rewritten_at INTEGER NOT NULL, destroyed BLOB NOT NULL, finished_at INTEGER, receipt BLOB,
+    signature BLOB) WITHOUT ROWID;
+"""
+
+
+class ErasedRows(msgspec.Struct, frozen=True):
+    """How many events can no longer be read, the accounts that were named by them, and since when a report of
+    staffing is missing, if one was among them."""
+
+    n_events: int
+    accounts: set[AccountId]
+    reported_at: int | None
+
+
+class Ledgered(msgspec.Struct, frozen=True):
+    """How many deeds were taken out of the ledger."""
+
+    decisions: int
+    assignments: int
+    messages: int
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    data_of: list[str]
+
+
+class _Recorded(msgspec.Struct, frozen=True):
+    question: _Asked
+
+
+_recorded = msgspec.json.Decoder(_Recorded)
+
+
+def unfinished(db: sqlite3.Connection) -> list[str]:
+    """The erasures of which something is left to do."""
+    return [row[0] for row in db.execute("SELECT erasure_id FROM erasures WHERE finished_at IS NULL")]
+
+
+def erase_leaves(db: sqlite3.Connection, event_key: bytes, leaves: Collection[LeafId]) -> ErasedRows:
+    """Forget which events, rejected bodies, reports and accounts are of these leaves."""
+    places: set[tuple[int, int]] = set()
+    accounts: set[AccountId] = set()
+    for marks, part in chunks(leaves):
+        rows = db.execute(f"SELECT position, frame_offset FROM leaf_events WHERE leaf IN ({marks})", part)
+        places.update((position, frame_offset) for position, frame_offset in rows)
+        found = db.execute(f"SELECT account FROM account_leaves WHERE leaf IN ({marks})", part)
+        accounts.update(AccountId(row[0]) for row in found)
+        for table in ("leaf_events", "account_leaves"):
+            db.execute(f"DELETE FROM {table} WHERE leaf IN ({marks})", part)
+    # a rejected body's leaf is its own id
+    db.executemany("DELETE FROM rejected WHERE rejected_id = ?", [(leaf.hex(),) for leaf in leaves])
+    for marks, part in chunks(accounts):
+        db.execute(
+            f"DELETE FROM accounts WHERE account IN ({marks})"
+            " AND NOT EXISTS (SELECT 1 FROM account_leaves l WHERE l.account = accounts.account)",
+            part,
+        )
+        db.execute(
+            "UPDATE accounts SET first_at = (SELECT min(first_at) FROM account_leaves l"
+            f" WHERE l.account = accounts.account) WHERE account IN ({marks})",
+            part,
+        )
+    return ErasedRows(len(places), accounts, _erase_reports(db, event_key, places))
+
+
+def _erase_reports(
+    db: sqlite3.Connection, event_key: bytes, places: Collection[tuple[int, int]]
+) -> int | None:
+    """Reports of staffing that were sent in a customer's name are the customer's events; since when."""
+    reported = db.execute("SELECT DISTINCT source, message_id, occurred_at FROM staffing").fetchall()
+    ids = {
+        event_id(event_key, source, message_id): (source, message_id, at)
+        for source, message_id, at in reported
+    }
+    mine = []
+    for marks, part in chunks(ids):
+        rows = db.execute(f"SELECT * FROM events WHERE event_id IN ({marks})", part)
+        mine += [ids[row[0]] for row in rows if (row[1], row[2]) in places]
+    db.executemany("DELETE FROM staffing WHERE source = ? AND message_id = ? AND occurred_at = ?", mine)
+    return min((each[2] for each in mine), default=None)
+
+
+def erase_deeds(
+    db: sqlite3.Connection,
+    leaves: Collection[LeafId],
+    units: Collection[bytes],
+    occurrence_ids: Collection[str],
+) -> Ledgered:
+    """Delete the deeds about these leaves, and about occurrences that are gone; `units` are the ids that
+    customers and accounts had.
+
+    A decision about somebody else that used data of these leaves becomes a missed occurrence: a mark that it
+    is not decided again. A message that is being sent is cancelled and emptied instead.
+    """
+    mine, others = _decisions_of(db, leaves)
+    db.executemany(
+        "INSERT OR IGNORE INTO missed SELECT occurrence_id, moment, customer, occurred_at, occurred_at,"
+        " decided_at FROM decisions WHERE decision_id = ?",
+        [(each,) for each in others],
+    )
+    decisions = mine + others
+    n_messages = _erase_messages(db, decisions, leaves)
+    n_assignments = 0
+    for marks, part in chunks({*leaves, *units}):
+        db.execute(f"DELETE FROM missed WHERE customer IN ({marks})", part)
+        done = db.execute(f"DELETE FROM assignments WHERE customer IN ({marks})", part)
+        n_assignments += done.rowcount
+        db.execute(f"DELETE FROM revisions WHERE customer IN ({marks})", part)
+        for table in ("touched", "warmed", "changes"):
+            db.execute(f"DELETE FROM {table} WHERE customer IN ({marks})", part)
+    for marks, listed in chunks(decisions):
+        db.execute(
+            "DELETE FROM revisions WHERE occurrence_id IN"
+            f" (SELECT occurrence_id FROM decisions WHERE decision_id IN ({marks}))",
+            listed,
+        )
+        db.execute(f"DELETE FROM decisions WHERE decision_id IN ({marks})", listed)
+    db.executemany("DELETE FROM revisions WHERE occurrence_id = ?", [(each,) for each in occurrence_ids])
+    db.executemany("DELETE FROM missed WHERE occurrence_id = ?", [(each,) for each in occurrence_ids])
+    return Ledgered(len(decisions), n_assignments, n_messages)
+
+
+def _decisions_of(db: sqlite3.Connection, leaves: Collection[LeafId]) -> tuple[list[str], list[str]]:
+    """The decisions about leaves, and those about others that used their data: every record is looked at."""
+    names = {leaf.hex() for leaf in leaves}
+    mine: list[str] = []
+    others: list[str] = []
+    for decision_id, customer, record in db.execute("SELECT decision_id, customer, record FROM decisions"):
+        if customer in leaves:
+            mine.append(decision_id)
+        elif not names.isdisjoint(_recorded.decode(record).question.data_of):
+            others.append(decision_id)
+    return mine, others
+
+
+def _erase_messages(db: sqlite3.Connection, decisions: Iterable[str], leaves: Collection[LeafId]) -> int:
+    ids: set[str] = set()
+    for marks, listed in chunks(decisions):
+        rows = db.execute(f"SELECT message_id FROM outbox WHERE decision_id IN ({marks})", listed)
+        ids.update(row[0] for row in rows)
+    for marks, mine in chunks(leaves):
+        rows = db.execute(f"SELECT message_id FROM outbox WHERE customer IN ({marks})", mine)
+        ids.update(row[0] for row in rows)
+    for marks, part in chunks(ids):
+        db.execute(f"DELETE FROM attempts WHERE message_id IN ({marks})", part)
+        db.execute(f"DELETE FROM outbox WHERE status <> 'claimed' AND message_id IN ({marks})", part)
+        db.execute(
+            "UPDATE outbox SET status = 'cancelled', detail = 'erased', recipient = '', subject = '',"
+            f" body = '' WHERE message_id IN ({marks})",
+            part,
+        )
+    return len(ids)
