@@ -24,8 +24,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import count, islice
 from random import Random
 
 from hetki.engine.stitching import stitch
@@ -143,7 +143,7 @@ def speed(n_known: int, n_hot: int, seconds: float) -> None:
     rng = Random(1)
     measure("ordinary", ordinary(rng), n_known, seconds * 10, by_known=True)
     for name, hot in HOT.items():
-        measure(name, hot(rng), n_hot, seconds)
+        measure(name, map(hot, count(1)), n_hot, seconds)
 
 
 def measure(
@@ -215,75 +215,25 @@ def ordinary(rng: Random) -> Iterator[dict[str, str]]:
             yield {**device, "email": f"p{person}@mail.example"}
 
 
-def kiosk(rng: Random) -> Iterator[dict[str, str]]:
-    n = 0
-    while True:
-        n += 1
-        yield {"anonymous_id": "kiosk", "user_id": f"u{n}"}
+def turning(n: int) -> dict[str, str]:
+    if n % 2:
+        return {"anonymous_id": f"a{n // 2}", "email": f"p{n // 10}@mail.example"}
+    return {"user_id": f"u{n}", "email": f"p{n // 10}@mail.example", "phone": f"+35840{n // 14:07}"}
 
 
-def junk_email(rng: Random) -> Iterator[dict[str, str]]:
-    n = 0
-    while True:
-        n += 1
-        yield {"anonymous_id": f"a{n}", "email": "test@test.com"}
-
-
-def junk_email_unknown(rng: Random) -> Iterator[dict[str, str]]:
-    n = 0
-    while True:
-        n += 1
-        yield {"anonymous_id": f"a{n}", "email": "hello@shop.example"}
-
-
-def shared_email(rng: Random) -> Iterator[dict[str, str]]:
-    n = 0
-    while True:
-        n += 1
-        yield {"user_id": f"u{n}", "email": "hello@shop.example"}
-
-
-def crawler(rng: Random) -> Iterator[dict[str, str]]:
-    n = 0
-    while True:
-        n += 1
-        yield {"anonymous_id": f"a{n}", "user_id": "crawler"}
-
-
-def thief(rng: Random) -> Iterator[dict[str, str]]:
-    n = 0
-    while True:
-        n += 1
-        yield {"anonymous_id": "thief", "email": f"p{n}@mail.example"}
-
-
-def chain(rng: Random) -> Iterator[dict[str, str]]:
-    """Each call names an old anonymous id and the next person's address: one long chain."""
-    n = 0
-    while True:
-        n += 1
-        yield {"anonymous_id": f"a{n // 2}", "email": f"p{(n + 1) // 2}@mail.example"}
-
-
-def turning(rng: Random) -> Iterator[dict[str, str]]:
-    """A growing crowd in which ever new addresses turn out to be shared by several users."""
-    n = 0
-    while True:
-        n += 1
-        if n % 2:
-            yield {"anonymous_id": f"a{n // 2}", "email": f"p{n // 10}@mail.example"}
-        else:
-            yield {"user_id": f"u{n}", "email": f"p{n // 10}@mail.example", "phone": f"+35840{n // 14:07}"}
-
-
-HOT = {
-    "kiosk: 1 anonymous id, new users": kiosk,
-    "listed junk e-mail, new anonymous": junk_email,
-    "unlisted junk e-mail, new anonymous": junk_email_unknown,
-    "unlisted shared e-mail, new users": shared_email,
-    "crawler: 1 user, new anonymous": crawler,
-    "thief: 1 anonymous id, new e-mails": thief,
-    "one endless chain": chain,
+#: The identifiers of the n-th event. In the chain each call names an old anonymous id and the next person's
+#: address; in the last, a growing crowd, ever new addresses turn out to be shared by several users.
+HOT: dict[str, Callable[[int], dict[str, str]]] = {
+    "kiosk: 1 anonymous id, new users": lambda n: {"anonymous_id": "kiosk", "user_id": f"u{n}"},
+    "listed junk e-mail, new anonymous": lambda n: {"anonymous_id": f"a{n}", "email": "test@test.com"},
+    "unlisted junk e-mail, new anonymous": lambda n: {"anonymous_id": f"a{n}", "email": "hello@shop.example"},
+    "unlisted shared e-mail, new users": lambda n: {"user_id": f"u{n}", "email": "hello@shop.example"},
+    "crawler: 1 user, new anonymous": lambda n: {"anonymous_id": f"a{n}", "user_id": "crawler"},
+    "thief: 1 anonymous id, new e-mails": lambda n: {"anonymous_id": "thief", "email": f"p{n}@mail.example"},
+    "one endless chain": lambda n: {
+        "anonymous_id": f"a{n // 2}",
+        "email": f"p{(n + 1) // 2}@mail.example",
+    },
     "a crowd of addresses that turn": turning,
 }
 

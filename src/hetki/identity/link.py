@@ -143,8 +143,9 @@ def evidence(key: bytes, event: Event, event_id: bytes) -> Evidence:
 
 def told_in_context(event: Event) -> Iterator[tuple[LinkKind, Namespace, str]]:
     """What Segment's context tells: `device.id`, and ids of the user's own in `externalIds`."""
-    has_device, has_ids = b'"device"' in event.context, b'"externalIds"' in event.context
-    if not has_device and not has_ids:
+    if b'"id"' not in event.context:  # most contexts name no id at all, and are not read
+        return
+    if b'"device"' not in event.context and b'"externalIds"' not in event.context:
         return
     context = json_object(event.context)
     device, ids = context.get("device"), context.get("externalIds")

@@ -90,10 +90,15 @@ UNDECLARED: Final = Rule(joins=False)
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """The rules of every namespace; two policies with one version are the same."""
+    """The rules of every namespace; two policies with one version are the same.
+
+    `values` are the blocked values that are written out, `patterns` those with a star.
+    """
 
     rules: dict[Namespace, Rule]
     version: str
+    values: dict[Namespace, frozenset[str]]
+    patterns: dict[Namespace, tuple[str, ...]]
 
     def of(self, namespace: Namespace) -> Rule:
         """The rule of a namespace."""
@@ -101,7 +106,9 @@ class Policy(msgspec.Struct, frozen=True):
 
     def is_blocked(self, namespace: Namespace, value: str) -> bool:
         """Whether a normalised value is one that names nobody."""
-        return any(fits(pattern, value) for pattern in self.of(namespace).blocked)
+        if value.lower() in self.values.get(namespace, ()):
+            return True
+        return any(fits(pattern, value) for pattern in self.patterns.get(namespace, ()))
 
 
 def compile_policy(specs: Mapping[Namespace, NamespaceSpec]) -> Policy:
@@ -117,7 +124,12 @@ def compile_policy(specs: Mapping[Namespace, NamespaceSpec]) -> Policy:
             (*was.blocked, *(pattern.strip().lower() for pattern in spec.blocked)),
         )
     ordered = msgspec.json.encode(sorted(rules.items()))
-    return Policy(rules, blake2b(ordered, digest_size=8).hexdigest())
+    return Policy(
+        rules,
+        blake2b(ordered, digest_size=8).hexdigest(),
+        {name: frozenset(each for each in rule.blocked if "*" not in each) for name, rule in rules.items()},
+        {name: tuple(each for each in rule.blocked if "*" in each) for name, rule in rules.items()},
+    )
 
 
 def _within(was: Rule, spec: NamespaceSpec) -> int | None:

@@ -24,7 +24,6 @@ CREATE TABLE IF NOT EXISTS nodes(
     node BLOB PRIMARY KEY, namespace TEXT NOT NULL, value TEXT NOT NULL, customer BLOB NOT NULL,
     first_at INTEGER NOT NULL, quarantine TEXT NOT NULL, set_aside TEXT NOT NULL DEFAULT '') WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS nodes_customer ON nodes(customer);
-CREATE INDEX IF NOT EXISTS nodes_value ON nodes(value);
 CREATE INDEX IF NOT EXISTS nodes_quarantine ON nodes(quarantine) WHERE quarantine <> '';
 CREATE TABLE IF NOT EXISTS links(
     link_id BLOB PRIMARY KEY, kind TEXT NOT NULL, node_a BLOB NOT NULL, node_b BLOB NOT NULL,
