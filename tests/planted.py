@@ -178,10 +178,10 @@ def secrets_after_the_journal(patch: Patch) -> None:
         try:
             position = append(self, batches, at, n_statements)
         except Unavailable:
-            self._secrets._db.execute("ROLLBACK")
+            self.secrets._db.execute("ROLLBACK")
             raise
         with suppress(sqlite3.OperationalError):
-            self._secrets._db.execute("COMMIT")
+            self.secrets._db.execute("COMMIT")
         return position
 
     patch.setattr(Secrets, "ensure", open_only)
