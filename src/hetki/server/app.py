@@ -139,7 +139,7 @@ def console_app(engine: Engine, access: Access, is_stopping: Callable[[], bool] 
     routes = [Route(path, showing(handler)) for path, handler in PAGES.items()]
     routes += [Route(path, acting(each, desk_of), methods=["POST"]) for path, each in actions.items()]
     routes += [
-        Route("/feed", Feed(desk, may_listen)),
+        Route("/feed", Feed(desk, may_listen), methods=["GET"]),
         Route(SIGN_IN, partial(_sign_in, access, pages)),
         *(Route(f"/{name}", partial(_asset, pages, name)) for name in ASSETS),
     ]
