@@ -151,20 +151,6 @@ class Runs:
             bound=_grown(s.bound, s.tops[k.TOP_BOUND] + slack * s.tops[k.MOST]),
         )
 
-    def add_customers(self, n: int) -> None:
-        """Make room for customers up to a number."""
-        s, n_old = self.state, len(self.state.active)
-        if n <= n_old:
-            return
-        run_of = np.full((n, s.run_of.shape[1]), -1, np.int32)
-        run_of[:n_old] = s.run_of
-        more = n - n_old
-        self.state = s._replace(
-            run_of=run_of,
-            active=np.concatenate([s.active, np.zeros(more, np.int64)]),
-            odd=np.concatenate([s.odd, np.zeros(more, np.bool_)]),
-        )
-
     def taken(self) -> list[Found]:
         """What was found since it was last asked."""
         s = self.state
