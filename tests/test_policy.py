@@ -347,6 +347,12 @@ def test_a_star_is_any_text(pattern: str, value: str, is_one: bool) -> None:
     assert fits(pattern, value) is is_one
 
 
+def test_what_a_table_leaves_out_stays_as_it_is_by_default() -> None:
+    was = compile_policy({}).of("email")
+    now = with_identity("[identity.email]\nper_customer = 3\n").identity.of("email")
+    assert now == msgspec.structs.replace(was, per_customer=3) and was.within is not None
+
+
 def test_policies_that_say_the_same_are_the_same() -> None:
     assert compile_policy({}).version == project().identity.version
     same = with_identity("[identity.anonymous_id]\nunique_ids_max = 1\n")

@@ -133,9 +133,7 @@ def compile_policy(specs: Mapping[Namespace, NamespaceSpec]) -> Policy:
 
 
 def _within(was: Rule, spec: NamespaceSpec) -> int | None:
-    if spec.within:
-        return seconds(spec.within) * SECOND
-    return was.within if spec.per_customer is None else None
+    return seconds(spec.within) * SECOND if spec.within else was.within
 
 
 def check_policy(specs: Mapping[Namespace, NamespaceSpec], where: Callable[..., str]) -> list[Fault]:
