@@ -217,19 +217,14 @@ def derive_around(
     identities.move_nodes(moved)
     moves = {(around.nodes[node].customer, root) for node, root in moved.items()}
     # Who loses a link is folded again even if another link holds: they may have grown together later.
-    lost = {
-        node
-        for link in around.links
-        if link.link_id in around.joining - resolution.joining
-        for node in _ends(link)
-    }
+    joined_before = {link_id for link_id, (_, joins) in around.judged.items() if joins}
+    lost_links = joined_before - joining
+    lost = {node for link in around.links if link.link_id in lost_links for node in _ends(link)}
     moves |= {(roots[node],) * 2 for node in (changed.parted | lost) & roots.keys()}
     told = {link.link_id for link in changed.told}
     joined: dict[LeafId, list[Link]] = {}
     for link in around.links:
-        if link.link_id in resolution.joining and (
-            link.link_id in told or link.link_id not in around.joining
-        ):
+        if link.link_id in joining and (link.link_id in told or link.link_id not in joined_before):
             joined.setdefault(roots[link.node_a], []).append(link)
     present = {**customers, **{node: roots[node] for node in customers if node in roots}}
     return Stitched(present, moves, joined, changed.new), set(roots)

@@ -16,7 +16,7 @@ import msgspec
 from hetki.events.event import LeafId
 from hetki.identity.identifier import Identifier, Namespace, NodeId
 from hetki.identity.link import TOLD, Link
-from hetki.identity.resolve import LOCAL, Node, Quarantine
+from hetki.identity.resolve import LOCAL, Node, Quarantine, Refusal
 from hetki.store.sqlite import chunks
 
 IDENTITIES = """
@@ -52,12 +52,11 @@ class Known(msgspec.Struct, frozen=True, gc=False):
 
 
 class Around(msgspec.Struct, frozen=True):
-    """The evidence around some identifiers: `joining` has the ids of links that join groups at present, and
-    `judged` how links stand that were read: refusal, and whether they join."""
+    """The evidence around some identifiers: `judged` says how links stand that were read: refusal, and
+    whether they join groups at present."""
 
     nodes: dict[NodeId, Known]
     links: list[Link]
-    joining: set[bytes]
     judged: dict[bytes, tuple[str, bool]]
 
 
@@ -262,19 +261,14 @@ class Identities:
             found.update(row[0] for row in rows)
         return found
 
-    def links_at(self, nodes: Iterable[NodeId], only: str = "") -> dict[bytes, tuple[Link, bool]]:
+    def links_at(
+        self, nodes: Iterable[NodeId], only: Refusal | None = None
+    ) -> dict[bytes, tuple[Link, bool]]:
         """The links at nodes that are not revoked, and whether each joins groups; with one refusal only, if
         it is given."""
-        found: dict[bytes, tuple[Link, bool]] = {}
-        for marks, part in chunks(nodes):
-            for side in ("node_a", "node_b"):
-                rows = self.db.execute(
-                    f"SELECT {_COLUMNS}, joins FROM links WHERE revoked_at IS NULL AND {side} IN ({marks})"
-                    " AND (? = '' OR refusal = ?)",
-                    [*part, only, only],
-                )
-                found.update((row[0], (_link(row[:10]), bool(row[10]))) for row in rows)
-        return found
+        condition = "true" if only is None else f"refusal = '{only}'"
+        read = ((_link(row[:10]), bool(row[10])) for row in self._rows_at(nodes, condition))
+        return {link.link_id: (link, joins) for link, joins in read}
 
     def links_ever(self, nodes: Iterable[NodeId]) -> list[tuple[Link, int | None]]:
         """Every link at nodes, and when it was revoked, if it was."""
@@ -312,7 +306,6 @@ class Identities:
         """
         reached: dict[NodeId, Known] = {}
         links: dict[bytes, Link] = {link.link_id: link for link in told}
-        joining: set[bytes] = set()
         judged: dict[bytes, tuple[str, bool]] = {}
         edge = asked = set(nodes)
         while edge:
@@ -327,16 +320,14 @@ class Identities:
                 link = _link(row[:10])
                 links[link.link_id] = link
                 judged[link.link_id] = (str(row[11]), bool(row[10]))
-                if row[10]:
-                    joining.add(link.link_id)
                 if link.kind != "cannot":
                     next_edge |= {link.node_a, link.node_b}
             edge = next_edge - asked
             asked = asked | edge
         inside = [link for link in links.values() if link.node_a in reached and link.node_b in reached]
-        return Around(reached, inside, joining, judged)
+        return Around(reached, inside, judged)
 
-    def _rows_at(self, nodes: AbstractSet[NodeId], condition: str) -> list[tuple[object, ...]]:
+    def _rows_at(self, nodes: Iterable[NodeId], condition: str) -> list[tuple[object, ...]]:
         found: list[tuple[object, ...]] = []
         for marks, part in chunks(nodes):
             for side in ("node_a", "node_b"):
