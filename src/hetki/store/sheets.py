@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -26,7 +27,8 @@ _encode = msgspec.json.Encoder().encode
 def sheet(columns: Sequence[str], lines: Sequence[Line]) -> bytes:
     """Rows as CSV in UTF-8 with a header; what a row has not is empty.
 
-    A text that a spreadsheet would compute has an apostrophe before it; numbers stay numbers.
+    A text that a spreadsheet would compute has an apostrophe before it; numbers stay numbers. One that is
+    infinite or none is empty, as JSON has no word for it.
     """
     text = io.StringIO()
     writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
@@ -50,7 +52,7 @@ def archive(files: Mapping[str, bytes]) -> bytes:
 
 
 def _cell(value: Cell) -> str:
-    if value is None:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, (bool, int, float)):
         return _encode(value).decode()
