@@ -373,22 +373,6 @@ def test_a_body_that_stops_halfway_stores_nothing_and_harms_nothing(house: House
     assert house.send("/v1/batch", BATCH).status_code == 200
 
 
-def test_a_body_that_never_ends_is_given_up(house: House) -> None:
-    said: list[Any] = []
-
-    async def send(message: Any) -> None:
-        said.append(message)
-
-    async def never() -> Any:
-        await asyncio.Event().wait()
-
-    house.app.body_s = 0.0
-    half = [{"type": "http.request", "body": BATCH[:20], "more_body": True}]
-    asyncio.run(house.app(scope(), receiving(half, never), send))
-    assert said[0]["status"] == 408 and (b"connection", b"close") in said[0]["headers"]
-    assert b"no end within 0 seconds" in said[1]["body"] and house.app._n_arriving == 0
-
-
 def test_a_body_without_a_told_length_is_cut_off_at_the_bound(house: House) -> None:
     asked = 0
 

@@ -14,8 +14,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hetki.errors import Exhausted, Fault, HetkiError, Unavailable
+from hetki.errors import Fault, HetkiError, Unavailable
 from hetki.events.wire import Parsed
+from hetki.server.status import Busy
+
+#: What an event weighs in the queue beside its bytes: small ones take more memory than they have bytes.
+EVENT_BYTES = 1_024
 
 log = logging.getLogger("hetki.server")
 
@@ -62,26 +66,35 @@ class Committer:
         if self._thread.is_alive():
             self._thread.join()
 
-    async def commit(self, parsed: Parsed, n_bytes: int) -> None:
-        """Return when `parsed` is durable. `n_bytes` is what it weighs in the queue.
+    def check_room(self) -> None:
+        """Raises `Busy` when the queue is full: what would be read now would be refused."""
+        if len(self._queue) >= self._n_requests_max or self._n_bytes >= self._n_bytes_max:
+            raise self._busy()
 
-        Raises `Exhausted` when the queue is full, `Unavailable` when its group could not be committed; then
+    async def commit(self, parsed: Parsed, n_bytes: int) -> None:
+        """Return when `parsed` is durable. `n_bytes` is the length of the body that it was.
+
+        Raises `Busy` when the queue is full, `Unavailable` when its group could not be committed; then
         nothing of it is kept and the sender may send it again.
         """
         loop = asyncio.get_running_loop()
-        waiting = Waiting(parsed, n_bytes, loop, loop.create_future())
+        weight = n_bytes + EVENT_BYTES * (len(parsed.events) + len(parsed.rejected))
+        waiting = Waiting(parsed, weight, loop, loop.create_future())
         with self._changed:
             if self._stopping:
                 raise Unavailable(Fault("server", "a request while it stops", "sent again in a moment"))
             if len(self._queue) >= self._n_requests_max or (
-                self._queue and self._n_bytes + n_bytes > self._n_bytes_max
+                self._queue and self._n_bytes + weight > self._n_bytes_max
             ):
-                full = f"{len(self._queue)} requests, {self._n_bytes} bytes"
-                raise Exhausted(Fault("queue", full, "shorter", "send it again in a moment"))
+                raise self._busy()
             self._queue.append(waiting)
-            self._n_bytes += n_bytes
+            self._n_bytes += weight
             self._changed.notify()
         await waiting.done
+
+    def _busy(self) -> Busy:
+        full = f"{len(self._queue)} requests, {self._n_bytes} bytes"
+        return Busy(Fault("queue", full, "shorter", "send it again in a moment"))
 
     def _run(self) -> None:
         while group := self._taken():

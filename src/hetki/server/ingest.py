@@ -1,7 +1,8 @@
 """The way in: the Segment tracking API and CloudEvents over HTTP, as one ASGI callable.
 
-It says 200 only after the commit (law 1), bounds every body in bytes, inflated bytes and time (law 9), and
-knows nothing of what becomes of an event. Start at `Ingest.__call__`; the formats are in `hetki.events`.
+It says 200 only after the commit (law 1), bounds every body in bytes and inflated bytes (law 9; time is the
+door's affair), and knows nothing of what becomes of an event. Start at `Ingest.__call__`; the formats are in
+`hetki.events`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import binascii
 import re
 import zlib
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import msgspec
@@ -22,7 +23,7 @@ from hetki.errors import Exhausted, Fault, Forbidden, HetkiError, Invalid, NotFo
 from hetki.events import cloudevents, segment
 from hetki.events.wire import UNREADABLE, Parsed
 from hetki.server.committer import Committer
-from hetki.server.status import status_of
+from hetki.server.status import RETRY_AFTER_S, Refusal, status_of
 from hetki.settings import Limits
 from hetki.store.ports import Clock
 
@@ -45,13 +46,12 @@ KINDS = {
     "a": "alias",
     "cloudevents": cloudevents.KIND,
 }
-#: A body may take this long to arrive.
-BODY_S = 30.0
-#: Bodies that are arriving may hold this much memory together.
+#: Bodies that are being taken in may hold this much memory together.
 ARRIVING_BYTES_MAX = 128 * 1024 * 1024
 #: A larger body is read in a thread of its own, so that no sender can hold up the others.
 INLINE_BYTES_MAX = 256 * 1024
-RETRY_AFTER_S = 1
+#: Large bodies that are inflated and read at once: each may become many times as large in memory.
+LARGE_MAX = 4
 CORS = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-allow-methods", b"POST, GET, OPTIONS"),
@@ -68,13 +68,6 @@ class Answer(msgspec.Struct, frozen=True):
 
     success: bool
     n_rejected: int
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """The body of anything else, as the SDKs expect it."""
-
-    code: str
-    message: str
 
 
 class WriteKey(msgspec.Struct, rename="camel"):
@@ -98,7 +91,7 @@ class Ingest:
         self._clock = clock
         self._limits = limits
         self._n_arriving = 0
-        self.body_s = BODY_S
+        self._large = asyncio.Semaphore(LARGE_MAX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -121,19 +114,11 @@ class Ingest:
                 await _refuse(send, Invalid(fault), 405)
                 return
             parsed, n_bytes = await self._parsed(KINDS[path], _headers(scope), receive)
+            await self._committer.commit(parsed, n_bytes)
         except SenderGone:
-            return
-        except TimeoutError:
-            slow = Fault("body", f"no end within {self.body_s:g} seconds", "faster, or shorter")
-            await _refuse(send, Exhausted(slow), 408)
             return
         except HetkiError as error:
             await _refuse(send, error, status_of(error))
-            return
-        try:
-            await self._committer.commit(parsed, n_bytes)
-        except HetkiError as error:
-            await _refuse(send, error, 429 if error.code == "exhausted" else 503)
             return
         await _send(send, 200, msgspec.json.encode(Answer(True, len(parsed.rejected))))
 
@@ -143,10 +128,28 @@ class Ingest:
         key = _key(headers)
         source = self._source(key) if key else None
         body = await self._body(headers, receive)
-        body = _inflated(body, headers.get("content-encoding", ""), self._limits)
+        try:
+            self._committer.check_room()  # before any work that would be for nothing
+            read = partial(self._taken, kind, headers, source, received_at)
+            plain = _small(body, headers.get("content-encoding", ""), self._limits)
+            if plain is not None:
+                return read(plain)
+            async with self._large:
+                return await asyncio.to_thread(self._inflated, read, body, headers)
+        finally:
+            self._n_arriving -= len(body)
+
+    def _taken(
+        self, kind: str, headers: dict[str, str], source: Source | None, received_at: int, body: bytes
+    ) -> tuple[Parsed, int]:
         source = source or self._source(_key_in(body))
-        read = partial(self._read, body, kind, headers, source, received_at)
-        return (await asyncio.to_thread(read) if len(body) > INLINE_BYTES_MAX else read()), len(body)
+        return self._read(body, kind, headers, source, received_at), len(body)
+
+    def _inflated(
+        self, read: Callable[[bytes], tuple[Parsed, int]], body: bytes, headers: dict[str, str]
+    ) -> tuple[Parsed, int]:
+        encoding, limits = headers.get("content-encoding", ""), self._limits
+        return read(_inflated(body, encoding, limits.inflated_bytes_max))
 
     def _read(
         self, body: bytes, kind: str, headers: dict[str, str], source: Source, received_at: int
@@ -169,7 +172,10 @@ class Ingest:
         return source
 
     async def _body(self, headers: dict[str, str], receive: Receive) -> bytes:
-        """The whole body. Raises `Exhausted`, `Unavailable`, `SenderGone`, `TimeoutError`."""
+        """The whole body, counted as arriving until the caller has read it.
+
+        Raises `Exhausted`, `Unavailable`, `SenderGone`. How long it may take is the door's affair.
+        """
         bytes_max = self._limits.body_bytes_max
         told = headers.get("content-length", "")
         if told.isdigit() and int(told[:19]) > bytes_max:
@@ -179,25 +185,25 @@ class Ingest:
         chunks: list[bytes] = []
         n_bytes = 0
         try:
-            async with asyncio.timeout(self.body_s):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise SenderGone
-                    chunk: bytes = message.get("body", b"")
-                    n_bytes += len(chunk)
-                    self._n_arriving += len(chunk)
-                    if n_bytes > bytes_max:
-                        got = f"more than {bytes_max} bytes"
-                        raise Exhausted(Fault("body", got, f"at most {bytes_max} bytes", "send it in parts"))
-                    if self._n_arriving > ARRIVING_BYTES_MAX:
-                        got = f"{self._n_arriving} bytes arriving at once"
-                        raise Unavailable(Fault("server", got, f"at most {ARRIVING_BYTES_MAX}"))
-                    chunks.append(chunk)
-                    if not message.get("more_body", False):
-                        return b"".join(chunks)
-        finally:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise SenderGone
+                chunk: bytes = message.get("body", b"")
+                n_bytes += len(chunk)
+                self._n_arriving += len(chunk)
+                if n_bytes > bytes_max:
+                    got = f"more than {bytes_max} bytes"
+                    raise Exhausted(Fault("body", got, f"at most {bytes_max} bytes", "send it in parts"))
+                if self._n_arriving > ARRIVING_BYTES_MAX:
+                    got = f"{self._n_arriving} bytes arriving at once"
+                    raise Unavailable(Fault("server", got, f"at most {ARRIVING_BYTES_MAX}"))
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+        except BaseException:
             self._n_arriving -= n_bytes
+            raise
 
 
 def _headers(scope: Scope) -> dict[str, str]:
@@ -230,14 +236,24 @@ def _key_in(body: bytes) -> str:
         return found[1].decode() if found else ""
 
 
-def _inflated(body: bytes, encoding: str, limits: Limits) -> bytes:
+def _small(body: bytes, encoding: str, limits: Limits) -> bytes | None:
+    """The body as it was before compression, or None where that is too much to do between other requests."""
+    bytes_max = min(INLINE_BYTES_MAX, limits.inflated_bytes_max)
+    if len(body) > INLINE_BYTES_MAX:
+        return None
+    try:
+        return _inflated(body, encoding, bytes_max)
+    except Exhausted:
+        return None
+
+
+def _inflated(body: bytes, encoding: str, bytes_max: int) -> bytes:
     """The body as it was before compression; never more than the bound is inflated."""
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "x-gzip"):
         raise Invalid(Fault("content-encoding", shown(encoding), "gzip or identity"))
-    bytes_max = limits.inflated_bytes_max
     inflater = zlib.decompressobj(wbits=31)
     try:
         whole = inflater.decompress(body, bytes_max + 1)
