@@ -27,7 +27,7 @@ from hetki.settings import SECOND
 SECRET = "a-name-that-only-the-console-may-show"
 
 #: Everybody may open these; they show nothing of anybody.
-FREE = {"/sign-in", "/style.css", "/favicon.svg", "/feed.js"}
+FREE = {"/sign-in", "/openapi.json", "/style.css", "/favicon.svg", "/feed.js"}
 #: Only a browser that is signed in, and only to read.
 READ = {
     "/",

@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from hetki.errors import Exhausted, Fault, HetkiError, Invalid
-from hetki.server.status import RETRY_AFTER_S, Refusal
+from hetki.server.status import AGAIN, RETRY_AFTER_S, Refusal
 from hetki.settings import Connections
 
 #: How long a sender that was refused may go on sending, so that it comes to read why.
@@ -325,7 +325,7 @@ class Door(HttpToolsProtocol):
 def _refusal(status: int, error: HetkiError) -> bytes:
     """A whole answer, in the form of those of `/v1/`."""
     body = msgspec.json.encode(Refusal(error.code, str(error.faults[0])))
-    again = f"retry-after: {RETRY_AFTER_S}\r\n" if status in (429, 503) else ""
+    again = f"retry-after: {RETRY_AFTER_S}\r\n" if status in AGAIN else ""
     head = (
         f"access-control-allow-origin: *\r\ncontent-type: application/json\r\n{again}"
         f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"

@@ -24,7 +24,7 @@ from hetki.events import cloudevents, segment
 from hetki.events.event import utc
 from hetki.events.wire import UNREADABLE, Parsed
 from hetki.server.committer import Committer
-from hetki.server.status import RETRY_AFTER_S, Refusal, status_of
+from hetki.server.status import AGAIN, RETRY_AFTER_S, Refusal, status_of
 from hetki.settings import Limits
 from hetki.store.ports import Clock
 
@@ -53,6 +53,7 @@ ARRIVING_BYTES_MAX = 128 * 1024 * 1024
 INLINE_BYTES_MAX = 256 * 1024
 #: Large bodies that are inflated and read at once: each may become many times as large in memory.
 LARGE_MAX = 4
+HEALTHY = {"success": True}
 CORS = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-allow-methods", b"POST, GET, OPTIONS"),
@@ -103,7 +104,7 @@ class Ingest:
             await _send(send, 204)
             return
         if path == "health" and method == "GET":
-            await _send(send, 200, b'{"success":true}')
+            await _send(send, 200, msgspec.json.encode(HEALTHY))
             return
         try:
             if path not in KINDS:
@@ -279,7 +280,7 @@ def _inflated(body: bytes, encoding: str, bytes_max: int) -> bytes:
 async def _refuse(send: Send, error: HetkiError, status: int) -> None:
     """Say why in the form that the SDKs read; when to come back, where that helps."""
     text = str(error.faults[0])
-    more = [(b"retry-after", str(RETRY_AFTER_S).encode())] if status in (429, 503) else []
+    more = [(b"retry-after", str(RETRY_AFTER_S).encode())] if status in AGAIN else []
     if status in (408, 413):
         more.append((b"connection", b"close"))
     await _send(send, status, msgspec.json.encode(Refusal(error.code, text)), more)

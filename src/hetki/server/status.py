@@ -17,6 +17,23 @@ STATUS = {
     "exhausted": 413,
     "unavailable": 503,
 }
+#: What each status of the ways in says.
+SAID = {
+    200: "Everything that could be read is on the disk",
+    400: "The body cannot be cut into events",
+    401: "No write key of this project",
+    404: "No such path",
+    405: "No POST",
+    408: "Headers or body took too long to arrive",
+    409: "No way in answers so today",
+    413: "The body is larger than a limit",
+    414: "The address that is asked for is longer than a limit",
+    429: "The queue is full, or one address has too many connections",
+    431: "The headers are larger than a limit, or more",
+    503: "The journal cannot be written, the server stops, or it has no place for one more connection",
+}
+#: Those after which the same is to be sent again, with `Retry-After`.
+AGAIN = (429, 503)
 
 
 class Busy(Exhausted):
