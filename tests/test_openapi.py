@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import random
 from collections.abc import Iterator
@@ -178,6 +179,8 @@ def made(schema: dict[str, Any], chance: random.Random) -> Any:
     if found.get("format") == "date-time":
         hour, zone = chance.randrange(10), chance.choice(["Z", "+02:00", "-03:30"])
         return f"2025-06-11T1{hour}:11:12.{chance.randrange(10**6):06}{zone}"
+    if "contentEncoding" in found and kind == "string":
+        return base64.b64encode(b'{"a": 1}').decode()
     if kind == "string":
         n_min, n_max = found.get("minLength", 0), min(found.get("maxLength", 40) - 1, chance.choice([8, 600]))
         return ("x" if "pattern" in found else "") + "".join(

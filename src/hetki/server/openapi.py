@@ -151,7 +151,14 @@ def _parts(limits: Limits) -> dict[type[msgspec.Struct], dict[str, Any]]:
     times = {"timestamp": time, "original_timestamp": time, "sent_at": time}
     ids = dict.fromkeys(("user_id", "anonymous_id", "previous_id", "group_id"), whose)
     named = {"type": Call | None, "message_id": told | int | None, "event": text | None}
-    attributes = {"data": Fields, "time": time, "userid": whose, "anonymousid": whose}
+    packed = Meta(extra_json_schema={"contentEncoding": "base64", "contentMediaType": "application/json"})
+    attributes = {
+        "data_base64": Annotated[str, packed] | None,
+        "data": Fields,
+        "time": time,
+        "userid": whose,
+        "anonymousid": whose,
+    }
     return {
         Message: {**named, **fields, **times, **ids},
         Batch: {"batch": list[object], "sent_at": time},
