@@ -18,6 +18,9 @@ from hetki.errors import Fault, HetkiError, Unavailable
 from hetki.events.wire import Parsed
 from hetki.server.status import Busy
 
+#: Nothing more is queued while the oldest request has waited longer: beyond that a sender gives up, and what
+#: is committed then is told to nobody.
+QUEUE_S = 1.0
 #: What an event weighs in the queue beside its bytes: small ones take more memory than they have bytes.
 EVENT_BYTES = 1_024
 
@@ -32,6 +35,7 @@ class Waiting:
     n_bytes: int
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[None]
+    queued_at: float
 
 
 class Committer:
@@ -43,11 +47,13 @@ class Committer:
         n_requests_max: int = 2_000,
         n_bytes_max: int = 64 * 1024 * 1024,
         n_events_max: int = 10_000,
+        queue_s: float = QUEUE_S,
     ) -> None:
         self._commit = commit
         self._n_requests_max = n_requests_max
         self._n_bytes_max = n_bytes_max
         self._n_events_max = n_events_max
+        self._queue_s = queue_s
         self._queue: deque[Waiting] = deque()
         self._n_bytes = 0
         self._stopping = False
@@ -67,9 +73,10 @@ class Committer:
             self._thread.join()
 
     def check_room(self) -> None:
-        """Raises `Busy` when the queue is full: what would be read now would be refused."""
-        if len(self._queue) >= self._n_requests_max or self._n_bytes >= self._n_bytes_max:
-            raise self._busy()
+        """Raises `Busy` when the queue is full, or too slow: what would be read now would be refused."""
+        now = asyncio.get_running_loop().time()
+        with self._changed:
+            self._check_room(0, now)
 
     async def commit(self, parsed: Parsed, n_bytes: int) -> None:
         """Return when `parsed` is durable. `n_bytes` is the length of the body that it was.
@@ -78,23 +85,29 @@ class Committer:
         nothing of it is kept and the sender may send it again.
         """
         loop = asyncio.get_running_loop()
+        now = loop.time()
         weight = n_bytes + EVENT_BYTES * (len(parsed.events) + len(parsed.rejected))
-        waiting = Waiting(parsed, weight, loop, loop.create_future())
+        waiting = Waiting(parsed, weight, loop, loop.create_future(), now)
         with self._changed:
             if self._stopping:
                 raise Unavailable(Fault("server", "a request while it stops", "sent again in a moment"))
-            if len(self._queue) >= self._n_requests_max or (
-                self._queue and self._n_bytes + weight > self._n_bytes_max
-            ):
-                raise self._busy()
+            self._check_room(weight, now)
             self._queue.append(waiting)
             self._n_bytes += weight
             self._changed.notify()
         await waiting.done
 
-    def _busy(self) -> Busy:
-        full = f"{len(self._queue)} requests, {self._n_bytes} bytes"
-        return Busy(Fault("queue", full, "shorter", "send it again in a moment"))
+    def _check_room(self, weight: int, now: float) -> None:
+        if not self._queue and self._n_requests_max:
+            return
+        waited_s = now - self._queue[0].queued_at if self._queue else 0.0
+        if (
+            len(self._queue) >= self._n_requests_max
+            or self._n_bytes + weight > self._n_bytes_max
+            or waited_s > self._queue_s
+        ):
+            full = f"{len(self._queue)} requests, {self._n_bytes} bytes, {waited_s:.1f} s"
+            raise Busy(Fault("queue", full, "shorter", "send it again in a moment"))
 
     def _run(self) -> None:
         while group := self._taken():
