@@ -8,7 +8,6 @@ door's affair), and knows nothing of what becomes of an event. Start at `Ingest.
 from __future__ import annotations
 
 import asyncio
-import binascii
 import re
 import zlib
 from base64 import b64decode
@@ -187,7 +186,7 @@ class Ingest:
         """
         bytes_max = self._limits.body_bytes_max
         told = headers.get("content-length", "")
-        if told.isdigit() and int(told[:19]) > bytes_max:
+        if told.isascii() and told.isdigit() and int(told[:19]) > bytes_max:
             raise Exhausted(
                 Fault("body", f"{told[:19]} bytes", f"at most {bytes_max} bytes", "send it in parts")
             )
@@ -229,7 +228,7 @@ def _key(headers: dict[str, str]) -> str:
         return ""
     try:
         return b64decode(rest.strip(), validate=True).decode().partition(":")[0]
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, no ASCII, or no UTF-8 in it
         raise Forbidden(Fault("authorization", "a header that is not base64", "Basic base64(KEY:)")) from None
 
 
