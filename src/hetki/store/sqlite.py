@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 from contextlib import contextmanager
 from typing import Iterable, Iterator, TypeVar
 
-from hetki.errors import Conflict, Fault, Unavailable
+from hetki.errors import Conflict, Fault, Invalid, Unavailable
 from hetki.store.ports import Disk
 
 #: The version of all tables. A change of theirs makes another, and says how old files come along.
-SCHEMA = 1
+SCHEMA = 2
 #: What the Disk port hands out.
 Connection = sqlite3.Connection
 T = TypeVar("T")
@@ -83,6 +84,26 @@ def prepare(db: sqlite3.Connection, file: str, script: str) -> None:
         db.executescript(script)
     except sqlite3.OperationalError as error:
         raise _unavailable(error) from error
+
+
+@contextmanager
+def sound(file: str) -> Iterator[None]:
+    """Turn what SQLite cannot read of a file into `Invalid`; a disk that fails stays `Unavailable`."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise _unavailable(error) from error
+    except (sqlite3.DatabaseError, OverflowError, struct.error, TypeError) as error:
+        raise Invalid(Fault(file, str(error), "a sound database", "restore it from a backup")) from error
+
+
+def check(db: sqlite3.Connection, file: str, *tables: str) -> None:
+    """Let SQLite look over a file, or some tables of it with their indexes. Raises `Invalid`."""
+    with sound(file):
+        for pragma in [f"integrity_check({table})" for table in tables] or ["integrity_check"]:
+            (said,) = db.execute(f"PRAGMA {pragma}").fetchone()
+            if said != "ok":
+                raise Invalid(Fault(file, str(said), "a sound database", "restore it from a backup"))
 
 
 def settle(db: sqlite3.Connection) -> None:
