@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from hetki.engine.engine import Engine
-from hetki.engine.receipts import Listed, listed
+from hetki.engine.receipts import Receipt, is_genuine, public_key
 from hetki.errors import Fault, Invalid
 from hetki.store import journal, ledger
 from hetki.store.chain import Chained, chain_head, link_at, verify_chain
@@ -50,11 +50,11 @@ def verify(engine: Engine, progress: Callable[[int], None] = lambda position: No
     try:
         chained = verify_chain(engine.db)
         _reaches(engine, DECISIONS, ledger.FILE, chained.n_links, lambda number: link_at(engine.db, number))
-        receipts = _receipts(engine, chained)
+        n_receipts = _receipts(engine, chained)
     finally:
         engine.db.execute("ROLLBACK")
     keep_heads(engine)
-    return Verified(n_rows, chained.n_links - chained.n_erased, chained.n_erased, len(receipts))
+    return Verified(n_rows, chained.n_links - chained.n_erased, chained.n_erased, n_receipts)
 
 
 def keep_heads(engine: Engine) -> None:
@@ -77,23 +77,34 @@ def _reaches(
         raise Invalid(Fault(file, got, f"what was there when {name} {number} was the last", HINT))
 
 
-def _receipts(engine: Engine, chained: Chained) -> list[Listed]:
-    """Every erasure, each receipt genuine; they account for every decision that is gone."""
-    n_erased = 0
+def _receipts(engine: Engine, chained: Chained) -> int:
+    """Walk the erasures: each receipt is genuine and says what its row says, and together they account for
+    every decision that is gone. Returns how many receipts there are."""
+    public = public_key(engine.journal.secrets)
+    n_receipts = n_erased = 0
     with sound(ledger.FILE):
-        found = listed(engine.journal.secrets, engine.db)
-        counts = dict(engine.db.execute("SELECT erasure_id, destroyed FROM erasures").fetchall())
-    for each in found:
-        destroyed, receipt = _counts.decode(counts[each.erasure_id]), each.receipt
-        n_erased += destroyed.get("decisions", 0)
-        told = (each.erasure_id, each.said_by, each.said_at, destroyed)
-        if receipt is not None and (
-            not each.is_genuine
-            or told != (receipt.erasure_id, receipt.said_by, receipt.said_at, receipt.destroyed)
-        ):
-            got, must = "a signature that is not over these words", "what was once signed"
-            raise Invalid(Fault(f"{ledger.FILE}: erasure {each.erasure_id}", got, must, HINT))
+        rows = engine.db.execute(
+            "SELECT erasure_id, said_by, said_at, rewritten_at, finished_at, destroyed, receipt, signature"
+            " FROM erasures"
+        ).fetchall()
+    for *told, destroyed, body, signature in rows:
+        try:
+            counts = _counts.decode(destroyed)
+            if body is not None and not (is_genuine(public, body, signature) and _says(body, told, counts)):
+                raise ValueError
+        except (ValueError, TypeError, msgspec.MsgspecError) as error:
+            got, must = "a receipt that nobody signed", "what was once signed"
+            raise Invalid(Fault(f"{ledger.FILE}: erasure {told[0]}", got, must, HINT)) from error
+        n_receipts += body is not None
+        n_erased += counts.get("decisions", 0)
     if chained.n_erased > n_erased:
         got, must = f"{chained.n_erased} decisions gone", f"{n_erased}, as erasures account for"
         raise Invalid(Fault(ledger.FILE, got, must, HINT))
-    return found
+    return n_receipts
+
+
+def _says(body: bytes, told: list[object], counts: dict[str, int]) -> bool:
+    """Whether a receipt says the same as the row that it lies in."""
+    receipt = msgspec.json.decode(body, type=Receipt)
+    said = [receipt.erasure_id, receipt.said_by, receipt.said_at, receipt.rewritten_at, receipt.finished_at]
+    return said == told and receipt.destroyed == counts

@@ -70,9 +70,10 @@ def _unavailable(error: sqlite3.OperationalError) -> Unavailable:
 def prepare(db: sqlite3.Connection, file: str, script: str) -> None:
     """Make the tables of a file, or check that those in it are of this version.
 
-    Raises `Conflict`, or `Unavailable` if the disk is full, locked or failing.
+    Raises `Conflict`, `Invalid` if it is no sound database, or `Unavailable` if the disk is full, locked or
+    failing.
     """
-    try:
+    with sound(file):
         # The version is written before the tables, and read after them: another process may do this, too.
         n_tables: int = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         found: int = db.execute("PRAGMA user_version").fetchone()[0]
@@ -82,8 +83,6 @@ def prepare(db: sqlite3.Connection, file: str, script: str) -> None:
             hint = "use the version of hetki that made it"
             raise Conflict(Fault(file, f"tables of version {found}", f"of version {SCHEMA}", hint))
         db.executescript(script)
-    except sqlite3.OperationalError as error:
-        raise _unavailable(error) from error
 
 
 @contextmanager
@@ -93,7 +92,7 @@ def sound(file: str) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         raise _unavailable(error) from error
-    except (sqlite3.DatabaseError, OverflowError, struct.error, TypeError) as error:
+    except (sqlite3.DatabaseError, ValueError, OverflowError, struct.error, TypeError) as error:
         raise Invalid(Fault(file, str(error), "a sound database", "restore it from a backup")) from error
 
 
