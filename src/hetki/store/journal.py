@@ -287,7 +287,7 @@ def chained(rows: Iterable[Row]) -> Iterator[Row]:
     for row in rows:
         chain = _link(chain, row.position, row.received_at, row.n_entries, row.n_statements, row.body)
         if row.position != expected or chain != row.chain:
-            hint = "restore it from a backup; rows before this one are intact"
+            hint = f"restore {FILE} from a backup; rows before this one are intact"
             got, must = "bytes that do not fit the hash chain", "what was once committed"
             raise Invalid(Fault(f"{FILE}: row {expected}", got, must, hint))
         expected += 1
