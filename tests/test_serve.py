@@ -48,6 +48,7 @@ basis = "contract"
 [destinations.app]
 kind = "webhook"
 url = "http://127.0.0.1:9/messages"
+inside = ["localhost"]
 secret = "env:NOT_SET"
 """,
     "initiatives/help.yaml": "initiative: help\ntitle: h\nowner: t\nhorizon: mainstream\n",
