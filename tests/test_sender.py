@@ -178,7 +178,7 @@ PLANTED: dict[str, tuple[str, ...]] = {
     "it is handed on": (DELIVER, "    declared = ", "    other(net)\n    declared = "),
     "a method is kept": (DELIVER, "    now = engine.clock.now()\n    try:", "    f = net.post\n    try:"),
     "another function sends": (DELIVER, "def secret_of", "def f(a): _send(a)\n\ndef secret_of"),
-    "a message from elsewhere": (DELIVER, "    counts[_rec", "    message = f()\n        counts[_rec"),
+    "a second message": (DELIVER, "    counts[_rec", "    message = f()\n        counts[_rec"),
     "no transaction": (DELIVER, "with transaction(engine.db):\n        prog", "with f():\n        prog"),
     "no look": (DELIVER, "stop, until = second_look(engine, message, now)", 'stop, until = "", None'),
     "a look that is not heeded": (DELIVER, "            if stop:", "            if stop and now:"),
