@@ -10,8 +10,9 @@ All the while a quiet sender asks once every quarter of a second, before, during
 waits is the latency. Memory is that of the server's process and of its worker's, once a second.
 
 What must hold is checked at the end, and the status is 1 if it does not: after a minute memory of neither
-process is more than a tenth above its first third in its last, every 429 and 503 said when to come back, the quiet sender
-waits as before within 5 s of the end, and every event that was answered with 200 is in the journal.
+process is more than a tenth above its first third in its last, every 429 and 503 said when to come back, the
+quiet sender waits as before within 5 s of the end, and every event that was answered with 200 is in the
+journal.
 """
 
 from __future__ import annotations
