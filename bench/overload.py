@@ -51,6 +51,7 @@ basis = "contract"
 kind = "webhook"
 url = "http://127.0.0.1:9/messages"
 secret = "env:NOT_SET"
+inside = ["127.0.0.1"]
 """
 FILES = {
     "hetki.toml": TOML,
