@@ -375,6 +375,9 @@ def test_browsers_may_send_from_any_page(house: House) -> None:
 def test_health_and_what_is_not_there(house: House) -> None:
     assert house.run(lambda client: client.get("/v1/health")).status_code == 200
     refused(house.run(lambda client: client.get("/v1/batch")), 405, "invalid")
+    wrong = house.send("/v1/health", BATCH)
+    refused(wrong, 405, "invalid")
+    assert wrong.headers["allow"] == "GET, OPTIONS"
     refused(house.send("/v1/nothing", BATCH), 404, "not_found")
     refused(house.send("/other", BATCH), 404, "not_found")
 

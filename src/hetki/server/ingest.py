@@ -11,7 +11,7 @@ import asyncio
 import re
 import zlib
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -102,17 +102,18 @@ class Ingest:
         if method == "OPTIONS":
             await _send(send, 204)
             return
-        if path == "health" and method == "GET":
-            await _send(send, 200, msgspec.json.encode(HEALTHY))
-            return
+        allowed = "GET" if path == "health" else "POST"
         try:
-            if path not in KINDS:
+            if path not in KINDS and path != "health":
                 raise NotFound(
                     Fault("path", shown(scope["path"]), "/v1/batch, /v1/track, ... or /v1/cloudevents")
                 )
-            if method != "POST":
-                fault = Fault("method", shown(method), "POST")
-                await _refuse(send, Invalid(fault), 405)
+            if method != allowed:
+                fault = Fault("method", shown(method), allowed)
+                await _refuse(send, Invalid(fault), 405, [(b"allow", f"{allowed}, OPTIONS".encode())])
+                return
+            if path == "health":
+                await _send(send, 200, msgspec.json.encode(HEALTHY))
                 return
             parsed, n_bytes = await self._parsed(KINDS[path], _headers(scope), receive)
             await self._committer.commit(parsed, n_bytes)
@@ -276,10 +277,12 @@ def _inflated(body: bytes, encoding: str, bytes_max: int) -> bytes:
     return whole
 
 
-async def _refuse(send: Send, error: HetkiError, status: int) -> None:
+async def _refuse(
+    send: Send, error: HetkiError, status: int, also: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
     """Say why in the form that the SDKs read; when to come back, where that helps."""
     text = str(error.faults[0])
-    more = [(b"retry-after", str(RETRY_AFTER_S).encode())] if status in AGAIN else []
+    more = [(b"retry-after", str(RETRY_AFTER_S).encode())] if status in AGAIN else [*also]
     if status in (408, 413):
         more.append((b"connection", b"close"))
     await _send(send, status, msgspec.json.encode(Refusal(error.code, text)), more)

@@ -18,6 +18,7 @@ from hetki import __version__
 from hetki.events import cloudevents
 from hetki.events.cloudevents import CloudEvent
 from hetki.events.segment import NAMES, Batch, Message
+from hetki.events.wire import INT64_MAX
 from hetki.server.ingest import HEALTHY, KINDS, Answer
 from hetki.server.status import AGAIN, SAID, Refusal
 from hetki.settings import Limits
@@ -58,7 +59,8 @@ def _told(limits: Limits) -> str:
     return (
         "The Segment HTTP tracking API and CloudEvents 1.0. A 200 says that everything which could be read "
         "is on the disk; n_rejected counts the events that broke a rule, which are kept with their reason. "
-        f"An event is known by its source and id: to send it again has no further effect. Limits: {bounds}."
+        "An event is known by its source and id: to send it again has no further effect. "
+        f"A body may be compressed (Content-Encoding: gzip). Limits: {bounds}."
     )
 
 
@@ -80,8 +82,7 @@ def _way_in(path: str, kind: str) -> Json:
         "summary": f"Take in {'events' if kind == 'batch' else 'CloudEvents' if names else f'one {kind}'}",
         "security": [{"basic": []}, {"bearer": []}, *([] if names else [{}])],
         "parameters": [
-            _header("Content-Encoding", {"enum": ["gzip", "x-gzip", "identity"]}),
-            _header("Sec-GPC", {"const": "1"}),
+            _header("Sec-GPC", {"type": "string", "description": "1 refuses every purpose with gpc"}),
             *(_header(name, {"type": "string"}) for name in names),
         ],
         "requestBody": {"required": True, "content": _bodies(kind)},
@@ -146,11 +147,12 @@ def _parts(limits: Limits) -> dict[type[msgspec.Struct], dict[str, Any]]:
     told = Annotated[str, Meta(min_length=1, max_length=limits.id_chars_max)]
     name = Annotated[str, Meta(max_length=limits.text_chars_max, pattern=r"\S")]
     text = Annotated[str, Meta(max_length=limits.text_chars_max)]
-    whose = text | int | None
+    number = Annotated[int, Meta(ge=-INT64_MAX - 1, le=INT64_MAX)]
+    whose = text | number | None
     fields = {"properties": Fields, "traits": Fields, "context": Fields}
     times = {"timestamp": time, "original_timestamp": time, "sent_at": time}
     ids = dict.fromkeys(("user_id", "anonymous_id", "previous_id", "group_id"), whose)
-    named = {"type": Call | None, "message_id": told | int | None, "event": text | None}
+    named = {"type": Call | None, "message_id": told | number | None, "event": text | None}
     packed = Meta(extra_json_schema={"contentEncoding": "base64", "contentMediaType": "application/json"})
     attributes = {
         "data_base64": Annotated[str, packed] | None,
