@@ -32,6 +32,9 @@ from hetki.store.sqlite import alone, transaction, truncate_log
 LOCK = "erasing.db"
 LOCK_WAIT_S = 60.0
 BUSY = Fault("erase", "an erasure by another process", "one at a time", "try again in a minute")
+BEGUN = Fault(
+    "erase", "an erasure that has begun", "finished", "hetki serve or hetki erase --finish does the rest"
+)
 #: How often an open reader is waited for before the logs are emptied, and for how long each time.
 TRIES_MAX = 40
 REST_S = 0.25
@@ -44,7 +47,8 @@ def erase(engine: Engine, customer: LeafId, said_by: str) -> str:
     """Erase a customer; return the id of the erasure, whose receipt is in the ledger.
 
     Raises `Invalid` without a name of who asks, `NotFound` for a customer that is unknown, `Unavailable`
-    where an open reader keeps the logs from being emptied: the rest is done later, and the receipt signed.
+    where an open reader keeps the logs from being emptied, or the disk refuses: where the erasure has begun,
+    a second fault says so, the rest is done later, and the receipt signed.
     """
     if not said_by.strip():
         raise Invalid(Fault("--by", "nothing", "who asked for the erasure"))
@@ -54,9 +58,12 @@ def erase(engine: Engine, customer: LeafId, said_by: str) -> str:
         raise NotFound(Fault("customer", customer.hex(), "a customer that is known"))
     command = erasure_of(engine, customers, said_by)
     engine.acceptor.command(command)
-    take_secrets(engine, command)
-    catch_up(engine)
-    finish(engine)
+    try:
+        take_secrets(engine, command)
+        catch_up(engine)
+        finish(engine)
+    except Unavailable as error:
+        raise Unavailable(*error.faults, BEGUN) from error
     return command.erasure_id
 
 
@@ -155,6 +162,4 @@ def _empty_logs(engine: Engine) -> None:
                 break
             engine.clock.sleep(REST_S)
         else:
-            must = "nobody who reads it for long"
-            hint = "the rest is done later: by hetki serve, or by hetki erase --finish"
-            raise Unavailable(Fault(name, "an open reader", must, hint))
+            raise Unavailable(Fault(name, "an open reader", "nobody who reads it for long"))

@@ -25,6 +25,7 @@ from hetki.server.committer import Committer
 from hetki.server.status import status_of
 from hetki.settings import Limits
 from hetki.store.ports import Clock
+from hetki.store.shortage import NO_MEMORY, shortage
 
 #: The paths under /v1/ and how their bodies are read; browsers' SDKs use the short ones.
 KINDS = {
@@ -130,10 +131,18 @@ class Ingest:
         except HetkiError as error:
             await _refuse(send, error, status_of(error))
             return
+        except (MemoryError, RuntimeError) as error:
+            if (short := shortage(error)) is None:
+                raise
+            await _refuse(send, short, status_of(short))
+            return
         try:
             await self._committer.commit(parsed, n_bytes)
         except HetkiError as error:
             await _refuse(send, error, 429 if error.code == "exhausted" else 503)
+            return
+        except MemoryError:
+            await _refuse(send, Unavailable(NO_MEMORY), 503)
             return
         await _send(send, 200, msgspec.json.encode(Answer(True, len(parsed.rejected))))
 
