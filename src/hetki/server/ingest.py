@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from functools import partial
 
 import msgspec
+from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from hetki.consent.source import Source
@@ -155,7 +156,7 @@ class Ingest:
         body = _inflated(body, headers.get("content-encoding", ""), self._limits)
         source = source or self._source(_key_in(body))
         read = partial(self._read, body, kind, headers, source, received_at)
-        return (await asyncio.to_thread(read) if len(body) > INLINE_BYTES_MAX else read()), len(body)
+        return (await run_in_threadpool(read) if len(body) > INLINE_BYTES_MAX else read()), len(body)
 
     def _read(
         self, body: bytes, kind: str, headers: dict[str, str], source: Source, received_at: int

@@ -49,6 +49,13 @@ def shortage(error: BaseException, where: str = "store") -> Unavailable | None:
     return None
 
 
+def refused(error: sqlite3.Error | OSError, name: str) -> Unavailable:
+    """Why a file could not be opened, read or written."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    must = "a file that can be opened, read and written"
+    return shortage(error, name) or Unavailable(Fault(name, said, must))
+
+
 def is_held(error: sqlite3.OperationalError) -> bool:
     """Whether another process, or another connection of this one, holds what was asked for."""
     return _primary(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

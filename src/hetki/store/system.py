@@ -26,9 +26,9 @@ from typing import Callable, Iterator, Mapping
 from urllib.parse import urlsplit
 
 from hetki.dialogues.destination import host_port, is_address, is_loopback
-from hetki.errors import Fault, Invalid, NotFound, Unavailable, shown
+from hetki.errors import Fault, Invalid, NotFound, shown
 from hetki.store.ports import Sent
-from hetki.store.shortage import shortage
+from hetki.store.shortage import refused
 
 #: How long a statement waits for another connection's lock.
 BUSY_S = 10.0
@@ -214,9 +214,7 @@ def _as_unavailable(name: str) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        must = "a file that can be opened, read and written"
-        raise shortage(error, name) or Unavailable(Fault(name, said, must)) from error
+        raise refused(error, name) from error
 
 
 def _created(path: Path) -> bool:
