@@ -279,7 +279,7 @@ STEPS: dict[str, tuple[object, str]] = {
     "deeds": (forgetting, "erase_deeds"),
     "the fold": (erasing, "catch_up"),
     "the secrets are overwritten": (Secrets, "destroy"),
-    "the lake": (erasing, "refresh"),
+    "the lake": (erasing, "forget_in_lake"),
     "a file": (SystemDisk, "write"),
     "the logs": (erasing, "truncate_log"),
     "the log of secrets": (Secrets, "truncate_log"),
@@ -565,6 +565,9 @@ def test_no_table_is_left_out() -> None:
     """A new table of the state is looked at here before it can hold what an erasure does not know."""
     world = greeted()
     found = {str(row[0]) for row in world.rows("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    ledger = "decisions missed assignments revisions outbox attempts breakers advances declarations erasures"
+    ledger = (
+        "decisions decisions_used missed assignments revisions outbox attempts breakers advances declarations"
+        " erasures"
+    )
     shadow = "warming touched warmed changes refused"
     assert found - {"sqlite_sequence"} == {*TABLES, *ledger.split(), *shadow.split()}

@@ -25,7 +25,8 @@ from hetki.events.wire import Rejected
 from hetki.identity.identifier import LEAVES, NodeId, as_leaf
 from hetki.identity.link import TOLD
 from hetki.identity.naming import nodes_in, nodes_of
-from hetki.store.lake import has_lake, refresh
+from hetki.store.lake import forget as forget_in_lake
+from hetki.store.lake import has_lake
 from hetki.store.sqlite import alone, transaction, truncate_log
 
 #: Its lock: one process at a time finishes what erasures have left to do.
@@ -122,7 +123,7 @@ def finish(engine: Engine) -> int:
         for erasure_id, *_ in rows:
             engine.journal.secrets.destroy(bytes.fromhex(erasure_id))
         if has_lake(engine.disk):
-            refresh(engine.disk, engine.journal, engine.state)
+            forget_in_lake(engine.disk, engine.journal)
         _empty_logs(engine)
         for erasure_id, said_by, said_at, rewritten_at, destroyed in rows:
             now = engine.clock.now()

@@ -15,7 +15,7 @@ import msgspec
 from hetki.decisions.question import Arm, Assignment, Decision
 from hetki.dialogues.message import Message, Status
 from hetki.events.event import LeafId
-from hetki.store.erasing import ERASURES
+from hetki.store.erasing import ERASURES, USED, add_used
 from hetki.store.sqlite import chunks, prepare
 
 LEDGER = """
@@ -74,7 +74,7 @@ class Ledger:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
-        prepare(db, FILE, LEDGER + ERASURES)
+        prepare(db, FILE, LEDGER + ERASURES + USED)
 
     def handled(self, occurrence_ids: Iterable[str]) -> set[str]:
         """Occurrences that were decided or missed before: never again."""
@@ -109,6 +109,7 @@ class Ledger:
                 account,
             ),
         )
+        add_used(self.db, decision.decision_id, customer, question.data_of)
         if decision.assigned_now:
             self.db.execute(
                 "INSERT INTO assignments VALUES (?, ?, ?, ?, ?, ?)",
