@@ -128,10 +128,11 @@ class Committer:
                 self._changed.wait()
             n_events = 0
             while self._queue and n_events < self._n_events_max:
-                waiting = self._queue.popleft()
+                waiting = self._queue[0]
+                group.append(waiting)  # before it leaves the queue: who is in neither is never answered
+                self._queue.popleft()
                 self._n_bytes -= waiting.n_bytes
                 n_events += len(waiting.parsed.events) + len(waiting.parsed.rejected)
-                group.append(waiting)
 
 
 def _answer(group: list[Waiting], error: HetkiError | None) -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from hetki.events.event import LeafId, event_id
 from hetki.identity.account import AccountId
+from hetki.store.chain import leave_links
 from hetki.store.sqlite import chunks
 
 #: Grain: one row per erasure. `destroyed` counts what was; the receipt is signed once nothing is left to do.
@@ -61,6 +62,18 @@ def add_used(db: sqlite3.Connection, decision_id: str, customer: bytes, data_of:
     """Note whose data a decision used."""
     rows = [(leaf, decision_id) for each in data_of if (leaf := bytes.fromhex(each)) != customer]
     db.executemany("INSERT OR IGNORE INTO decisions_used VALUES (?, ?)", rows)
+
+
+def fill_used(db: sqlite3.Connection) -> None:
+    """Note it of every decision again, from what is recorded: after a restore."""
+    db.execute("DELETE FROM decisions_used")
+    for decision_id, customer, record in db.execute("SELECT decision_id, customer, record FROM decisions"):
+        add_used(db, decision_id, customer, data_of(record))
+
+
+def data_of(record: bytes) -> list[str]:
+    """Whose data a recorded decision used: hex ids of leaves."""
+    return _recorded.decode(record).question.data_of
 
 
 def unfinished(db: sqlite3.Connection) -> list[str]:
@@ -148,6 +161,7 @@ def erase_deeds(
             listed,
         )
         db.execute(f"DELETE FROM decisions WHERE decision_id IN ({marks})", listed)
+    leave_links(db, decisions)
     db.executemany("DELETE FROM revisions WHERE occurrence_id = ?", [(each,) for each in occurrence_ids])
     db.executemany("DELETE FROM missed WHERE occurrence_id = ?", [(each,) for each in occurrence_ids])
     return Ledgered(len(decisions), n_assignments, n_messages)
@@ -170,9 +184,7 @@ def _drop_used(db: sqlite3.Connection, decisions: Iterable[str]) -> None:
     for marks, part in chunks(decisions):
         rows = db.execute(f"SELECT decision_id, record FROM decisions WHERE decision_id IN ({marks})", part)
         used = [
-            (bytes.fromhex(leaf), decision_id)
-            for decision_id, record in rows
-            for leaf in _recorded.decode(record).question.data_of
+            (bytes.fromhex(leaf), decision_id) for decision_id, record in rows for leaf in data_of(record)
         ]
         db.executemany("DELETE FROM decisions_used WHERE leaf = ? AND decision_id = ?", used)
 

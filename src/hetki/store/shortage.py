@@ -49,7 +49,7 @@ def shortage(error: BaseException, where: str = "store") -> Unavailable | None:
     return None
 
 
-def refused(error: sqlite3.Error | OSError, name: str) -> Unavailable:
+def refused(error: sqlite3.Error | OSError | UnicodeError, name: str) -> Unavailable:
     """Why a file could not be opened, read or written."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     must = "a file that can be opened, read and written"

@@ -124,7 +124,7 @@ class SystemDisk:
                 connection.execute(f"PRAGMA cache_size=-{CACHE_KB}")
                 if created:
                     _sync_folder(path.parent)
-            except (sqlite3.Error, OSError):
+            except (sqlite3.Error, OSError, UnicodeError):
                 connection.close()
                 raise
             return connection
@@ -200,7 +200,7 @@ def _as_unavailable(name: str) -> Iterator[None]:
     """Turn what the disk or SQLite says into `Unavailable`."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeError) as error:  # SQLite may quote broken bytes
         raise refused(error, name) from error
 
 
