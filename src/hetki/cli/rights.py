@@ -59,6 +59,7 @@ def erase(
         erasure_id = erase_customer(engine, find(engine, who), by)
         print("\n".join(_told(engine, erasure_id)))
     elif is_rest:
+        advance(engine)  # an erasure that was said and not folded yet is none that is entered
         print(f"{counted(finish(engine), 'erasure')} finished")
     else:
         print("\n".join(_told(engine)))

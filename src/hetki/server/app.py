@@ -34,6 +34,8 @@ from hetki.server.feed import Feed
 from hetki.server.forms import COOKIE, Form, Handler, acting, name_of, session_of, token_of
 from hetki.server.ingest import Ingest
 from hetki.server.pages import ASSETS, Pages
+from hetki.server.threads import start_threads
+from hetki.store.shortage import SHORT, shortage
 
 SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
 #: What a browser may open without a session.
@@ -83,6 +85,7 @@ class Served:
         self._committer = committer
         self._access = access
         self._is_stopping = is_stopping
+        self._has_threads = False
         self.engine = engine
         self._parts = self._made(engine)
 
@@ -94,6 +97,9 @@ class Served:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        if not self._has_threads:
+            self._has_threads = True
+            await start_threads()
         ingest, pages = self._parts
         is_ingest = scope["type"] == "http" and scope["path"].startswith("/v1/")
         await (ingest if is_ingest else pages)(scope, receive, send)
@@ -131,8 +137,9 @@ def console_app(engine: Engine, access: Access, is_stopping: Callable[[], bool] 
     def fail(request: Request, error: Exception) -> Response:
         signed_in = access.is_open(session_of(request))
         pages = desk_of(request).pages
-        if isinstance(error, HetkiError):
-            return pages.error(error, signed_in)
+        known = error if isinstance(error, HetkiError) else shortage(error)
+        if known is not None:
+            return pages.error(known, signed_in)
         if isinstance(error, HTTPException):
             return pages.failure(error.status_code, [error.detail], signed_in)
         return pages.failure(500, ["The operator's log says more."], signed_in)
@@ -145,7 +152,7 @@ def console_app(engine: Engine, access: Access, is_stopping: Callable[[], bool] 
         Route(SIGN_IN, partial(_sign_in, access, pages)),
         *(Route(f"/{name}", partial(_asset, pages, name)) for name in ASSETS),
     ]
-    handlers = dict.fromkeys((HetkiError, HTTPException, Exception), fail)
+    handlers = dict.fromkeys((HetkiError, HTTPException, *SHORT, Exception), fail)
     return Guard(Starlette(routes=routes, exception_handlers=handlers), access)
 
 

@@ -28,6 +28,8 @@ ASSETS = {
 }
 SHORT_CHARS = 8
 VALUE_CHARS_MAX = 60
+#: When it makes sense to load a page again that was not available.
+RETRY_AFTER_S = 5
 
 _HEADLINES = {
     400: "Not understood",
@@ -87,7 +89,10 @@ class Pages:
     def failure(self, status: int, lines: list[str], signed_in: bool = True) -> Response:
         """The page of a status that is not 200."""
         headline = _HEADLINES.get(status, "Something went wrong")
-        return self.page("error", status, headline=headline, lines=lines, signed_in=signed_in)
+        answer = self.page("error", status, headline=headline, lines=lines, signed_in=signed_in)
+        if status == 503:
+            answer.headers["retry-after"] = str(RETRY_AFTER_S)
+        return answer
 
     def asset(self, name: str) -> Response:
         """A file that pages load. Its address changes with its content, so it may be kept for long."""

@@ -16,7 +16,7 @@ from hetki.decisions.question import Arm, Assignment, Decision
 from hetki.dialogues.message import Message, Status
 from hetki.events.event import LeafId
 from hetki.store.chain import CHAIN, add_link
-from hetki.store.erasing import ERASURES
+from hetki.store.erasing import ERASURES, USED, add_used
 from hetki.store.sqlite import chunks, prepare
 
 LEDGER = """
@@ -80,7 +80,7 @@ class Ledger:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
-        prepare(db, FILE, LEDGER + ERASURES + CHAIN)
+        prepare(db, FILE, LEDGER + ERASURES + USED + CHAIN)
 
     def handled(self, occurrence_ids: Iterable[str]) -> set[str]:
         """Occurrences that were decided or missed before: never again."""
@@ -114,6 +114,7 @@ class Ledger:
         )
         self.db.execute("INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         add_link(self.db, row)
+        add_used(self.db, decision.decision_id, customer, question.data_of)
         if decision.assigned_now:
             self.db.execute(
                 "INSERT INTO assignments VALUES (?, ?, ?, ?, ?, ?)",
