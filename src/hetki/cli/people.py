@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from hetki.cli.opening import HERE, Folder, opened, progress_bar
+from hetki.consent.statements import whole, why
 from hetki.dialogues.explaining import decision_words
 from hetki.dialogues.joining import basis_words, status_words
 from hetki.dialogues.tracing import why_words
-from hetki.dialogues.wording import counted, spoken_at
+from hetki.dialogues.wording import counted, spoken_at, standing_words
 from hetki.engine.advance import advance
 from hetki.engine.commands import Merge, Unmerge
 from hetki.engine.engine import Engine
@@ -77,6 +78,9 @@ def customer(
     row = engine.state.load_customers([found]).get(found)
     folded = decode(row.state) if row else Folded()
     _print_layers(engine, views, found)
+    said, now = whole(folded.statements), engine.clock.now()
+    for name, purpose in sorted(engine.project.purposes.items()):
+        print(f"  purpose  {name}  {standing_words(why(name, purpose, said, now), purpose.basis)}")
     for segment in in_segments(engine.program, folded, engine.clock.now()):
         print(f"  segment  {segment.name}  {segment.title}")
     for trait in known_traits(engine.program, folded):

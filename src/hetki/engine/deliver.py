@@ -12,15 +12,16 @@ from hashlib import blake2b
 
 import msgspec
 
+from hetki.consent.statements import is_restricted, whole
 from hetki.decisions.contact import quiet_until, zone_of
 from hetki.dialogues.destination import TIMEOUT_S_MAX, Destination
 from hetki.dialogues.mail import compose
 from hetki.dialogues.message import Message, Status
 from hetki.dialogues.retry import Breaker, admit, is_permanent, next_attempt, report
 from hetki.dialogues.webhook import payload, sign
-from hetki.engine.engine import OWN_SOURCE, Engine
+from hetki.engine.engine import Engine
 from hetki.errors import Fault, Invalid, Unavailable
-from hetki.events.event import Event, LeafId
+from hetki.events.event import OWN_SOURCE, Event, LeafId
 from hetki.events.wire import Parsed
 from hetki.identity.identifier import Namespace, NodeId, identifier
 from hetki.identity.survival import is_taken_back
@@ -115,7 +116,9 @@ def second_look(engine: Engine, message: Message, now: int) -> tuple[str, int | 
     if message.purpose not in purposes:
         return f"purpose {message.purpose} is no longer declared", None
     if not in_force(engine.program, folded, now) & 1 << purposes.index(message.purpose):
-        return f"no lawful basis for {message.purpose} any more", None
+        is_all = is_restricted(whole(folded.statements))
+        closed = "processing is restricted" if is_all else f"no lawful basis for {message.purpose} any more"
+        return closed, None
     if message.transactional:
         return "", None
     zone = zone_of(folded.traits.get("timezone"), engine.project.settings.time_zone)

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from hetki.engine.folding import read_event
-from hetki.engine.telling import known_traits, meant
+from hetki.engine.telling import history_of, known_traits, meant
 from hetki.errors import Fault, NotFound, shown
 from hetki.events.event import LeafId
 from hetki.identity.identifier import NodeId, as_leaf
@@ -19,7 +19,7 @@ from hetki.moments.present import dropped, in_segments
 from hetki.server import evidence
 from hetki.server.accounts import layers
 from hetki.server.desk import Desk, Turning, leaf_in, page_of
-from hetki.server.lines import lines, spoken_facts, standing, story
+from hetki.server.lines import lines, standing, story
 from hetki.store.accounts import groups_of
 from hetki.store.identity_views import Named
 from hetki.store.views import Views
@@ -94,7 +94,7 @@ def _customer(desk: Desk, views: Views, customer: LeafId, request: Request) -> R
         joinings=evidence.shown(views, joinings[:JOININGS]),
         n_joinings=len(joinings),
         standing=standing(project.purposes, folded, now),
-        spoken=spoken_facts(facts),
+        spoken=history_of(desk.engine, views, facts)[::-1],
         segments=in_segments(desk.engine.program, folded, now),
         dropped=dropped(folded),
         layers=layers(desk, views, customer, leaves),
