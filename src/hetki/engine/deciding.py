@@ -247,10 +247,6 @@ def _candidate(
 ) -> Candidate:
     bound = situation.occurrence.bound
     known = {**situation.folded.traits, **situation.occurrence.context}
-    closed = {one.source for one in situation.occurrence.events if not one.purposes & bit}
-    open_to = situation.occurrence.context.get(OPEN_TO, bit)
-    if isinstance(open_to, int) and not open_to & bit:
-        closed.add(EARLIER)
     condition = project.eligible.get((moment.name, action.action))
     cap = None
     if action.action in project.action_caps:
@@ -265,7 +261,7 @@ def _candidate(
         cost=action.cost,
         transactional=action.transactional,
         in_force=because in ("granted", "basis"),
-        closed_sources=sorted(closed),
+        closed_sources=closed_sources(situation.occurrence, bit),
         condition=action.eligible,
         values=_values(condition, situation) if condition else {},
         eligible=condition is None or holds(condition, bound, known),
@@ -273,6 +269,15 @@ def _candidate(
         cap=cap,
         why_closed=because if because in ("refused", "restricted") else "",
     )
+
+
+def closed_sources(occurrence: Occurrence, bit: int) -> list[str]:
+    """The sources whose data an occurrence rests on and that is not open to a purpose."""
+    closed = {one.source for one in occurrence.events if not one.purposes & bit}
+    open_to = occurrence.context.get(OPEN_TO, bit)
+    if isinstance(open_to, int) and not open_to & bit:
+        closed.add(EARLIER)
+    return sorted(closed)
 
 
 def _values(condition: Condition, situation: Situation) -> dict[str, Scalar]:

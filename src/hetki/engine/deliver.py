@@ -19,7 +19,9 @@ from hetki.dialogues.mail import compose
 from hetki.dialogues.message import Message, Status
 from hetki.dialogues.retry import Breaker, admit, is_permanent, next_attempt, report
 from hetki.dialogues.webhook import payload, sign
+from hetki.engine.deciding import closed_sources
 from hetki.engine.engine import Engine
+from hetki.engine.folding import decode_occurrence
 from hetki.errors import Fault, Invalid, Unavailable
 from hetki.events.event import OWN_SOURCE, Event, LeafId
 from hetki.events.wire import Parsed
@@ -115,10 +117,14 @@ def second_look(engine: Engine, message: Message, now: int) -> tuple[str, int | 
         return "the recipient is no longer this customer's", None
     if message.purpose not in purposes:
         return f"purpose {message.purpose} is no longer declared", None
-    if not in_force(engine.program, folded, now) & 1 << purposes.index(message.purpose):
+    bit = 1 << purposes.index(message.purpose)
+    if not in_force(engine.program, folded, now) & bit:
         is_all = is_restricted(whole(folded.statements))
         closed = "processing is restricted" if is_all else f"no lawful basis for {message.purpose} any more"
         return closed, None
+    body = engine.ledger.occurrence_of(message.decision_id)  # repaired history may have closed its data
+    if body is not None and closed_sources(decode_occurrence(body), bit):
+        return f"what it rests on is not open to {message.purpose} any more", None
     if message.transactional:
         return "", None
     zone = zone_of(folded.traits.get("timezone"), engine.project.settings.time_zone)

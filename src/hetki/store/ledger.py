@@ -159,6 +159,14 @@ class Ledger:
         ).fetchone()
         return row is not None
 
+    def occurrence_of(self, decision_id: str) -> bytes | None:
+        """What a decision answered, as it stands after all repairs; None once it is gone."""
+        row = self.db.execute(
+            "SELECT o.body FROM decisions d JOIN occurrences o USING (occurrence_id) WHERE d.decision_id = ?",
+            (decision_id,),
+        ).fetchone()
+        return row[0] if row else None
+
     def standing(self, initiative: str, leaves: Iterable[LeafId]) -> Assignment | None:
         """The first assignment of any leaf of a customer in an initiative."""
         found: list[tuple[int, Arm, float]] = []
