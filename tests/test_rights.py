@@ -12,8 +12,16 @@ from hetki.consent.purpose import Controller, Purpose
 from hetki.consent.record import Declared, Record, records
 from hetki.consent.statements import ALL, SPOKEN, spoken, told_by
 from hetki.consent.vocabulary import MARKETING, PURPOSES
+from hetki.engine.erase import erase
+from hetki.engine.rights import Entered, correction, enter, objection, restriction
+from hetki.engine.telling import known_traits
 from hetki.errors import Invalid
 from hetki.events.catalogue import SHIPPED
+from hetki.events.event import LeafId
+from hetki.identity.identifier import NodeId, leaf_of
+from hetki.moments.fold import decode
+from hetki.settings import SECOND
+from hetki.store.identity_views import IdentityViews
 
 CATEGORIES = """
 [categories.baskets]
@@ -242,14 +250,16 @@ PURPOSE = {
 def test_each_statement_is_one_record_in_the_names_of_the_standard() -> None:
     granted, old, odd, blind, said, no = told(
         """
-        09:00>09:05 web u=anna Consent Granted purpose=marketing notice_version=n2 method=form until={until} categories={data}
+        09:00>09:05 web u=anna Consent Granted purpose=marketing {more} until={until} categories={data}
         09:10 shop u=anna Consent Granted purpose=marketing notice_version=n1
         09:20 web u=anna Consent Refused purpose=tracking method=call
         09:30 web u=anna gpc Page Viewed
         09:31 web u=anna gpc Page Viewed
         09:40 web u=anna Consent Granted purpose=7
         09:50 web u=anna Consent Withdrawn purpose=service said_by=Sami
-        """.format(until="2026-04-01T00:00:00Z", data='\'["orders","odd"]\''),
+        """.format(
+            more="notice_version=n2 method=form", until="2026-04-01T00:00:00Z", data='\'["orders","odd"]\''
+        ),
         PURPOSE,
     )
     assert msgspec.to_builtins(granted) == {
@@ -315,3 +325,158 @@ def test_no_statement_is_without_a_record_and_none_is_overwritten(said: list[tup
     assert found[: len(found) - 1] == told(story, PURPOSE)[:-1]
     longer = told(f"{story}\n10:00 web u=anna Consent Refused purpose=service", PURPOSE)
     assert longer[: len(found)] == found, "what comes later changes no record"
+
+
+# -- what staff enter
+
+
+def entered(world: World, user: str, what: Entered) -> None:
+    views = IdentityViews(world.engine.db)
+    customer = world.engine.state.customers_of([NodeId(world.node(user))])[NodeId(world.node(user))]
+    nodes = world.engine.state.members([customer])[customer]
+    leaves = list(views.nodes(nodes).values())
+    world.clock.move(world.clock.now() + SECOND)
+    enter(world.engine.acceptor.accept, world.clock, world.chance, leaves, what)
+    world.advance()
+
+
+def traits(world: World, user: str) -> dict[str, tuple[object, str]]:
+    node = NodeId(world.node(user))
+    customer = world.engine.state.customers_of([node])[node]
+    folded = decode(world.engine.state.load_customers([customer])[customer].state)
+    found = known_traits(world.engine.program, folded)
+    return {each.name: (each.word.value, each.word.source) for each in found if each.word}
+
+
+def test_a_restriction_is_entered_for_every_leaf_and_outlives_an_unmerge() -> None:
+    world = World()
+    world.live(
+        "09:00 web u=anna Page Viewed\n09:00 web u=bertta Page Viewed\n09:01 web mail=anna@kauppa.fi Unsubscribed"
+    )
+    world.live("09:02 web u=anna mail=anna@kauppa.fi Page Viewed")
+    world.merge("anna", "bertta")
+    world.advance()
+    entered(world, "anna", restriction("Sami", "wrong address"))
+    world.unmerge()
+    world.advance()
+    world.live("10:00 web u=anna Help Searched n_results=0\n10:00 web u=bertta Help Searched n_results=0")
+    world.until("11:00")
+    assert world.customers() == [
+        "anna anna@kauppa.fi web:09:01 web mail=anna@kauppa.fi Unsubscribed",
+        "bertta",
+    ]
+    assert world.occurrences("help") == []
+    entered(world, "anna", restriction("Sami", lifts=True))
+    world.live("11:10 web u=anna Help Searched n_results=0\n11:10 web u=bertta Help Searched n_results=0")
+    world.until("12:00")
+    assert world.occurrences("help") == ["11:20 help anna: 11:10"], "bertta is restricted still"
+    world.assert_rebuilds()
+
+
+def test_a_restriction_of_an_event_that_nobody_has_put_a_name_to() -> None:
+    world = World()
+    world.live("09:00 web Help Searched n_results=0")
+    ((node,),) = world.rows("SELECT node FROM nodes")
+    assert isinstance(node, bytes)
+    leaves = list(IdentityViews(world.engine.db).nodes([NodeId(node)]).values())
+    world.clock.move(world.clock.now() + SECOND)
+    enter(world.engine.acceptor.accept, world.clock, world.chance, leaves, restriction("Sami"))
+    world.until("10:00")
+    assert world.occurrences("help") == [] and len(world.rows("SELECT node FROM nodes")) == 1
+    world.tell("10:01 web u=x Page Viewed")
+    outside = event("10:02 web Page Viewed")
+    named = msgspec.structs.replace(outside, identifiers={"event": leaves[0].value})
+    assert leaf_of(world.engine.keys.node, named).node != leaves[0].node, "senders cannot name it"
+
+
+@pytest.mark.parametrize("by", ["", " ", "x" * 81, "a\x00b"])
+def test_who_enters_it_has_a_name(by: str) -> None:
+    with pytest.raises(Invalid):
+        restriction(by)
+
+
+def test_what_may_not_be_objected_to_is_refused_with_a_hint() -> None:
+    purposes = {"service": Purpose("", "contract"), "news": Purpose("", "consent")}
+    with pytest.raises(Invalid, match="hetki restrict"):
+        objection(purposes, "service", "Sami")
+    with pytest.raises(Invalid, match="news"):
+        objection(purposes, "new", "Sami")
+    assert objection(purposes, "news", "Sami").properties["purpose"] == "news"
+
+
+IDENTIFY = "web u=anna Customer Identified email={}"
+
+
+def test_a_correction_stands_over_what_sources_tell_and_can_be_taken_back() -> None:
+    rules = [None, "most_frequent", "verified", "source"]
+    for rule in rules:
+        listed = 'sources = ["shop", "web"]' if rule == "source" else ""
+        toml = f'[traits.email]\nsurvives = "{rule}"\n{listed}' if rule else ""
+        world = World(project(toml=toml))
+        world.live(f"09:00 {IDENTIFY.format('old@kauppa.fi')}")
+        entered(world, "anna", correction(world.engine.project, "email", "new@kauppa.fi", "Sami"))
+        assert traits(world, "anna")["email"] == ("new@kauppa.fi", "hetki")
+        told = "\n".join(f"10:{n:02} {IDENTIFY.format(f'other{n % 12}@kauppa.fi')}" for n in range(40))
+        world.live(told)
+        assert traits(world, "anna")["email"] == ("new@kauppa.fi", "hetki"), rule
+        world.assert_rebuilds()
+        entered(world, "anna", correction(world.engine.project, "email", "newer@kauppa.fi", "Sami"))
+        assert traits(world, "anna")["email"][0] == "newer@kauppa.fi"
+        entered(world, "anna", correction(world.engine.project, "email", None, "Sami"))
+        assert traits(world, "anna")["email"][1] == "web", rule
+        world.assert_rebuilds()
+
+
+def test_a_message_to_an_address_that_was_corrected_is_not_sent() -> None:
+    world = World()
+    world.live(
+        """
+        09:00 web u=anna mail=old@kauppa.fi Customer Identified email=old@kauppa.fi
+        09:01 web u=anna Consent Granted purpose=marketing
+        10:00 web u=anna Product Added product_id=p1
+        """
+    )
+    world.until("10:32")
+    assert "old@kauppa.fi: waiting" in world.outbox()[0]
+    entered(world, "anna", correction(world.engine.project, "email", "new@kauppa.fi", "Sami"))
+    assert world.deliver("mail").n_sent == 0
+    world.live("12:00 web u=anna Product Added product_id=p1")
+    world.until("12:32")
+    assert world.deliver("mail").n_sent == 1 and world.mails[0][0] == "new@kauppa.fi"
+
+
+@pytest.mark.parametrize(
+    ("trait", "text", "value"),
+    [
+        ("age", "41", 41),
+        ("email_verified", "true", True),
+        ("plan", "41", "41"),
+        ("birthday", "1985-02-03", "1985-02-03"),
+        ("address.street", "Katu 1", "Katu 1"),
+        ("timezone", "Europe/Helsinki", "Europe/Helsinki"),
+    ],
+)
+def test_a_correction_is_of_the_type_of_its_trait(trait: str, text: str, value: object) -> None:
+    assert correction(project(), trait, text, "Sami").properties[trait] == value
+
+
+@pytest.mark.parametrize(
+    ("trait", "text"),
+    [("age", "old"), ("colour", "red"), ("address", "Katu 1"), ("birthday", "soon"), ("plan", "")],
+)
+def test_what_cannot_be_corrected_is_said(trait: str, text: str) -> None:
+    with pytest.raises(Invalid):
+        correction(project(), trait, text, "Sami")
+
+
+def test_what_is_entered_goes_with_the_customer() -> None:
+    world = World()
+    world.live(f"09:00 {IDENTIFY.format('old@kauppa.fi')}")
+    entered(world, "anna", restriction("Sami", "canary-reason"))
+    entered(world, "anna", correction(world.engine.project, "email", "canary@kauppa.fi", "Sami"))
+    erase(world.engine, LeafId(world.node("anna")), "desk")
+    world.live(
+        "10:00 web u=anna Consent Granted purpose=marketing\n10:01 web u=anna Help Searched n_results=0"
+    )
+    world.until("11:00")
+    assert world.occurrences("help") == ["10:11 help anna: 10:01"], "nothing of before stands"

@@ -26,7 +26,7 @@ from hetki.errors import Fault, Invalid, Unavailable
 from hetki.events.event import OWN_SOURCE, Event, LeafId
 from hetki.events.wire import Parsed
 from hetki.identity.identifier import Namespace, NodeId, identifier
-from hetki.identity.survival import is_taken_back
+from hetki.identity.survival import is_corrected, is_taken_back
 from hetki.moments.fold import Folded, decode, in_force
 from hetki.settings import SECOND
 from hetki.store.ports import Net, Sent
@@ -140,7 +140,7 @@ def _is_still(engine: Engine, message: Message, customer: LeafId | None, folded:
     if known_as in (folded.traits.get("email"), message.customer.hex()):
         return True
     spaces: list[Namespace] = ["user_id", "anonymous_id"]
-    if not is_taken_back(folded.heard, "email"):
+    if not is_taken_back(folded.heard, "email") and not is_corrected(folded.heard, "email"):
         spaces.append("email")
     named = [identifier(engine.keys.node, space, known_as) for space in spaces]
     owners = engine.state.customers_of([each.node for each in named if each is not None])

@@ -112,6 +112,8 @@ def known_traits(program: Program, folded: Folded, titles: Titles = PLAIN) -> li
     for name, heard in sorted(folded.heard.items()):
         others = [each for each in reversed(heard.words) if each is not heard.word]
         rule = survival_words(program.traits.get(name, Survival()), titles)
+        if heard.word is not None and heard.word.is_correction:
+            rule = "corrected, over what sources tell"
         found.append(Trait(name, heard.word, rule, others, heard.n_dropped))
     return found
 
