@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from keyed import entry
 from serving import Warm, eventually, is_alive, post
 
 from hetki.dialogues.webhook import verify
@@ -87,7 +88,7 @@ secret = "SECRET"
 timeout_s = 5
 per_s = 1000
 """,
-    "sources/web.yaml": "source: web\nchannel: web\nwrite_keys: [key-web]\npurposes: [service]\n",
+    "sources/web.yaml": f"source: web\nchannel: web\nwrite_keys: [{entry('key-web')}]\npurposes: [service]\n",
     "initiatives/help.yaml": "initiative: help\ntitle: h\nowner: t\nhorizon: mainstream\n",
     "actions/call.yaml": (
         "action: call\ntitle: c\npurpose: service\ndestination: app\ntemplate: call\nvalue: {customer: 4}\n"

@@ -18,6 +18,7 @@ COMMANDS = {
     "init": "hetki.cli.project",
     "check": "hetki.cli.project",
     "schema": "hetki.cli.project",
+    "key": "hetki.cli.keys",
     "import": "hetki.cli.data",
     "link": "hetki.cli.linking",
     "backtest": "hetki.cli.trying",

@@ -46,7 +46,7 @@ _WEB = """\
 source: web
 title: Web site and shop
 channel: web
-write_keys: [change-me-web]      # what a sender shows; it can append as this source and read nothing
+write_keys: []                   # hetki key web makes one; a sender appends with it and reads nothing
 purposes: [service, marketing]
 retention: 24 months
 """
@@ -55,7 +55,7 @@ _DESK = """\
 source: desk
 title: Contact centre
 channel: contact_centre
-write_keys: [change-me-desk]
+write_keys: []
 purposes: [service]              # what people tell an agent is not for marketing
 retention: 12 months
 """
