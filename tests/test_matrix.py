@@ -46,7 +46,15 @@ READ = {
     "/feed",
 }
 #: Only a browser that is signed in, and only with the token of its own form.
-WRITE = {"/customers/{customer}/undo", "/customers/{customer}/merge", "/review/{link}/answer", "/sign-out"}
+WRITE = {
+    "/customers/{customer}/undo",
+    "/customers/{customer}/merge",
+    "/customers/{customer}/restrict",
+    "/customers/{customer}/object",
+    "/customers/{customer}/rectify",
+    "/review/{link}/answer",
+    "/sign-out",
+}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 

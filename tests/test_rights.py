@@ -351,7 +351,8 @@ def traits(world: World, user: str) -> dict[str, tuple[object, str]]:
 def test_a_restriction_is_entered_for_every_leaf_and_outlives_an_unmerge() -> None:
     world = World()
     world.live(
-        "09:00 web u=anna Page Viewed\n09:00 web u=bertta Page Viewed\n09:01 web mail=anna@kauppa.fi Unsubscribed"
+        "09:00 web u=anna Page Viewed\n09:00 web u=bertta Page Viewed\n"
+        "09:01 web mail=anna@kauppa.fi Unsubscribed"
     )
     world.live("09:02 web u=anna mail=anna@kauppa.fi Page Viewed")
     world.merge("anna", "bertta")

@@ -1,4 +1,4 @@
-"""Rights: what staff enter for a customer by GDPR articles 16, 18 and 21, as events of our own in the journal.
+"""Rights: what staff enter for a customer by GDPR articles 16, 18 and 21, as events in the journal.
 
 Each leaf of the customer gets the event, so that an unmerge leaves every part what was asked for it. The
 events lie under the keys of these leaves: a replay needs no more, and an erasure takes them along.
