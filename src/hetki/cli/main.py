@@ -39,6 +39,7 @@ COMMANDS = {
     "restrict": "hetki.cli.rights",
     "object": "hetki.cli.rights",
     "rectify": "hetki.cli.rights",
+    "page": "hetki.cli.rights",
     "review": "hetki.cli.reviewing",
     "rejected": "hetki.cli.upkeep",
     "advance": "hetki.cli.upkeep",

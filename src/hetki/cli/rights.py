@@ -1,4 +1,4 @@
-"""Commands about people's rights: `export`, `erase`, `restrict`, `object`, `rectify`."""
+"""Commands about people's rights: `export`, `erase`, `restrict`, `object`, `rectify`, `page`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from hetki.engine.receipts import Listed, listed
 from hetki.engine.rights import Entered, correction, enter, objection, restriction
 from hetki.errors import Fault, Invalid
 from hetki.events.event import LeafId
+from hetki.settings import DAY
+from hetki.store.pages import PageLinks
+from hetki.store.sqlite import transaction
 from hetki.store.system import SystemDisk
 from hetki.store.views import Views
 
@@ -111,6 +114,28 @@ def rectify(
         raise Invalid(Fault("rectify", "both or neither", "a value, or --undo"))
     engine = opened(project)
     _enter(engine, find(engine, who), correction(engine.project, trait, None if undo else value, by))
+
+
+@app.command()
+def page(
+    who: Who,
+    by: By,
+    days: Annotated[int, typer.Option("--days", min=1, max=365, help="For how long the link opens.")] = 7,
+    revoke: Annotated[bool, typer.Option("--revoke", help="End every link of this customer.")] = False,
+    project: Folder = HERE,
+) -> None:
+    """Print a link to the customer's own page; whoever has it sees what is known, and may act on it."""
+    engine = opened(project)
+    advance(engine)
+    customer, links, now = find(engine, who), PageLinks(engine.db), engine.clock.now()
+    with transaction(engine.db):
+        if revoke:
+            print(f"{counted(links.revoke(engine.state, customer), 'link')} ended")
+            return
+        ends_at = now + days * DAY
+        token = links.make(engine.state, engine.chance, customer, by, now, ends_at)
+    print(f"/my/{token}")
+    print(f"  behind the server's address, until {spoken_at(ends_at, engine.project.settings.time_zone)}")
 
 
 def _enter(engine: Engine, customer: LeafId, entered: Entered) -> None:

@@ -107,6 +107,22 @@ def standing_words(because: Why, basis: str) -> str:
     }[because]
 
 
+def own_standing_words(because: Why, basis: str) -> str:
+    """The same in words for the customer.
+
+    >>> own_standing_words("basis", "legitimate interests")
+    'You have not said no. What lets us do it is this: legitimate interests.'
+    """
+    return {
+        "granted": "You have allowed it.",
+        "basis": f"You have not said no. What lets us do it is this: {basis}.",
+        "refused": "You have said no.",
+        "ended": "You allowed it, and the time for that has ended.",
+        "unknown": "You have not allowed it, so we do not do it.",
+        "restricted": "You have had us restrict everything.",
+    }[because]
+
+
 def no_effect_words(because: NoEffect) -> str:
     """Why a statement changes nothing, as a short phrase.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from hetki.consent.purpose import Purpose
-from hetki.consent.statements import whole, why
+from hetki.consent.statements import Why, whole, why
 from hetki.dialogues.explaining import chosen_words
 from hetki.dialogues.message import Message
 from hetki.dialogues.wording import Titles, reason_words, standing_words
@@ -57,6 +57,7 @@ class Standing(msgspec.Struct, frozen=True):
     title: str
     basis: str
     is_open: bool
+    because: Why
     said: str
     stated_at: int | None
     until: int | None
@@ -145,6 +146,7 @@ def standing(purposes: Mapping[str, Purpose], folded: Folded, now: int) -> list[
                 purpose.title,
                 basis,
                 because in ("granted", "basis"),
+                because,
                 standing_words(because, basis),
                 statement.stated_at if statement else None,
                 statement.until if statement else None,

@@ -16,6 +16,7 @@ from hetki.decisions.question import Arm, Assignment, Decision
 from hetki.dialogues.message import Message, Status
 from hetki.events.event import LeafId
 from hetki.store.erasing import ERASURES
+from hetki.store.pages import PAGES
 from hetki.store.sqlite import chunks, prepare
 
 LEDGER = """
@@ -74,7 +75,7 @@ class Ledger:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
-        prepare(db, FILE, LEDGER + ERASURES)
+        prepare(db, FILE, LEDGER + ERASURES + PAGES)
 
     def handled(self, occurrence_ids: Iterable[str]) -> set[str]:
         """Occurrences that were decided or missed before: never again."""
