@@ -71,10 +71,12 @@ events = ["Help Searched"]
 kind = "webhook"
 url = "http://localhost:9/app"
 secret = "{SECRET}"
+inside = ["localhost"]
 per_s = 1000
 [destinations.mail]
 kind = "email"
 server = "localhost:1025"
+inside = ["localhost"]
 sender = "hello@kauppa.fi"
 per_s = 1000
 [contact]
