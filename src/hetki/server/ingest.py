@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import msgspec
+from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from hetki.consent.source import KEY_CHARS_MAX, Admitted, digest_of
@@ -26,6 +27,7 @@ from hetki.server.committer import Committer
 from hetki.server.status import AGAIN, RETRY_AFTER_S, Refusal, status_of
 from hetki.settings import Limits
 from hetki.store.ports import Clock
+from hetki.store.shortage import shortage
 
 #: The paths under /v1/ and how their bodies are read; browsers' SDKs use the short ones.
 KINDS = {
@@ -122,6 +124,11 @@ class Ingest:
         except HetkiError as error:
             await _refuse(send, error, status_of(error))
             return
+        except (MemoryError, RuntimeError) as error:
+            if (short := shortage(error)) is None:
+                raise
+            await _refuse(send, short, status_of(short))
+            return
         await _send(send, 200, msgspec.json.encode(Answer(True, len(parsed.rejected))))
 
     async def _parsed(self, kind: str, headers: dict[str, str], receive: Receive) -> tuple[Parsed, int]:
@@ -137,7 +144,7 @@ class Ingest:
             if plain is not None:
                 return read(plain)
             async with self._large:
-                return await asyncio.to_thread(self._inflated, read, body, headers)
+                return await run_in_threadpool(self._inflated, read, body, headers)
         finally:
             self._n_arriving -= len(body)
 
