@@ -30,7 +30,7 @@ from hetki.store.sqlite import transaction
 SECRET = "a-name-that-only-the-console-may-show"
 
 #: Everybody may open these; they show nothing of anybody.
-FREE = {"/sign-in", "/style.css", "/favicon.svg", "/feed.js"}
+FREE = {"/sign-in", "/openapi.json", "/style.css", "/favicon.svg", "/feed.js"}
 #: Only a browser that is signed in, and only to read.
 #: Whoever has the link, and nobody else: no session helps.
 MINE_READ = {"/my/{token}", "/my/{token}/erase", "/my/{token}/data.zip"}

@@ -26,6 +26,29 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ahead_s_max: int = 86_400
 
 
+class Connections(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the server bears of those that connect to it (counts, seconds, bytes).
+
+    `connections_max` in all and `per_address_max` of one address, but of `proxies` as many as there are:
+    whoever connects from those speaks for others, and is believed whose address it names.
+    A request has `head_s` from its first byte until its headers are complete, `body_s` from then until its
+    body is. A connection without a request is kept `idle_s`, and one whose sender reads hardly anything of
+    its answer (`SLOWEST_BYTES`) is given up after `answer_s`.
+    """
+
+    connections_max: int = 1_000
+    per_address_max: int = 200
+    proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+    head_s: int = 10
+    body_s: int = 30
+    idle_s: int = 30
+    answer_s: int = 30
+    head_bytes_max: int = 32 * 1024
+    address_bytes_max: int = 8 * 1024
+    headers_max: int = 100
+    pipelined_max: int = 16
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The `[hetki]` table of `hetki.toml`.
 
@@ -39,3 +62,4 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     time_zone: str = "UTC"
     holdout_salt: str = "hetki"
     limits: Limits = Limits()
+    connections: Connections = Connections()

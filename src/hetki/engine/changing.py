@@ -20,7 +20,7 @@ from hetki.moments.moment import Moment
 _FOLDERS = {"moments", "actions", "templates", "initiatives", "sources", "segments", "tests"}
 #: The same of the tables of `hetki.toml`, and of the settings in it.
 _TABLES = {"hetki", "purposes", "controller", "destinations", "household", "contact", "decisions"}
-_SETTINGS = {"name", "data", "limits", "holdout_salt"}
+_SETTINGS = {"name", "data", "limits", "connections", "holdout_salt"}
 
 
 @dataclass(frozen=True, slots=True)

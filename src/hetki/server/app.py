@@ -24,7 +24,7 @@ from hetki.engine.project import Project
 from hetki.engine.telling import titles
 from hetki.errors import Forbidden, HetkiError
 from hetki.measurement.outcome import measured
-from hetki.server import accounts, console, identities, people, reviewing
+from hetki.server import accounts, console, identities, openapi, people, reviewing
 from hetki.server.access import SESSION_S, Access
 from hetki.server.acting import ACTIONS
 from hetki.server.committer import Committer
@@ -42,7 +42,7 @@ from hetki.store.shortage import SHORT, shortage
 
 SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
 #: What a browser may open without a session.
-OPEN = {SIGN_IN, *(f"/{name}" for name in ASSETS)}
+OPEN = {SIGN_IN, openapi.PATH, *(f"/{name}" for name in ASSETS)}
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -155,6 +155,7 @@ def console_app(engine: Engine, access: Access, is_stopping: Callable[[], bool] 
     routes += [
         Route("/feed", Feed(desk, may_listen), methods=["GET"]),
         Route(SIGN_IN, partial(_sign_in, access, pages)),
+        Route(openapi.PATH, partial(_described, openapi.document(project.settings.limits))),
         *(Route(f"/{name}", partial(_asset, pages, name)) for name in ASSETS),
     ]
     mine = Mine(desk)
@@ -227,3 +228,7 @@ def _sign_out(access: Access, desk: Desk, request: Request, form: Form) -> Respo
 
 def _asset(pages: Pages, name: str, request: Request) -> Response:
     return pages.asset(name)
+
+
+def _described(document: bytes, request: Request) -> Response:
+    return Response(document, media_type="application/json")

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
 from hetki.errors import Exhausted, Fault, Invalid, shown
@@ -74,10 +74,13 @@ async def read_form(request: Request) -> dict[str, str]:
     if kind != FORM_TYPE:
         raise Invalid(Fault("form", shown(kind), FORM_TYPE))
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > BODY_BYTES_MAX:
-            raise Exhausted(Fault("form", f"more than {BODY_BYTES_MAX} bytes", "shorter"))
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > BODY_BYTES_MAX:
+                raise Exhausted(Fault("form", f"more than {BODY_BYTES_MAX} bytes", "shorter"))
+    except ClientDisconnect as error:
+        raise Invalid(Fault("form", "one that ends too early", "whole")) from error
     try:
         return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FIELDS_MAX))
     except ValueError as error:  # bytes that are no text, or too many fields
