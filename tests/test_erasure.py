@@ -271,7 +271,7 @@ def test_a_lake_that_was_never_finished_is_erased_too(
 
 
 STEPS: dict[str, tuple[object, str]] = {
-    "the command": (World, ""),
+    "the command": (erasing, "_enter"),
     "the secrets are taken": (erasing, "take_secrets"),
     "the fold takes them": (forgetting, "take_secrets"),
     "rows of leaves": (forgetting, "erase_leaves"),
@@ -304,8 +304,6 @@ def test_a_crash_at_any_step_is_taken_up_to_the_same_end(
     leaf, other = person.leaf(world), control.leaf(world)
     secrets, kept = secrets_of(world, leaf), rows_of(world, other)
     owner, name = STEPS[step]
-    if step == "the command":
-        owner, name = type(world.engine.acceptor), "command"
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, killed(getattr(owner, name), is_after))
         with pytest.raises(Killed):

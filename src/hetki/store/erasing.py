@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
+from hetki.dialogues.message import UNHEARD
 from hetki.events.event import LeafId, event_id
 from hetki.identity.account import AccountId
 from hetki.store.sqlite import chunks
@@ -166,8 +167,8 @@ def _erase_messages(db: sqlite3.Connection, decisions: Iterable[str], leaves: Co
         db.execute(f"DELETE FROM attempts WHERE message_id IN ({marks})", part)
         db.execute(f"DELETE FROM outbox WHERE status <> 'claimed' AND message_id IN ({marks})", part)
         db.execute(
-            "UPDATE outbox SET status = 'cancelled', detail = 'erased', recipient = '', subject = '',"
-            f" body = '' WHERE message_id IN ({marks})",
-            part,
+            "UPDATE outbox SET status = 'cancelled', detail = ?, recipient = '', subject = '', body = ''"
+            f" WHERE message_id IN ({marks})",
+            [f"erased; {UNHEARD}", *part],
         )
     return len(ids)
