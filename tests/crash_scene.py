@@ -59,6 +59,9 @@ STORIES = {
     "erase": "hers hers advance erase hers deliver hers advance deliver",
     "forget": "hers advance refresh erase",
 }
+#: By name: so a name is in what is waiting to be sent.
+GREETED = "Subject: hello\n\nHello, {{ customer.name }}."
+GREETING = dict.fromkeys(("templates/call.liquid", "templates/remind.liquid"), GREETED)
 AGAIN = moment("again", "a: Product Viewed | b: Product Viewed", "remind", "marketing", "within: 2 hours")
 AFTER = moment("after", "m: Message Sent where action = 'call' | no a: Order Tracked, for 5 minutes", "note")
 
@@ -73,7 +76,7 @@ def kept(version: str) -> Project | None:
 def projects() -> tuple[Project, Project]:
     """The declarations, and others that have one moment more, one less and one that means something else."""
     help_later = moment("help", "a: Help Searched where n_results = 0 | no c: Chat Started, for 6 minutes")
-    files = {**AFTER, **action("note"), **AGAIN}
+    files = {**AFTER, **action("note"), **AGAIN, **GREETING}
     seen = moment("seen", "a: Product Viewed", "note", more="repeat: once per 10 minutes")
     return project(files), project({**files, **help_later, **seen, "moments/basket.yaml": None})
 

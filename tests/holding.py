@@ -30,7 +30,7 @@ def everything_holds(life: Life) -> None:
     erasures = Erasures(engine, engine.journal.read(0, 10**9))
     acknowledged_is_stored(life, engine, erasures)
     every_occurrence_is_handled_once(engine)
-    every_answer_has_one_message(engine)
+    every_answer_has_one_message(engine, erasures)
     the_ledger_is_honest(life, engine, erasures)
     each_deed_is_told_once(engine)
     erasures_hold(life, engine, erasures)
@@ -79,7 +79,7 @@ def every_occurrence_is_handled_once(engine: Engine) -> None:
     assert set(handled) - caught <= retracted, "what was decided is gone, and nothing says why"
 
 
-def every_answer_has_one_message(engine: Engine) -> None:
+def every_answer_has_one_message(engine: Engine, erasures: Erasures) -> None:
     """A decision has one message if it says something, an assignment if it drew one."""
     kept = "SELECT decision_id FROM outbox WHERE recipient <> ''"  # else it was being sent when it was erased
     posted = Counter(row[0] for row in engine.db.execute(kept))
@@ -93,7 +93,9 @@ def every_answer_has_one_message(engine: Engine) -> None:
         if decision.assigned_now:
             draws.add(decision_id)
     assert set(posted) == speaks and set(posted.values()) <= {1}, "one message for each answer"
-    assert assigned == draws, "an assignment that is not kept"
+    assert draws <= assigned, "an assignment that is not kept"
+    without = {each for each in assigned - draws if engine.ledger.decision(each) is not None}
+    assert not without and (assigned == draws or erasures.commands), "an assignment that nobody drew"
 
 
 def the_ledger_is_honest(life: Life, engine: Engine, erasures: Erasures) -> None:

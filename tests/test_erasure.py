@@ -490,6 +490,26 @@ def test_an_address_that_somebody_else_tells_too_is_not_refused() -> None:
     world.assert_rebuilds()
 
 
+def test_what_was_retracted_before_an_erasure_and_is_somebody_elses_stays_retracted() -> None:
+    """A browser has gone over to somebody else before the erasure; what was said to it by name goes."""
+    by_name = {"templates/call.liquid": "Subject: hello\n\nHello, {{ customer.name }}."}
+    world = World(project(GREETED | by_name))
+    world.live("09:00 web u=anna mail=anna@kauppa.fi Customer Identified name=Annikki")
+    world.live("09:00 web u=anna Consent Granted purpose=marketing")
+    for minute in (10, 11):
+        world.live(f"09:{minute} web a=web1 mail=anna@kauppa.fi Product Viewed product_id=p1")
+    assert len(world.decisions()) == 1
+    world.live("09:05>09:20 web u=bertta a=web1 Chat Started")
+    was = world.rows("SELECT occurrence_id, kind FROM revisions")
+    assert was and not world.occurrences()
+    assert [row for row in world.rows("SELECT * FROM outbox") if "Annikki" in str(row)]
+    erase(world.engine, LeafId(world.node("anna")), "desk")
+    assert not [row for row in world.rows("SELECT * FROM outbox") if "Annikki" in str(row)]
+    assert not world.decisions() and len(world.missed()) == 1, "it is not decided again"
+    assert world.rows("SELECT occurrence_id, kind FROM revisions") == was
+    world.assert_rebuilds()
+
+
 def test_a_report_of_staff_in_the_name_of_an_erased_customer_is_gone_for_everybody() -> None:
     asks = "searched: Help Searched where n_results = 0 and staffing('kitchen') < 0.8"
     world = World(project(moment("short", asks)))

@@ -44,6 +44,7 @@ class Ledgered(msgspec.Struct, frozen=True):
 
 class _Asked(msgspec.Struct, frozen=True):
     data_of: list[str]
+    known_of: list[str] = []
 
 
 class _Recorded(msgspec.Struct, frozen=True):
@@ -127,16 +128,23 @@ def erase_deeds(
         db.execute(f"DELETE FROM missed WHERE customer IN ({marks})", part)
         done = db.execute(f"DELETE FROM assignments WHERE customer IN ({marks})", part)
         n_assignments += done.rowcount
-        db.execute(f"DELETE FROM revisions WHERE customer IN ({marks})", part)
         for table in ("touched", "warmed", "changes"):
             db.execute(f"DELETE FROM {table} WHERE customer IN ({marks})", part)
-    for marks, listed in chunks(decisions):
+    for marks, listed in chunks(mine):
         db.execute(
             "DELETE FROM revisions WHERE occurrence_id IN"
             f" (SELECT occurrence_id FROM decisions WHERE decision_id IN ({marks}))",
             listed,
         )
+    for marks, listed in chunks(decisions):
         db.execute(f"DELETE FROM decisions WHERE decision_id IN ({marks})", listed)
+    for marks, part in chunks({*leaves, *units}):
+        db.execute(  # what was decided about somebody else stays, and so does what became of it
+            f"DELETE FROM revisions WHERE customer IN ({marks})"
+            " AND NOT EXISTS (SELECT 1 FROM decisions d WHERE d.occurrence_id = revisions.occurrence_id)"
+            " AND NOT EXISTS (SELECT 1 FROM missed m WHERE m.occurrence_id = revisions.occurrence_id)",
+            part,
+        )
     db.executemany("DELETE FROM revisions WHERE occurrence_id = ?", [(each,) for each in occurrence_ids])
     db.executemany("DELETE FROM missed WHERE occurrence_id = ?", [(each,) for each in occurrence_ids])
     return Ledgered(len(decisions), n_assignments, n_messages)
@@ -150,7 +158,9 @@ def _decisions_of(db: sqlite3.Connection, leaves: Collection[LeafId]) -> tuple[l
     for decision_id, customer, record in db.execute("SELECT decision_id, customer, record FROM decisions"):
         if customer in leaves:
             mine.append(decision_id)
-        elif not names.isdisjoint(_recorded.decode(record).question.data_of):
+            continue
+        asked = _recorded.decode(record).question
+        if not names.isdisjoint(asked.data_of) or not names.isdisjoint(asked.known_of):
             others.append(decision_id)
     return mine, others
 
@@ -167,8 +177,8 @@ def _erase_messages(db: sqlite3.Connection, decisions: Iterable[str], leaves: Co
         db.execute(f"DELETE FROM attempts WHERE message_id IN ({marks})", part)
         db.execute(f"DELETE FROM outbox WHERE status <> 'claimed' AND message_id IN ({marks})", part)
         db.execute(
-            "UPDATE outbox SET status = 'cancelled', detail = ?, recipient = '', subject = '', body = ''"
-            f" WHERE message_id IN ({marks})",
+            "UPDATE outbox SET status = 'cancelled', detail = ?, recipient = '', subject = '', body = '',"
+            f" n_attempts = 0 WHERE message_id IN ({marks})",
             [f"erased; {UNHEARD}", *part],
         )
     return len(ids)
