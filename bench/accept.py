@@ -29,8 +29,9 @@ import uvicorn
 from make_data import Line
 
 import hetki.simulation
+from hetki.consent.source import Source, WriteKey, admitted, digest_of
 from hetki.engine.engine import open_engine
-from hetki.engine.project import load
+from hetki.engine.project import Project, load
 from hetki.server.committer import Committer
 from hetki.server.ingest import Ingest
 from hetki.store.system import SystemChance, SystemClock, SystemDisk, collect_rarely
@@ -83,19 +84,25 @@ def run_hetki(folder: str, port: int) -> None:
     engine = open_engine(project, SystemDisk(folder), SystemClock(), SystemChance(), {})
     committer = Committer(engine.acceptor.accept)
     committer.start()
-    keys = {key: source for source in project.sources.values() for key in source.write_keys}
-    app = Ingest(keys, committer, engine.clock, project.settings.limits)
+    app = Ingest(admitted(_keyed(project)), committer, engine.clock, project.settings.limits)
     uvicorn.run(app, port=port, log_level="error", access_log=False, lifespan="off")
+
+
+def _keyed(project: Project) -> list[Source]:
+    """The sources of a project, each with a key that is known here."""
+    return [
+        msgspec.structs.replace(each, write_keys=[WriteKey(digest_of(f"bench-{each.source}"))])
+        for each in project.sources.values()
+    ]
 
 
 def requests(data: Path, n_max: int) -> list[tuple[bytes, int]]:
     """Whole HTTP requests as bytes, with the number of events in each."""
-    project = load(SystemDisk(PROJECT))
     found = []
     with data.open("rb") as file:
         for text in file:
             line = msgspec.json.decode(text, type=Line)
-            key = project.sources[line.source].write_keys[0]
+            key = f"bench-{line.source}"
             body = bytes(line.body)
             head = (
                 "POST /v1/batch HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"

@@ -19,6 +19,7 @@ import httpx
 import msgspec
 import pytest
 import uvicorn
+from keyed import open_sources
 from starlette.types import ASGIApp
 
 from hetki.engine.advance import advance
@@ -71,6 +72,7 @@ class House:
         """`toml`: further lines of `hetki.toml`."""
         self.disk = SystemDisk(folder / "data", durable=False)
         files = shutil.copytree(PROJECT, folder / "project")
+        open_sources(files, "demo-")
         with (files / "hetki.toml").open("a") as file:
             file.write(toml)
         self.engine: Engine

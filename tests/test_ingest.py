@@ -16,8 +16,9 @@ import pytest
 import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
+from keyed import keyed
 
-from hetki.consent.source import Source
+from hetki.consent.source import Source, admitted
 from hetki.errors import Fault, HetkiError, Unavailable
 from hetki.events.wire import Parsed, Rejected
 from hetki.server import ingest
@@ -27,9 +28,11 @@ from hetki.server.status import STATUS
 from hetki.settings import Limits
 from hetki.simulation.world import SimulatedClock
 
-WEB = Source(source="web", channel="site", purposes=["service"], write_keys=["key-web"])
-KITCHENS = Source(source="kitchens", channel="kitchen", purposes=["service"], write_keys=["key-kitchens"])
-SOURCES = {"key-web": WEB, "key-kitchens": KITCHENS}
+WEB = Source(source="web", channel="site", purposes=["service"], write_keys=keyed("key-web"))
+KITCHENS = Source(
+    source="kitchens", channel="kitchen", purposes=["service"], write_keys=keyed("key-kitchens")
+)
+KEYS = admitted([WEB, KITCHENS])
 NOW = 1_772_366_400_000_000
 AUTH = {"authorization": "Basic " + base64.b64encode(b"key-web:").decode()}
 GOOD = {"type": "track", "messageId": "m1", "userId": "u", "event": "Order Completed"}
@@ -73,7 +76,7 @@ class House:
     def __init__(self, limits: Limits | None = None, **bounds: int) -> None:
         self.journal = Journal()
         self.committer = Committer(self.journal.commit, **bounds)
-        self.app = Ingest(SOURCES, self.committer, SimulatedClock(NOW), limits or Limits())
+        self.app = Ingest(KEYS, self.committer, SimulatedClock(NOW), limits or Limits())
         self.committer.start()
 
     def run(self, story: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from keyed import entry
 from serving import Command, Warm, eventually, is_alive, post
 
 from hetki.dialogues.webhook import verify
@@ -36,7 +37,8 @@ from hetki.identity.identifier import identifier
 from hetki.simulation.world import SimulatedClock
 from hetki.store.journal import Kind
 from hetki.store.lake import open_lake, refresh
-from hetki.store.system import SystemDisk, SystemNet
+from hetki.store.network import SystemNet
+from hetki.store.system import SystemDisk
 
 # -- stores that several processes hold at once
 
@@ -91,11 +93,12 @@ basis = "contract"
 [destinations.app]
 kind = "webhook"
 url = "http://127.0.0.1:PORT/messages"
+inside = ["localhost"]
 secret = "SECRET"
 timeout_s = 5
 per_s = 1000
 """,
-    "sources/web.yaml": "source: web\nchannel: web\nwrite_keys: [key-web]\npurposes: [service]\n",
+    "sources/web.yaml": f"source: web\nchannel: web\nwrite_keys: [{entry('key-web')}]\npurposes: [service]\n",
     "initiatives/help.yaml": "initiative: help\ntitle: h\nowner: t\nhorizon: mainstream\n",
     "actions/call.yaml": (
         "action: call\ntitle: c\npurpose: service\ndestination: app\ntemplate: call\nvalue: {customer: 4}\n"
@@ -377,7 +380,7 @@ def caught_up(folder: str) -> Engine:
     for _ in range(40):
         advance(engine)
         finish(engine)
-        deliver(engine, SystemNet(), "app", 10_000)
+        deliver(engine, SystemNet(["localhost"]), "app", 10_000)
         waiting = engine.db.execute(
             "SELECT min(due_at) FROM outbox WHERE status IN ('waiting', 'claimed')"
         ).fetchone()[0]

@@ -184,10 +184,29 @@ ONE_FAULT = [
     ),
     (
         "sources/web.yaml",
-        "change-me-web",
-        "change-me-desk",
-        ":4:14: got a key that another source has, must be a key of its own. Hint: the other is "
-        "sources/desk.yaml.",
+        "write_keys: []",
+        f"write_keys: [{{digest: {64 * 'a'}}}, {{digest: {64 * 'a'}}}]",
+        ":4:99: got a key that is declared already, must be a key of its own. Hint: the other is "
+        "sources/web.yaml.",
+    ),
+    (
+        "sources/web.yaml",
+        "write_keys: []",
+        "write_keys: [{digest: the-key-itself}]",
+        ":4:23: got 14 characters, must be the SHA-256 of a key, as 64 hexadecimal digits. Hint: hetki key "
+        "makes one.",
+    ),
+    (
+        "sources/web.yaml",
+        "write_keys: []",
+        f"write_keys: [{{digest: {64 * 'a'}, expires: soon}}]",
+        ":4:98: got 'soon', must be a date or a time in ISO 8601. Hint: write 2027-03-31.",
+    ),
+    (
+        "sources/web.yaml",
+        "write_keys: []",
+        f"write_keys: [{{digest: {64 * 'a'}, events: [Help Search]}}]",
+        ":4:98: got 'Help Search', must be an event of the catalogue. Hint: did you mean 'Help Searched'",
     ),
     (
         "sources/web.yaml",
@@ -368,7 +387,8 @@ def test_an_email_without_a_subject_is_refused() -> None:
 
 def test_two_destinations_that_are_one_are_refused() -> None:
     twin = (
-        '\n[destinations.letters]\nkind = "email"\nserver = "localhost:1025"\nsender = "hello@example.com"\n'
+        '\n[destinations.letters]\nkind = "email"\nserver = "localhost:1025"\n'
+        'inside = ["localhost"]\nsender = "hello@example.com"\n'
     )
     files = {**skeleton(), "hetki.toml": skeleton()["hetki.toml"] + twin}
     assert faults(files) == [

@@ -22,8 +22,9 @@ import pytest
 import rudderstack.analytics.client
 import segment.analytics.client
 import uvicorn
+from keyed import keyed
 
-from hetki.consent.source import Source
+from hetki.consent.source import Source, admitted
 from hetki.events.event import Event
 from hetki.events.wire import Parsed
 from hetki.server.committer import Committer
@@ -32,7 +33,7 @@ from hetki.settings import Limits
 from hetki.store.system import SystemClock
 
 CLIENTS = Path(__file__).parent / "clients"
-SOURCE = Source(source="shop", channel="web", purposes=["service"], write_keys=["key-shop"])
+SOURCE = Source(source="shop", channel="web", purposes=["service"], write_keys=keyed("key-shop"))
 KEY = "key-shop"
 N_TRACKS = 230
 PLAN = ("500", "lost answer", "429", "cut")
@@ -75,7 +76,7 @@ class Server:
     def __init__(self) -> None:
         self.bodies: list[Parsed] = []
         self.committer = Committer(self.bodies.extend)
-        self.flaky = Flaky(Ingest({KEY: SOURCE}, self.committer, SystemClock(), Limits()))
+        self.flaky = Flaky(Ingest(admitted([SOURCE]), self.committer, SystemClock(), Limits()))
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
         self.server = uvicorn.Server(uvicorn.Config(self.flaky, lifespan="off", log_level="warning"))

@@ -23,6 +23,7 @@ import msgspec
 import pytest
 import rudderstack.analytics.client
 import segment.analytics.client
+from keyed import entry
 from serving import Command, Warm, eventually, is_alive, post
 from test_real_clients import CLIENTS, N_TRACKS, send_all
 
@@ -48,6 +49,7 @@ basis = "contract"
 [destinations.app]
 kind = "webhook"
 url = "http://127.0.0.1:9/messages"
+inside = ["localhost"]
 secret = "env:NOT_SET"
 """,
     "initiatives/help.yaml": "initiative: help\ntitle: h\nowner: t\nhorizon: mainstream\n",
@@ -66,9 +68,10 @@ design: {answers: [call]}
 analyse: {solved: no Contact Started within 24 hours, holdout: 0%}
 """,
 }
-SOURCE = "source: NAME\nchannel: web\nwrite_keys: [key-NAME]\npurposes: [service]\n"
+SOURCE = "source: NAME\nchannel: web\nwrite_keys: [KEY]\npurposes: [service]\n"
 FILES |= {
-    f"sources/{name}.yaml": SOURCE.replace("NAME", name) for name in ("web", "segment", "rudder", "node")
+    f"sources/{name}.yaml": SOURCE.replace("NAME", name).replace("KEY", entry(f"key-{name}"))
+    for name in ("web", "segment", "rudder", "node")
 }
 
 
@@ -322,6 +325,25 @@ def test_what_was_rejected_is_shown_mended_and_replayed_beside_the_running_serve
     assert engine.state.counts()["events"] == 2
 
 
+def test_a_running_server_takes_keys_up_and_lets_them_go(house: House) -> None:
+    address = house.serve().address()
+    assert post(address, "/v1/batch", batch(event("first")))[0] == 200
+    file = house.folder / "sources/web.yaml"
+    key = house.ended("key", "web", "--event", "Help Viewed").splitlines()[-1]
+    both = file.read_text()
+
+    def opens(key: str) -> bool:
+        return post(address, "/v1/batch", batch(event("m"), key=key))[0] == 200
+
+    eventually("a new key that opens", lambda: opens(key))
+    assert opens("key-web")
+    file.write_text(both.replace(f", {entry('key-web')}", ""))
+    eventually("an old key that opens no more", lambda: not opens("key-web"))
+    assert opens(key) and key not in file.read_text()
+    other = post(address, "/v1/batch", batch(event("other", event="Order Completed"), key=key))
+    assert other == (200, {"success": True, "n_rejected": 1})
+
+
 # -- how it ends
 
 
@@ -508,7 +530,7 @@ def test_an_edited_moment_answers_without_a_restart_of_anything(house: House) ->
     assert server.runs() and server.worker() == worker
     assert decided(house) == 2, "each was answered once"
     assert "folder: what is in force" in house.ended("status")
-    other = SOURCE.replace("NAME", "kiosk")
+    other = SOURCE.replace("NAME", "kiosk").replace("KEY", entry("key-kiosk"))
     (house.folder / "sources/kiosk.yaml").write_text(other)
     body = batch(event("m3", userId="u3"), key="key-kiosk")
     eventually("a way in for a new source", lambda: post(address, "/v1/batch", body)[0] == 200)

@@ -18,6 +18,7 @@ COMMANDS = {
     "init": "hetki.cli.project",
     "check": "hetki.cli.project",
     "schema": "hetki.cli.project",
+    "key": "hetki.cli.keys",
     "import": "hetki.cli.data",
     "link": "hetki.cli.linking",
     "backtest": "hetki.cli.trying",
@@ -39,7 +40,9 @@ COMMANDS = {
     "rejected": "hetki.cli.upkeep",
     "advance": "hetki.cli.upkeep",
     "status": "hetki.cli.upkeep",
-    "verify": "hetki.cli.upkeep",
+    "verify": "hetki.cli.keeping",
+    "backup": "hetki.cli.keeping",
+    "restore": "hetki.cli.keeping",
     "rebuild": "hetki.cli.upkeep",
 }
 EXIT = {"invalid": 1, "not_found": 3, "conflict": 4, "forbidden": 5, "exhausted": 6, "unavailable": 7}

@@ -85,20 +85,12 @@ def check_names(files: Files) -> list[Fault]:
 
 
 def check_sources(files: Files) -> list[Fault]:
-    """Sources name known purposes, a readable retention, and write keys of their own."""
+    """Sources name known purposes and a readable retention. Their keys are checked in `keys`."""
     faults: list[Fault] = []
-    keys: dict[str, str] = {}
     for source, declared in files.sources.read():
         for number, purpose in enumerate(source.purposes):
             faults.extend(_purpose(purpose, files, declared.where("purposes", number)))
         faults.extend(_unreadable(source.retention, declared.where("retention"), seconds))
-        for number, key in enumerate(source.write_keys):
-            where = declared.where("write_keys", number)
-            if not key.strip() or key != key.strip():
-                faults.append(Fault(where, shown(key), "a key without spaces around it"))
-            elif key in keys:
-                faults.append(Fault(where, "a key that another source has", "a key of its own", keys[key]))
-            keys.setdefault(key, f"the other is {declared.path}")
     return faults
 
 

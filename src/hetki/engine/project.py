@@ -18,6 +18,7 @@ from hetki.dialogues.destination import Destination
 from hetki.dialogues.template import Template, parse
 from hetki.engine import across
 from hetki.engine.files import TOML, Files, Recording, read_files
+from hetki.engine.keys import check_keys
 from hetki.errors import Fault, Invalid
 from hetki.events.catalogue import SHIPPED, Catalogue
 from hetki.events.event import GROUPED, IDENTIFIED
@@ -77,7 +78,7 @@ def load(shelf: Shelf) -> Project:
     disk = Recording(shelf)
     files = read_files(disk)
     faults = list(files.faults)
-    catalogue = _catalogue(files, faults)
+    catalogue = catalogue_of(files, faults)
     templates = _templates(files, faults)
     segments, found = compile_segments(files.segments.files.values(), files.segments.names, catalogue)
     faults += found
@@ -89,6 +90,7 @@ def load(shelf: Shelf) -> Project:
     faults += across.check_toml(files)
     faults += across.check_names(files)
     faults += across.check_sources(files)
+    faults += check_keys(files, catalogue)
     faults += across.check_actions(files, templates)
     faults += across.check_moments(files, moments, disk)
     faults += across.check_templates(files, moments, templates, catalogue)
@@ -133,8 +135,8 @@ def load(shelf: Shelf) -> Project:
     )
 
 
-def _catalogue(files: Files, faults: list[Fault]) -> Catalogue:
-    """The shipped catalogue with the project's additions, those without faults."""
+def catalogue_of(files: Files, faults: list[Fault]) -> Catalogue:
+    """The shipped catalogue with the project's additions, those without faults; `faults` grows."""
     catalogue = SHIPPED
     for spec, declared in files.events.read():
         try:

@@ -35,6 +35,7 @@ def show_rejected(engine: Engine, rejected_id: str) -> bytes:
 def replay_rejected(engine: Engine, rejected_id: str = "", body: bytes | None = None) -> ReplayedRows:
     """Read one rejected event again (or all), as it came or as repaired in `body`, and accept it.
 
+    Who names an event vouches for it, whatever the key that it came with may send; all are held to that.
     What still breaks a rule stays listed and is not rejected a second time. Raises `NotFound`.
     """
     ids = [rejected_id] if rejected_id else [row.rejected_id for row in list_rejected(engine)]
@@ -42,7 +43,8 @@ def replay_rejected(engine: Engine, rejected_id: str = "", body: bytes | None = 
     faults: list[Fault] = []
     for each in ids:
         was = _load(engine, each)
-        parsed = _read_again(engine, was, was.body if body is None else body)
+        scope = frozenset[str]() if rejected_id else was.scope
+        parsed = _read_again(engine, was, was.body if body is None else body, scope)
         if parsed.rejected:
             fault = parsed.rejected[0].fault
             faults.append(Fault(f"{each}: {fault.where}", fault.got, fault.must, fault.hint))
@@ -62,11 +64,12 @@ def _load(engine: Engine, rejected_id: str) -> Rejected:
     return _rejected.decode(stored.body)
 
 
-def _read_again(engine: Engine, was: Rejected, body: bytes) -> Parsed:
+def _read_again(engine: Engine, was: Rejected, body: bytes, scope: frozenset[str]) -> Parsed:
     limits = engine.project.settings.limits
+    source, channel, at = was.source, was.channel, was.received_at
     if was.kind.startswith(ERASED_KIND):  # nothing of it was kept that could be read
         return Parsed([], [was])
     if was.kind == cloudevents.KIND:
         form = cloudevents.STRUCTURED
-        return cloudevents.parse(body, form, {}, was.source, was.channel, was.received_at, limits, was.gpc)
-    return segment.parse(body, was.kind, was.source, was.channel, was.received_at, limits, was.gpc, was.skew)
+        return cloudevents.parse(body, form, {}, source, channel, at, limits, was.gpc, scope)
+    return segment.parse(body, was.kind, source, channel, at, limits, was.gpc, was.skew, scope)

@@ -30,11 +30,13 @@ gpc = true                       # a browser's Sec-GPC signal refuses it
 [destinations.app]
 kind = "webhook"
 url = "http://localhost:8089/messages"
+inside = ["localhost"]           # this machine: otherwise only public addresses are reached
 secret = "env:APP_SECRET"        # read from the environment when a message is sent
 
 [destinations.mail]
 kind = "email"
 server = "localhost:1025"
+inside = ["localhost"]
 sender = "hello@example.com"
 
 [contact]
@@ -46,7 +48,7 @@ _WEB = """\
 source: web
 title: Web site and shop
 channel: web
-write_keys: [change-me-web]      # what a sender shows; it can append as this source and read nothing
+write_keys: []                   # hetki key web makes one; a sender appends with it and reads nothing
 purposes: [service, marketing]
 retention: 24 months
 """
@@ -55,7 +57,7 @@ _DESK = """\
 source: desk
 title: Contact centre
 channel: contact_centre
-write_keys: [change-me-desk]
+write_keys: []
 purposes: [service]              # what people tell an agent is not for marketing
 retention: 12 months
 """

@@ -55,13 +55,15 @@ def parse(
     received_at: int,
     limits: Limits,
     gpc: bool = False,
+    scope: frozenset[str] = frozenset(),
 ) -> Parsed:
-    """Read an HTTP body of CloudEvents. `headers` (names in lower case) matter in binary mode only.
+    """Read an HTTP body of CloudEvents. `headers` (names in lower case) matter in binary mode only. `scope`:
+    names of events; others are rejected, unless it is empty.
 
     Raises `Invalid` when the body cannot be cut into events, `Exhausted` when it is too large.
     """
     wire.check_size(body, limits)
-    arrival = Arrival(source, channel, KIND, received_at, limits, gpc)
+    arrival = Arrival(source, channel, KIND, received_at, limits, gpc, scope=scope)
     media = content_type.split(";")[0].strip().lower()
     if media == BATCH:
         return wire.judged(_cut(body), body, "batch[{}]", arrival, _read)

@@ -69,28 +69,30 @@ def parse(
     limits: Limits,
     gpc: bool = False,
     skew: int = 0,
+    scope: frozenset[str] = frozenset(),
 ) -> Parsed:
     """Read a body of the tracking API.
 
     `kind`: `batch`, or the call that the path names (`track`, `identify`, ...), or `message` for one call
     that says by its own `type` what it is (a rejected event that is replayed). `skew`: microseconds to add
-    to times when the body has no `sentAt` of its own. Raises `Invalid` when the body cannot be cut into
-    events, `Exhausted` when it is too large or has too many.
+    to times when the body has no `sentAt` of its own. `scope`: names of events; others are rejected, unless
+    it is empty. Raises `Invalid` when the body cannot be cut into events, `Exhausted` when it is too large or
+    has too many.
     """
     assert kind in NAMES or kind in ("batch", "message"), kind
     wire.check_size(body, limits)
     if kind != "batch":
-        arrival = Arrival(source, channel, kind, received_at, limits, gpc, skew)
+        arrival = Arrival(source, channel, kind, received_at, limits, gpc, skew, scope)
         return wire.judged([wire.single(body)], body, "body", arrival, _read)
     if not wire.needs_deep_look(body, limits):
-        arrival = Arrival(source, channel, "message", received_at, limits, gpc, skew)
+        arrival = Arrival(source, channel, "message", received_at, limits, gpc, skew, scope)
         events = plain.events(body, arrival)
-        if events is not None:
+        if events is not None and (not scope or all(event.name in scope for event in events)):
             return Parsed(events, [])
     items, sent_at = _cut(body)
     if sent_at:
         skew = received_at - wire.instant_of(sent_at, "body.sentAt")
-    arrival = Arrival(source, channel, "message", received_at, limits, gpc, skew)
+    arrival = Arrival(source, channel, "message", received_at, limits, gpc, skew, scope)
     return wire.judged(items, body, "batch[{}]", arrival, _read)
 
 

@@ -49,7 +49,8 @@ class Arrival(msgspec.Struct, frozen=True):
     """How a body came in: the source that its key names, and what holds for each event in it.
 
     `kind` says how to read one event of it again (`message`, `track`, ..., `cloudevents`). `skew` is the
-    receiver's clock minus the sender's, in microseconds. `gpc`: the request carried `Sec-GPC: 1`.
+    receiver's clock minus the sender's, in microseconds. `gpc`: the request carried `Sec-GPC: 1`. `scope`:
+    the names of the events that the key may send; empty for all.
     """
 
     source: str
@@ -59,10 +60,14 @@ class Arrival(msgspec.Struct, frozen=True):
     limits: Limits
     gpc: bool = False
     skew: int = 0
+    scope: frozenset[str] = frozenset()
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """One event that broke a rule: its own bytes in full, and all that is needed to read them again."""
+    """One event that broke a rule: its own bytes in full, and all that is needed to read them again.
+
+    `scope` is that of the key that it came with.
+    """
 
     source: str
     received_at: int
@@ -72,6 +77,7 @@ class Rejected(msgspec.Struct, frozen=True):
     kind: str = "message"
     skew: int = 0
     gpc: bool = False
+    scope: frozenset[str] = frozenset()
 
 
 class Parsed(msgspec.Struct, frozen=True):
@@ -98,7 +104,9 @@ def judged(items: Sequence[msgspec.Raw], body: bytes, where: str, arrival: Arriv
     rejected: list[Rejected] = []
     for index, item in enumerate(items):
         try:
-            events.append(read(item, index, arrival, suspect))
+            event = read(item, index, arrival, suspect)
+            check_scope(event.name, arrival.scope)
+            events.append(event)
         except Invalid as error:
             fault = placed(error.faults[0], where.format(index))
             rejected.append(
@@ -111,9 +119,17 @@ def judged(items: Sequence[msgspec.Raw], body: bytes, where: str, arrival: Arriv
                     kind=arrival.kind,
                     skew=arrival.skew,
                     gpc=arrival.gpc,
+                    scope=arrival.scope,
                 )
             )
     return Parsed(events, rejected)
+
+
+def check_scope(name: str, scope: frozenset[str]) -> None:
+    """Raises `Invalid` for an event that the key it came with may not send."""
+    if scope and name not in scope:
+        must = "an event that this write key may send"
+        raise Invalid(Fault("", shown(name), must, "its events are " + ", ".join(sorted(scope)[:3])))
 
 
 def placed(fault: Fault, prefix: str) -> Fault:

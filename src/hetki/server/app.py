@@ -18,6 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hetki.consent.source import admitted
 from hetki.engine.engine import Engine, compile_program
 from hetki.engine.project import Project
 from hetki.engine.telling import titles
@@ -99,8 +100,9 @@ class Served:
 
     def _made(self, engine: Engine) -> tuple[Ingest, ASGIApp]:
         project = engine.project
-        keys = {key: source for source in project.sources.values() for key in source.write_keys}
-        ingest = Ingest(keys, self._committer, engine.clock, project.settings.limits)
+        ingest = Ingest(
+            admitted(project.sources.values()), self._committer, engine.clock, project.settings.limits
+        )
 
         def is_over() -> bool:
             return self._is_stopping() or self.engine is not engine

@@ -17,9 +17,10 @@ from functools import partial
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from hetki.consent.source import Source
+from hetki.consent.source import KEY_CHARS_MAX, Admitted, digest_of
 from hetki.errors import Exhausted, Fault, Forbidden, HetkiError, Invalid, NotFound, Unavailable, shown
 from hetki.events import cloudevents, segment
+from hetki.events.event import utc
 from hetki.events.wire import UNREADABLE, Parsed
 from hetki.server.committer import Committer
 from hetki.server.status import status_of
@@ -88,12 +89,12 @@ class SenderGone(Exception):
 
 
 class Ingest:
-    """An ASGI callable for `/v1/*`. `sources_by_key` is looked up at each request, so it may change."""
+    """An ASGI callable for `/v1/*`. `keys` holds what is admitted by the digests of write keys."""
 
     def __init__(
-        self, sources_by_key: Mapping[str, Source], committer: Committer, clock: Clock, limits: Limits
+        self, keys: Mapping[str, Admitted], committer: Committer, clock: Clock, limits: Limits
     ) -> None:
-        self._sources_by_key = sources_by_key
+        self._keys = keys
         self._committer = committer
         self._clock = clock
         self._limits = limits
@@ -141,32 +142,39 @@ class Ingest:
         """The request's events, and how many bytes they came in."""
         received_at = self._clock.now()
         key = _key(headers)
-        source = self._source(key) if key else None
+        admitted = self._admitted(key, received_at) if key else None
         body = await self._body(headers, receive)
         body = _inflated(body, headers.get("content-encoding", ""), self._limits)
-        source = source or self._source(_key_in(body))
-        read = partial(self._read, body, kind, headers, source, received_at)
+        admitted = admitted or self._admitted(_key_in(body), received_at)
+        read = partial(self._read, body, kind, headers, admitted, received_at)
         return (await asyncio.to_thread(read) if len(body) > INLINE_BYTES_MAX else read()), len(body)
 
     def _read(
-        self, body: bytes, kind: str, headers: dict[str, str], source: Source, received_at: int
+        self, body: bytes, kind: str, headers: dict[str, str], admitted: Admitted, received_at: int
     ) -> Parsed:
         gpc = headers.get("sec-gpc", "").strip() == "1"
+        name, channel, limits = admitted.source.source, admitted.source.channel, self._limits
         if kind != cloudevents.KIND:
-            return segment.parse(body, kind, source.source, source.channel, received_at, self._limits, gpc)
+            return segment.parse(body, kind, name, channel, received_at, limits, gpc, scope=admitted.events)
         media = headers.get("content-type", "")
         return cloudevents.parse(
-            body, media, headers, source.source, source.channel, received_at, self._limits, gpc
+            body, media, headers, name, channel, received_at, limits, gpc, admitted.events
         )
 
-    def _source(self, key: str) -> Source:
-        """The source that a write key belongs to. Raises `Forbidden`; the key itself is never said back."""
-        source = self._sources_by_key.get(key)
-        if source is None:
+    def _admitted(self, key: str, now: int) -> Admitted:
+        """What a write key opens. Raises `Forbidden`; the key itself is never said back.
+
+        It is looked up by its digest, so how long that takes tells nothing of any key.
+        """
+        found = self._keys.get(digest_of(key)) if 0 < len(key) <= KEY_CHARS_MAX else None
+        if found is None:
             got = "no write key" if not key else "an unknown write key"
             hint = "Basic auth with the key as the user, or writeKey in the body"
             raise Forbidden(Fault("write key", got, "one of a source of this project", hint))
-        return source
+        if found.expires_at is not None and now >= found.expires_at:
+            got = f"one that expired at {utc(found.expires_at):%Y-%m-%dT%H:%M:%SZ}"
+            raise Forbidden(Fault("write key", got, "one that is in force", "hetki key makes another"))
+        return found
 
     async def _body(self, headers: dict[str, str], receive: Receive) -> bytes:
         """The whole body. Raises `Exhausted`, `Unavailable`, `SenderGone`, `TimeoutError`."""

@@ -14,6 +14,7 @@ import msgspec
 from hetki.dialogues.message import UNHEARD
 from hetki.events.event import LeafId, event_id
 from hetki.identity.account import AccountId
+from hetki.store.chain import leave_links
 from hetki.store.sqlite import chunks
 
 #: Grain: one row per erasure. `destroyed` counts what was; the receipt is signed once nothing is left to do.
@@ -52,6 +53,12 @@ class _Recorded(msgspec.Struct, frozen=True):
 
 
 _recorded = msgspec.json.Decoder(_Recorded)
+
+
+def data_of(record: bytes) -> list[str]:
+    """Whose data a recorded decision used, or may have put into words: hex ids of leaves."""
+    asked = _recorded.decode(record).question
+    return asked.data_of + asked.known_of
 
 
 def unfinished(db: sqlite3.Connection) -> list[str]:
@@ -145,6 +152,7 @@ def erase_deeds(
             " AND NOT EXISTS (SELECT 1 FROM missed m WHERE m.occurrence_id = revisions.occurrence_id)",
             part,
         )
+    leave_links(db, decisions)
     db.executemany("DELETE FROM revisions WHERE occurrence_id = ?", [(each,) for each in occurrence_ids])
     db.executemany("DELETE FROM missed WHERE occurrence_id = ?", [(each,) for each in occurrence_ids])
     return Ledgered(len(decisions), n_assignments, n_messages)
@@ -158,9 +166,7 @@ def _decisions_of(db: sqlite3.Connection, leaves: Collection[LeafId]) -> tuple[l
     for decision_id, customer, record in db.execute("SELECT decision_id, customer, record FROM decisions"):
         if customer in leaves:
             mine.append(decision_id)
-            continue
-        asked = _recorded.decode(record).question
-        if not names.isdisjoint(asked.data_of) or not names.isdisjoint(asked.known_of):
+        elif not names.isdisjoint(data_of(record)):
             others.append(decision_id)
     return mine, others
 
