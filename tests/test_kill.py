@@ -12,17 +12,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from http.client import HTTPException
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from keyed import entry
+from receiving import SECRET, Receiver
 from serving import Command, Warm, eventually, is_alive, post
 
-from hetki.dialogues.webhook import verify
 from hetki.engine.advance import advance
 from hetki.engine.commands import Erase, read_command
 from hetki.engine.deliver import deliver
@@ -31,7 +29,6 @@ from hetki.engine.erase import finish
 from hetki.engine.folding import read_event
 from hetki.engine.rebuilding import rebuild
 from hetki.engine.receipts import listed
-from hetki.errors import Forbidden
 from hetki.events.event import Event
 from hetki.identity.identifier import identifier
 from hetki.simulation.world import SimulatedClock
@@ -74,7 +71,6 @@ def test_a_process_that_comes_and_goes_takes_nothing_from_one_that_stays(tmp_pat
 
 # -- kill -9 under load
 
-SECRET = "whsec_aGV0a2kta2lsbC10ZXN0LWhldGtpLWtpbGwtdGVzdA=="
 N_KILLS = 50
 #: `make torture` sets the share of the full number: 1,000 kills.
 N_ROUNDS = max(1, round(1_000 / N_KILLS * float(os.environ.get("HETKI_TORTURE", "0"))))
@@ -134,62 +130,6 @@ design: {answers: [call]}
 analyse: {solved: no Contact Started within 24 hours, holdout: 0%}
 """,
 }
-
-
-class Receiver:
-    """A destination that has one effect per message id, and is now and then slow, broken or rude."""
-
-    def __init__(self, seed: int) -> None:
-        self.effects: dict[str, bytes] = {}
-        self.n_repeats = 0
-        self.wrong: list[str] = []
-        self._dice = random.Random(seed)
-        self._lock = threading.Lock()
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                receiver.take(self)
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-
-    def take(self, request: BaseHTTPRequestHandler) -> None:
-        body = request.rfile.read(int(request.headers["content-length"]))
-        try:
-            message_id = verify(SECRET, dict(request.headers), body, time.time_ns() // 1_000_000_000, 10**6)
-        except Forbidden as error:
-            self.wrong.append(str(error))
-            message_id = ""
-        with self._lock:
-            mood = self._dice.random()
-            told = mood > 0.05  # else it fails before it has done anything
-            if told:
-                self.n_repeats += message_id in self.effects
-                if self.effects.setdefault(message_id, body) != body:
-                    self.wrong.append(f"{message_id}: a repeat that says something else")
-        if mood < 0.03:
-            request.send_response(503)
-            request.end_headers()
-        elif mood < 0.05 or mood > 0.97:
-            request.close_connection = True  # no answer: before the effect, or after it
-        else:
-            if mood > 0.95:
-                time.sleep(0.2)
-            with suppress(OSError):
-                request.send_response(200)
-                request.end_headers()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 class Sender:
