@@ -70,8 +70,11 @@ def _claim(engine: Engine, destination: str) -> tuple[Message | None, int]:
     """The next message that may be sent now, marked as claimed; and how many the second look stopped."""
     now = engine.clock.now()
     n_stopped = 0
-    if not engine.ledger.ready(destination, now, 1):
-        return None, 0
+    if (
+        not engine.ledger.ready(destination, now, 1)
+        or not admit(_stored_breaker(engine, destination), now)[0]
+    ):
+        return None, 0  # looked at before the store is locked: a destination that rests holds up no other
     with transaction(engine.db):
         progress = engine.state.progress()
         if progress is None or engine.journal.has_statements_after(progress.position):
