@@ -50,7 +50,7 @@ kind = "webhook"
 url = "{url}"
 inside = ["localhost"]
 secret = "{secret}"
-timeout_s = 2
+timeout_s = {timeout_s}
 per_s = 1000
 """
 SOURCE = "source: web\nchannel: web\npurposes: [service]\n"
@@ -113,11 +113,14 @@ def receive(told: Connection) -> None:
         Handler.arrived.clear()
 
 
-def prepare(folder: Path, urls: dict[str, str], n: int, resting: Sequence[str]) -> None:
+def prepare(
+    folder: Path, urls: dict[str, str], n: int, resting: Sequence[str] = (), timeout_s: int = 2
+) -> None:
     """A project in which `n` messages wait for each destination; those for `resting` ones until tomorrow."""
+    shown = {"secret": SECRET, "timeout_s": timeout_s}
+    destinations = [DESTINATION.format(name=name, url=url, **shown) for name, url in urls.items()]
     texts = {
-        "hetki.toml": SETTINGS
-        + "".join(DESTINATION.format(name=name, url=url, secret=SECRET) for name, url in urls.items()),
+        "hetki.toml": SETTINGS + "".join(destinations),
         "sources/web.yaml": SOURCE,
         "initiatives/help.yaml": INITIATIVE,
         "templates/call.liquid": "Hello.",
