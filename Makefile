@@ -8,7 +8,7 @@
 
 PYTHON ?= python3
 SHARE ?= 1
-TORTURE := tests/test_crashes.py tests/test_disk_faults.py tests/test_kill.py
+TORTURE := tests/test_crashes.py tests/test_disk_faults.py tests/test_kill.py tests/test_delivery_kills.py
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 BIN := .venv/bin
 INSTALLED := .venv/.installed

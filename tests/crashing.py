@@ -40,12 +40,12 @@ from hetki.engine.advance import advance
 from hetki.engine.changing import target
 from hetki.engine.commands import CannotLink, Merge, Unmerge
 from hetki.engine.deliver import DEEDS, deed_id, deliver
-from hetki.engine.engine import OWN_SOURCE, Engine, open_engine
+from hetki.engine.engine import Engine, open_engine
 from hetki.engine.erase import erase, finish
 from hetki.engine.rebuilding import rebuild
 from hetki.engine.warming import begin, warm_once
 from hetki.errors import Conflict, Fault, NotFound, Unavailable
-from hetki.events.event import Event, event_id
+from hetki.events.event import OWN_SOURCE, Event, event_id
 from hetki.events.wire import Parsed, Rejected
 from hetki.identity.identifier import identifier
 from hetki.settings import SECOND
