@@ -8,7 +8,8 @@
 
 PYTHON ?= python3
 SHARE ?= 1
-TORTURE := tests/test_crashes.py tests/test_disk_faults.py tests/test_kill.py tests/test_fuzz.py tests/test_overload.py
+# Every file of tests that has a long form.
+TORTURE = $(shell grep -l HETKI_TORTURE tests/test_*.py)
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
