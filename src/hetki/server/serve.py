@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from hetki.server.access import Access
 from hetki.server.app import Served
 from hetki.server.committer import Committer
 from hetki.server.following import Follower
+from hetki.server.logs import set_up
 from hetki.server.worker import Keeper
 from hetki.store.sqlite import alone
 
@@ -25,6 +27,10 @@ CONNECTIONS_MAX = 1_000
 IDLE_S = 30
 BACKLOG_MAX = 512
 STOPPING_S = 5
+#: The status of a process that met what it does not know.
+FAILED = 1
+
+log = logging.getLogger("hetki.server")
 
 
 def serve(folder: str, host: str, port: int, say: Callable[[str], None]) -> None:
@@ -33,6 +39,7 @@ def serve(folder: str, host: str, port: int, say: Callable[[str], None]) -> None
     `say` is told the console's address, on the first run with a one-time token. Raises what `open_folder`
     raises, and `Conflict` if the project is served already or the address is taken.
     """
+    set_up()
     engine = open_folder(folder)
     server = uvicorn.Server(_config(host))
     taken = Fault(f"project {folder}", "a server that runs already", "served by one", "stop the other")
@@ -53,6 +60,9 @@ def serve(folder: str, host: str, port: int, say: Callable[[str], None]) -> None
         say(f"Console: http://{shown}:{listening.getsockname()[1]}/{opening}")
         try:
             server.run(sockets=[listening])
+        except Exception:
+            log.exception("server=failed")
+            raise SystemExit(FAILED) from None
         finally:
             follower.stop()
             committer.stop()
@@ -63,6 +73,7 @@ def _config(host: str) -> uvicorn.Config:
     return uvicorn.Config(
         "",
         host=host,
+        log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,

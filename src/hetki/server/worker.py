@@ -23,6 +23,7 @@ from hetki.engine.erase import finish
 from hetki.engine.project import Project
 from hetki.engine.warming import OTHER_DECLARATIONS, activate, is_in_force, keep, open_in_force
 from hetki.errors import HetkiError
+from hetki.server.logs import set_up
 from hetki.server.watch import Watch
 from hetki.store.lake import refresh
 from hetki.store.network import SystemNet
@@ -37,6 +38,8 @@ LAKE_S = 30.0
 AGAIN_S = 1.0
 #: How long a worker may take to end what it has begun; then it is killed, which loses nothing.
 STOPPING_S = 5.0
+#: The status of a worker that met what it does not know.
+FAILED = 1
 
 log = logging.getLogger("hetki.worker")
 
@@ -92,6 +95,15 @@ def work(folder: str, data: str) -> None:
     Nothing is lost by ending at once: whatever was under way is taken up again by the next worker. `data`
     is where the project is served: what its settings say may have faults by now.
     """
+    set_up()
+    try:
+        _work(folder, data)
+    except Exception:
+        log.exception("worker=failed")
+        raise SystemExit(FAILED) from None
+
+
+def _work(folder: str, data: str) -> None:
     collect_rarely()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
