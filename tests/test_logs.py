@@ -328,6 +328,13 @@ def loose(files: list[File]) -> list[str]:
         for node in ast.walk(file.tree):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
+            if ast.unparse(node.func) == "trouble.tell":
+                breaches += [
+                    f"{file.path}:{node.lineno}: {ast.unparse(each.value)} is not looked at"
+                    for each in ast.walk(node.args[0])
+                    if isinstance(each, ast.FormattedValue)
+                    and not SHOWS_NOTHING.match(ast.unparse(each.value))
+                ]
             if ast.unparse(node.func.value) not in ("log", "logging", "logger"):
                 continue
             if node.func.attr not in ("debug", "info", "warning", "error", "exception", "critical", "log"):
@@ -344,10 +351,17 @@ def loose(files: list[File]) -> list[str]:
     return breaches
 
 
+SHOWS_NOTHING = re.compile(r"without_values\(|\w+\.(code|exitcode)$")
 CALLS_THAT_SHOW_NOTHING = {"len(group)", "len(found.kept)", "path_of(lost.exc_value)"}
 
 
 def test_what_is_logged_is_a_constant_sentence() -> None:
     assert loose(house()) == []
-    for planted in ("log.error(f'{x}')", "log.error('%s', str(error))", "log.info('a' + b)", "log.error(x)"):
+    for planted in (
+        "log.error(f'{x}')",
+        "log.error('%s', str(error))",
+        "log.info('a' + b)",
+        "log.error(x)",
+        "trouble.tell(f'{x}')",
+    ):
         assert loose([parsed("hetki/server/a.py", planted)]), planted

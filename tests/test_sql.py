@@ -42,7 +42,15 @@ KNOWN: dict[tuple[str, str], str] = {
     ("hetki/store/postgres.py", "'.'.join((_quoted(each) for each in filter(None, (schema, table))))"): (
         "names that the operator gives, quoted"
     ),
-    ("hetki/store/lake.py", "query"): "of TABLES, which are constants",
+    ("hetki/store/lake_tables.py", "query"): "of TABLES, which are constants",
+    ("hetki/engine/backup.py", "query"): "of ABOUT, which are constants",
+    ("hetki/engine/restoring.py", "table"): "asserted to be one of ours",
+    ("hetki/engine/restoring.py", "', '.join('?' * len(values))"): "question marks",
+    ("hetki/store/secrets.py", "query"): "of COPIED, which are constants",
+    ("hetki/store/secrets.py", "name"): "asserted to be one of ours",
+    ("hetki/store/secrets.py", "', '.join('?' * len(row))"): "question marks",
+    ("hetki/store/chain.py", "columns"): "of COLUMNS, which is a constant",
+    ("hetki/store/sqlite.py", "pragma"): "names of tables that the callers write out",
     (COLUMNS, "values"): KEY,
     (COLUMNS, "texts"): "names of columns, quoted",
     (COLUMNS, "key"): KEY,

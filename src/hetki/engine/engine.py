@@ -11,9 +11,11 @@ from typing import TypeVar
 
 import msgspec
 
+from hetki.consent.purpose import category_of, closed_to
 from hetki.engine.accept import Acceptor, Keys, load_keys
 from hetki.engine.project import Project, load
 from hetki.errors import Conflict, Fault
+from hetki.events.event import OWN_SOURCE
 from hetki.identity.survival import surviving
 from hetki.moments.context import account_traits
 from hetki.moments.fold import FORM, Program
@@ -29,8 +31,8 @@ from hetki.store.sqlite import Connection, settle
 from hetki.store.state import FILE, State
 from hetki.store.system import SystemChance, SystemClock, SystemDisk, environment
 
-#: The source of the engine's own events.
-OWN_SOURCE = "hetki"
+#: Lies in the data folder while a backup is restored into it: nobody else may open it.
+RESTORING = "restoring"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,21 @@ class Engine:
 
 
 def open_engine(
-    project: Project, disk: Disk, clock: Clock, chance: Chance, environment: Mapping[str, str]
+    project: Project,
+    disk: Disk,
+    clock: Clock,
+    chance: Chance,
+    environment: Mapping[str, str],
+    is_restoring: bool = False,
 ) -> Engine:
     """Open (or create) the stores of a project on a disk. Raises `Unavailable`, or `Conflict` if the files
-    in it do not belong together.
+    in it do not belong together, or a backup is being restored into them.
 
     `environment` holds the secrets that declarations name as `env:NAME`.
     """
+    if disk.names(RESTORING) and not is_restoring:
+        got, must = "a restore that was not finished", "one that was"
+        raise Conflict(Fault(RESTORING, got, must, "delete the folder and restore again"))
     secrets = Secrets(disk, chance)
     journal = Journal(disk, chance, secrets)
     if secrets.is_new() and journal.head()[0] > 0:
@@ -114,6 +124,11 @@ def compile_program(project: Project) -> Program:
     about_customers = tuple(moment for moment in moments if not moment.is_about_account)
     about_accounts = tuple(moment for moment in moments if moment.is_about_account)
     segments = tuple(segment for _, segment in sorted(project.segments.items()))
+    categories = category_of(project.categories)
+    closed = {
+        event: sum(bit[name] for name in closed_to(project.purposes, categories, event))
+        for event in project.catalogue.events
+    }
     program = Program(
         moments=about_customers,
         purposes=purposes,
@@ -135,6 +150,8 @@ def compile_program(project: Project) -> Program:
         segments=segments,
         watching=_by_event(segments),
         household=tuple(project.household.same) if project.household else (),
+        categories=categories,
+        closed_to=closed,
     )
     if not about_accounts:
         return program

@@ -62,20 +62,20 @@ def _text(record: logging.LogRecord) -> str:
     within = record.name.partition(".")[0]
     if within == OURS and isinstance(record.msg, str):
         given = record.args if isinstance(record.args, tuple) else ()
-        return record.msg % tuple(_without_values(each) for each in given)
+        return record.msg % tuple(without_values(each) for each in given)
     if within == SERVER and isinstance(record.msg, str):
         return record.msg
     return f"at={record.module}:{record.lineno}"
 
 
-def _without_values(given: object) -> object:
+def without_values(given: object) -> object:
     """What fills a line of ours. Why something is unavailable is told: it is of a disk or a network."""
     if isinstance(given, Fault):
         return f"{given.where}: must be {given.must}"
     if isinstance(given, Unavailable):
         return given
     if isinstance(given, HetkiError):
-        return "; ".join(str(_without_values(fault)) for fault in given.faults[:FAULTS_MAX])
+        return "; ".join(str(without_values(fault)) for fault in given.faults[:FAULTS_MAX])
     if isinstance(given, OSError):
         return given.strerror or type(given).__name__
     return type(given).__name__ if isinstance(given, BaseException) else given

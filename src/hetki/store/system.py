@@ -17,7 +17,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Iterator, Mapping
 
-from hetki.errors import Fault, Invalid, NotFound, Unavailable, shown
+from hetki.errors import Fault, Invalid, NotFound, shown
+from hetki.store.shortage import refused
 
 #: How long a statement waits for another connection's lock.
 BUSY_S = 10.0
@@ -123,7 +124,7 @@ class SystemDisk:
                 connection.execute(f"PRAGMA cache_size=-{CACHE_KB}")
                 if created:
                     _sync_folder(path.parent)
-            except (sqlite3.Error, OSError):
+            except (sqlite3.Error, OSError, UnicodeError):
                 connection.close()
                 raise
             return connection
@@ -199,9 +200,8 @@ def _as_unavailable(name: str) -> Iterator[None]:
     """Turn what the disk or SQLite says into `Unavailable`."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise Unavailable(Fault(name, said, "a file that can be opened, read and written")) from error
+    except (sqlite3.Error, OSError, UnicodeError) as error:  # SQLite may quote broken bytes
+        raise refused(error, name) from error
 
 
 def _created(path: Path) -> bool:
