@@ -34,10 +34,10 @@ from hetki.engine.commands import CannotLink, Matched, MatchedPair, Merge
 from hetki.engine.telling import titles
 from hetki.engine.warming import refuse
 from hetki.errors import Fault
-from hetki.events.event import IDENTIFIED, Event
+from hetki.events.event import IDENTIFIED, Event, LeafId
 from hetki.events.wire import Parsed, Rejected
 from hetki.identity.columns import clean
-from hetki.identity.identifier import Namespace, identifier
+from hetki.identity.identifier import Namespace, NodeId, identifier
 from hetki.server import graph_svg, pages
 from hetki.server.access import Access
 from hetki.server.app import PAGES, console_app
@@ -46,9 +46,11 @@ from hetki.server.effects import Effects
 from hetki.server.feed import News
 from hetki.server.forms import COOKIE, NAME_COOKIE
 from hetki.server.pages import Pages
-from hetki.settings import SECOND
+from hetki.settings import DAY, SECOND
 from hetki.store.lake import open_lake, refresh
+from hetki.store.pages import PageLinks
 from hetki.store.ports import Sent
+from hetki.store.sqlite import transaction
 from hetki.store.system import SystemDisk
 
 MARK = "pwned"
@@ -101,6 +103,15 @@ class Scene:
         self.app = console_app(self.engine, self.access)
         self.n = 0
         self.live()
+        with transaction(self.engine.db):
+            links, now = PageLinks(self.engine.db), self.clock.now()
+            self.token = links.make(
+                self.engine.state, self.engine.chance, self.customer(), say("by"), now, now + DAY
+            )
+
+    def customer(self) -> LeafId:
+        node = NodeId(bytes.fromhex(self.node("user_id", self.say("user"))))
+        return self.engine.state.customers_of([node])[node]
 
     def event(self, kind: str, properties: dict[str, object], **names: str) -> None:
         self.n += 1
@@ -170,10 +181,7 @@ class Scene:
     def addresses(self) -> list[str]:
         """Every page of the console, and those that say an error."""
         say = self.say
-        [[customer]] = self.world.rows(
-            "SELECT customer FROM nodes WHERE node = ?", bytes.fromhex(self.node("user_id", say("user")))
-        )
-        assert isinstance(customer, bytes)
+        customer = self.customer()
         [[account]] = self.world.rows("SELECT account FROM accounts")
         [[decision]] = self.world.rows("SELECT decision_id FROM decisions LIMIT 1")
         [[link]] = self.world.rows("SELECT link_id FROM links WHERE kind = 'possible'")
@@ -231,7 +239,7 @@ def told(say: Say) -> Any:
         f"initiative: keep_our_word\ntitle: {text('initiative')}\nowner: {text('its owner')}\n"
         "horizon: mainstream\n"
     )
-    return project(files, toml="\n[traits.name]\n")
+    return project(files, toml=f"\n[controller]\nname = {text('controller')}\ncontact = {text('contact')}\n")
 
 
 class Shape(HTMLParser):
@@ -284,7 +292,7 @@ def test_every_page_is_built_of_the_same_elements(scenes: list[tuple[Scene, Scen
             shape, expected = Shape(page.text), Shape(twin.text)
             assert shape.elements == expected.elements, (address, shape.elements - expected.elements)
             assert shape.away == [] and shape.strange == expected.strange == [], address
-    assert n_pages >= 2 * len(PAGES)
+    assert n_pages >= 2 * (len(PAGES) + 2), "the console's pages, and the customer's own two"
 
 
 class Raw(Markup):
@@ -313,7 +321,7 @@ def test_what_is_not_escaped_is_found(
 
 
 #: Strings that no page shows. All others must be seen, or their fields were not looked at.
-UNSEEN = {"agent", "in a list", "its owner", "model", "page", "property", "title of a page", "url"}
+UNSEEN = {"agent", "by", "in a list", "its owner", "model", "page", "property", "title of a page", "url"}
 
 
 class Asked:

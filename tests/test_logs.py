@@ -253,6 +253,7 @@ class Canaries:
         assert self.ask("GET", found, **signed)[0] == 500
         assert self.ask("GET", found, **signed)[0] == 200
         assert self.ask("GET", f"/decisions/{its['path']}", **signed)[0] == 404
+        assert self.ask("GET", f"/my/{its['path']}", **signed)[0] == 404
         form = urlencode({"token": token_of(session[1]), "said_by": its["said_by"], "customer": its["user"]})
         kind = {"content-type": "application/x-www-form-urlencoded"}
         for address in (f"/customers/{its['path']}/merge", f"/review/{its['path']}/answer"):
