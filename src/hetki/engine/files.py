@@ -8,7 +8,7 @@ Nothing is compared here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Generic, Iterator, TypeVar
 
@@ -139,7 +139,7 @@ class Recording:
 class Kept:
     """A shelf of files that were kept with their bytes."""
 
-    texts: dict[str, bytes]
+    texts: dict[str, bytes] = field(repr=False)
 
     def read(self, name: str) -> bytes:
         if name not in self.texts:

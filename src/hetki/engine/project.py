@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import time
 
 from hetki.consent.purpose import Category, Controller, Purpose, purpose_faults
@@ -72,7 +72,7 @@ class Project:
     identity: Policy
     content_hash: str
     files: Files
-    texts: dict[str, bytes]
+    texts: dict[str, bytes] = field(repr=False)
 
 
 def load(shelf: Shelf) -> Project:

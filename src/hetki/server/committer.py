@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from hetki.errors import Fault, HetkiError, Unavailable
 from hetki.events.wire import Parsed
+from hetki.server.logs import without_values
 from hetki.server.status import Busy
 from hetki.server.trouble import Trouble
 from hetki.store.shortage import NO_MEMORY
@@ -136,10 +137,10 @@ class Committer:
         try:
             self._commit([waiting.parsed for waiting in group])
         except Unavailable as cause:
-            trouble.tell(f"unavailable={cause}")
+            trouble.tell(f"unavailable={without_values(cause)}")
             return cause
         except MemoryError:
-            trouble.tell(f"unavailable={NO_MEMORY}")
+            trouble.tell(f"unavailable={without_values(Unavailable(NO_MEMORY))}")
             return Unavailable(NO_MEMORY)
         except Exception:
             log.exception("commit failed n_requests=%d", len(group))

@@ -78,6 +78,9 @@ class WriteKey(msgspec.Struct, rename="camel"):
 
     write_key: str
 
+    def __repr__(self) -> str:
+        return "WriteKey(...)"
+
 
 class SenderGone(Exception):
     """The sender left before its body was complete: nothing is stored, nobody is there to be told."""

@@ -64,6 +64,9 @@ class Opened(msgspec.Struct, frozen=True):
     token: str
     customer: LeafId
 
+    def __repr__(self) -> str:
+        return "Opened(...)"
+
 
 class Told(msgspec.Struct, frozen=True):
     """One decision, in words for the customer."""

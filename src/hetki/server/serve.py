@@ -23,6 +23,7 @@ from hetki.server.committer import Committer
 from hetki.server.door import LINGERING_MAX, Door
 from hetki.server.doorkeeper import Doorkeeper
 from hetki.server.following import Follower
+from hetki.server.logs import set_up
 from hetki.server.worker import Keeper
 from hetki.settings import Connections
 from hetki.store.sqlite import alone
@@ -33,6 +34,8 @@ BACKLOG_MAX = 512
 #: Files and sockets of the process beside its connections.
 OWN_FILES = 200
 STOPPING_S = 5
+#: The status of a process that met what it does not know.
+FAILED = 1
 
 log = logging.getLogger("hetki.server")
 
@@ -43,6 +46,7 @@ def serve(folder: str, host: str, port: int, say: Callable[[str], None]) -> None
     `say` is told the console's address, on the first run with a one-time token. Raises what `open_folder`
     raises, and `Conflict` if the project is served already or the address is taken.
     """
+    set_up()
     engine = open_folder(folder)
     bounds = _within_files(engine.project.settings.connections)
     server = uvicorn.Server(_config(host, bounds))
@@ -64,6 +68,9 @@ def serve(folder: str, host: str, port: int, say: Callable[[str], None]) -> None
         say(f"Console: http://{shown}:{listening.getsockname()[1]}/{opening}")
         try:
             server.run(sockets=[listening])
+        except Exception:
+            log.exception("server=failed")
+            raise SystemExit(FAILED) from None
         finally:
             follower.stop()
             committer.stop()
@@ -75,6 +82,7 @@ def _config(host: str, bounds: Connections) -> uvicorn.Config:
     return uvicorn.Config(
         "",
         host=host,
+        log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
