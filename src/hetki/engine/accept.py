@@ -14,9 +14,9 @@ import msgspec
 
 from hetki.consent.source import Source
 from hetki.consent.statements import GRANTED, SPOKEN
-from hetki.engine.commands import Command, Erase, Said, as_entry
+from hetki.engine.commands import RETENTION, Command, Erase, Said, as_entry
 from hetki.errors import Fault
-from hetki.events.event import Event, EventId, event_id
+from hetki.events.event import DELIVERED, OWN_SOURCE, Event, EventId, event_id
 from hetki.events.wire import Parsed, Rejected
 from hetki.identity.identifier import as_leaf, identifier, leaf_of
 from hetki.identity.naming import nodes_called, nodes_in, nodes_of
@@ -158,9 +158,15 @@ class Acceptor:
             as_leaf(leaf_of(self._keys.node, event).node),
             event_id(self._keys.event, event.source, event.message_id),
             event.source,
-            self._retention.get(event.source, OWN_RETENTION),
+            self._kept(event),
             _encode(event),
         )
+
+    def _kept(self, event: Event) -> str:
+        """How long an event is kept: what was said of consent and rights outlives the data it governs."""
+        if event.name in SPOKEN or (event.source == OWN_SOURCE and event.name not in DELIVERED):
+            return RETENTION
+        return self._retention.get(event.source, OWN_RETENTION)
 
     def _rejected(self, rejected: Rejected) -> Entry:
         body = _encode(rejected)

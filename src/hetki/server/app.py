@@ -33,6 +33,9 @@ from hetki.server.effects import Effects
 from hetki.server.feed import Feed
 from hetki.server.forms import COOKIE, Form, Handler, acting, name_of, session_of, token_of
 from hetki.server.ingest import Ingest
+from hetki.server.mine import HEADERS as SEALED
+from hetki.server.mine import PREFIX as MINE
+from hetki.server.mine import READS, WRITES, Mine, own_failure
 from hetki.server.pages import ASSETS, Pages
 from hetki.server.threads import start_threads
 from hetki.store.shortage import SHORT, shortage
@@ -138,6 +141,8 @@ def console_app(engine: Engine, access: Access, is_stopping: Callable[[], bool] 
         signed_in = access.is_open(session_of(request))
         pages = desk_of(request).pages
         known = error if isinstance(error, HetkiError) else shortage(error)
+        if request.url.path.startswith(MINE):
+            return own_failure(pages, known or error)
         if known is not None:
             return pages.error(known, signed_in)
         if isinstance(error, HTTPException):
@@ -152,12 +157,15 @@ def console_app(engine: Engine, access: Access, is_stopping: Callable[[], bool] 
         Route(SIGN_IN, partial(_sign_in, access, pages)),
         *(Route(f"/{name}", partial(_asset, pages, name)) for name in ASSETS),
     ]
+    mine = Mine(desk)
+    routes += [Route(path, mine.reading(*each)) for path, each in READS.items()]
+    routes += [Route(path, mine.acting(*each), methods=["POST"]) for path, each in WRITES.items()]
     handlers = dict.fromkeys((HetkiError, HTTPException, *SHORT, Exception), fail)
     return Guard(Starlette(routes=routes, exception_handlers=handlers), access)
 
 
 class Guard:
-    """Lets in who has a session, and puts the headers on every answer."""
+    """Lets in who has a session, or a link to a page of their own; puts the headers on every answer."""
 
     def __init__(self, inner: ASGIApp, access: Access) -> None:
         self.inner = inner
@@ -168,14 +176,17 @@ class Guard:
             await self.inner(scope, receive, send)
             return
 
+        is_own = scope["path"].startswith(MINE)
+
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                headers.update(SEALED if is_own else {})
                 for name, text in HEADERS.items():
                     headers.setdefault(name, text)
             await send(message)
 
-        if scope["path"] in OPEN or self._access.is_open(session_of(Request(scope))):
+        if is_own or scope["path"] in OPEN or self._access.is_open(session_of(Request(scope))):
             await self.inner(scope, receive, guarded)
         else:
             await RedirectResponse(SIGN_IN, 303)(scope, receive, guarded)

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
-from hetki.dialogues.wording import counted, spoken_at
+from hetki.dialogues.wording import counted, no_effect_words, own_standing_words, spoken_at
 from hetki.errors import HetkiError
 from hetki.events.event import utc
 from hetki.server.status import status_of
@@ -66,6 +66,8 @@ class Pages:
             spaced=spaced,
             addressed=addressed,
             counted=counted,
+            no_effect=no_effect_words,
+            own_standing=own_standing_words,
         )
 
     def spoken_for(self, token: str, speaker: str) -> Pages:

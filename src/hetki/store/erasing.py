@@ -151,7 +151,7 @@ def erase_deeds(
         done = db.execute(f"DELETE FROM assignments WHERE customer IN ({marks})", part)
         n_assignments += done.rowcount
         db.execute(f"DELETE FROM revisions WHERE customer IN ({marks})", part)
-        for table in ("touched", "warmed", "changes"):
+        for table in ("touched", "warmed", "changes", "page_links"):
             db.execute(f"DELETE FROM {table} WHERE customer IN ({marks})", part)
     _drop_used(db, decisions)
     for marks, listed in chunks(decisions):

@@ -17,6 +17,7 @@ from hetki.dialogues.message import Message, Status
 from hetki.events.event import LeafId
 from hetki.store.chain import CHAIN, add_link
 from hetki.store.erasing import ERASURES, USED, add_used
+from hetki.store.pages import PAGES
 from hetki.store.sqlite import chunks, prepare
 
 LEDGER = """
@@ -80,7 +81,7 @@ class Ledger:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
-        prepare(db, FILE, LEDGER + ERASURES + USED + CHAIN)
+        prepare(db, FILE, LEDGER + ERASURES + USED + CHAIN + PAGES)
 
     def handled(self, occurrence_ids: Iterable[str]) -> set[str]:
         """Occurrences that were decided or missed before: never again."""
@@ -164,6 +165,14 @@ class Ledger:
             (decision_id,),
         ).fetchone()
         return row is not None
+
+    def occurrence_of(self, decision_id: str) -> bytes | None:
+        """What a decision answered, as it stands after all repairs; None once it is gone."""
+        row = self.db.execute(
+            "SELECT o.body FROM decisions d JOIN occurrences o USING (occurrence_id) WHERE d.decision_id = ?",
+            (decision_id,),
+        ).fetchone()
+        return row[0] if row else None
 
     def standing(self, initiative: str, leaves: Iterable[LeafId]) -> Assignment | None:
         """The first assignment of any leaf of a customer in an initiative."""
