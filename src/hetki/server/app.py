@@ -1,12 +1,12 @@
 """App: the way in under `/v1/` and the console under `/`, as one ASGI callable.
 
-Every page but the sign-in needs a session, and every answer of the console carries the headers that keep
-a browser from running, loading or telling anything that is not ours.
+`Guard` lets in who has signed in with a role that is enough (`roles.py`), and every answer of the console
+carries the headers that keep a browser from running, loading or telling anything that is not ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,29 +15,29 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hetki.consent.source import admitted
 from hetki.engine.engine import Engine, compile_program
 from hetki.engine.project import Project
 from hetki.engine.telling import titles
-from hetki.errors import Forbidden, HetkiError
+from hetki.errors import HetkiError
 from hetki.measurement.outcome import measured
 from hetki.server import accounts, console, identities, people, reviewing
-from hetki.server.access import SESSION_S, Access
+from hetki.server.access import Access
 from hetki.server.acting import ACTIONS
 from hetki.server.committer import Committer
 from hetki.server.desk import Desk
 from hetki.server.effects import Effects
 from hetki.server.feed import Feed
-from hetki.server.forms import COOKIE, Form, Handler, acting, name_of, session_of, token_of
+from hetki.server.forms import Handler, acting
 from hetki.server.ingest import Ingest
 from hetki.server.pages import ASSETS, Pages
+from hetki.server.roles import LEAST, is_enough, unlisted
+from hetki.server.signing import SIGN_IN, SIGN_OUT, Signing
+from hetki.server.visit import Visit, begin_visit, visit_of
 
-SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
-#: What a browser may open without a session.
-OPEN = {SIGN_IN, *(f"/{name}" for name in ASSETS)}
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -118,43 +118,46 @@ def console_app(engine: Engine, access: Access, is_stopping: Callable[[], bool] 
     desk = Desk(engine, pages, effects, titles(project))
 
     def may_listen(request: Request) -> bool:
-        return not is_stopping() and access.is_open(session_of(request))
+        return not is_stopping() and access.who(visit_of(request).session) is not None
 
     def desk_of(request: Request) -> Desk:
         """The desk with the pages of one browser."""
-        spoken_for = pages.spoken_for(token_of(session_of(request)), name_of(request))
-        return replace(desk, pages=spoken_for)
+        return replace(desk, pages=pages.read_by(visit_of(request)))
 
     def showing(handler: Callable[[Desk, Request], Response]) -> Callable[[Request], Response]:
         return lambda request: handler(desk_of(request), request)
 
     def fail(request: Request, error: Exception) -> Response:
-        signed_in = access.is_open(session_of(request))
         pages = desk_of(request).pages
         if isinstance(error, HetkiError):
-            return pages.error(error, signed_in)
+            return pages.error(error)
         if isinstance(error, HTTPException):
-            return pages.failure(error.status_code, [error.detail], signed_in)
-        return pages.failure(500, ["The operator's log says more."], signed_in)
+            return pages.failure(error.status_code, [error.detail])
+        return pages.failure(500, ["The operator's log says more."])
 
-    actions: dict[str, Handler] = {**ACTIONS, SIGN_OUT: partial(_sign_out, access)}
+    signing = Signing(access, pages)
+    actions: dict[str, Handler] = {**ACTIONS, SIGN_OUT: signing.leave}
     routes = [Route(path, showing(handler)) for path, handler in PAGES.items()]
     routes += [Route(path, acting(each, desk_of), methods=["POST"]) for path, each in actions.items()]
     routes += [
         Route("/feed", Feed(desk, may_listen), methods=["GET"]),
-        Route(SIGN_IN, partial(_sign_in, access, pages)),
+        Route(SIGN_IN, signing.look),
+        Route(SIGN_IN, signing.enter, methods=["POST"]),
         *(Route(f"/{name}", partial(_asset, pages, name)) for name in ASSETS),
     ]
     handlers = dict.fromkeys((HetkiError, HTTPException, Exception), fail)
-    return Guard(Starlette(routes=routes, exception_handlers=handlers), access)
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), routes, access, pages)
 
 
 class Guard:
-    """Lets in who has a session, and puts the headers on every answer."""
+    """Lets in who has signed in with a role that is enough, and puts the headers on every answer."""
 
-    def __init__(self, inner: ASGIApp, access: Access) -> None:
+    def __init__(self, inner: ASGIApp, routes: Sequence[Route], access: Access, pages: Pages) -> None:
+        assert not unlisted(each.path for each in routes), "somebody has to say who may open a route"
         self.inner = inner
+        self._routes = routes
         self._access = access
+        self._pages = pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -168,43 +171,27 @@ class Guard:
                     headers.setdefault(name, text)
             await send(message)
 
-        if scope["path"] in OPEN or self._access.is_open(session_of(Request(scope))):
-            await self.inner(scope, receive, guarded)
-        else:
-            await RedirectResponse(SIGN_IN, 303)(scope, receive, guarded)
+        await self._admitted(scope)(scope, receive, guarded)
+
+    def _admitted(self, scope: Scope) -> ASGIApp:
+        """What answers a request: the console, or a refusal."""
+        try:
+            visit = begin_visit(scope, self._access)
+        except HetkiError as error:  # who it is cannot be looked up just now
+            return self._pages.error(error)
+        least = [LEAST[each.path] for each in self._routes if each.matches(scope)[0] is not Match.NONE]
+        if all(is_enough(visit.role, each) for each in least or ["viewer"]):
+            return self.inner
+        if visit.visitor is None:
+            return RedirectResponse(SIGN_IN, 303)
+        return _not_enough(self._pages.read_by(visit), visit)
 
 
-def _sign_in(access: Access, pages: Pages, request: Request) -> Response:
-    """Exchange the token in the address, once; a look ahead (HEAD) does not use it up."""
-    token = request.query_params.get("token", "")
-    if not token or request.method != "GET":
-        if access.is_open(session_of(request)):
-            return RedirectResponse("/", 303)
-        return pages.page("sign_in", signed_in=False, refused="")
-    try:
-        session = access.sign_in(token)
-    except Forbidden as error:
-        return pages.page("sign_in", 401, signed_in=False, refused=str(error))
-    answer = RedirectResponse("/", 303)
-    answer.set_cookie(
-        COOKIE,
-        session,
-        max_age=SESSION_S,
-        path="/",
-        secure=request.url.scheme == "https",
-        httponly=True,
-        samesite="strict",
+def _not_enough(pages: Pages, visit: Visit) -> Response:
+    line = (
+        f"You have signed in as {visit.role}, and this asks for more. Whoever runs Hetki here can change it."
     )
-    return answer
-
-
-def _sign_out(access: Access, desk: Desk, request: Request, form: Form) -> Response:
-    access.sign_out(session_of(request))
-    answer = RedirectResponse(SIGN_IN, 303)
-    answer.delete_cookie(
-        COOKIE, path="/", secure=request.url.scheme == "https", httponly=True, samesite="strict"
-    )
-    return answer
+    return pages.failure(403, [line])
 
 
 def _asset(pages: Pages, name: str, request: Request) -> Response:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from hetki.errors import HetkiError
+from hetki.errors import Exhausted, Fault, HetkiError
+
+#: When to come back, with a 429 or a 503 that does not know better.
+RETRY_AFTER_S = 1
 
 STATUS = {
     "invalid": 400,
@@ -14,6 +17,21 @@ STATUS = {
 }
 
 
+class Busy(Exhausted):
+    """A bound that is reached for now: the same is taken later."""
+
+    def __init__(self, fault: Fault, retry_after_s: int = RETRY_AFTER_S) -> None:
+        super().__init__(fault)
+        self.retry_after_s = retry_after_s
+
+
 def status_of(error: HetkiError) -> int:
     """The HTTP status of an error of ours."""
-    return STATUS[error.code]
+    return 429 if isinstance(error, Busy) else STATUS[error.code]
+
+
+def retry_after(error: HetkiError) -> dict[str, str]:
+    """The header that says when to come back, where that helps."""
+    if isinstance(error, Busy):
+        return {"retry-after": str(error.retry_after_s)}
+    return {"retry-after": str(RETRY_AFTER_S)} if status_of(error) == 503 else {}

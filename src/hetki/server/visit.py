@@ -1,0 +1,73 @@
+"""Visit: what one request of a browser is known by: its session, who has signed in, what they are called.
+
+`Guard` looks it up once and puts it into the request; everything behind it reads it there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from urllib.parse import unquote
+
+from starlette.requests import Request
+from starlette.types import Scope
+
+from hetki.server.access import Access, Visitor
+from hetki.server.roles import SEES_PEOPLE, is_enough
+from hetki.store.staff import NAME_CHARS_MAX, Role
+
+COOKIE = "hetki_session"
+#: How the operator, who has no account, was called last, so that nobody has to say it twice.
+NAME_COOKIE = "hetki_name"
+_KEY = "hetki.visit"
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One browser. `session` is empty and `visitor` None where nobody has signed in; `called` is what
+    somebody without an account last said to be called."""
+
+    session: str = ""
+    visitor: Visitor | None = None
+    called: str = ""
+
+    @property
+    def role(self) -> Role | None:
+        """The role of who has signed in."""
+        return self.visitor.role if self.visitor else None
+
+    @property
+    def account(self) -> str:
+        """The name of who has signed in with an account; empty for the operator, and for nobody."""
+        return self.visitor.name if self.visitor else ""
+
+    @property
+    def sees_people(self) -> bool:
+        """Whether pages may show personal data."""
+        return is_enough(self.role, SEES_PEOPLE)
+
+    @property
+    def token(self) -> str:
+        """What the forms of this session carry."""
+        return token_of(self.session)
+
+
+def begin_visit(scope: Scope, access: Access) -> Visit:
+    """Look up who sends a request, and keep it there."""
+    cookies = Request(scope).cookies
+    session = cookies.get(COOKIE, "")
+    called = unquote(cookies.get(NAME_COOKIE, ""))[:NAME_CHARS_MAX]
+    visit = Visit(session, access.who(session) if session else None, called)
+    scope[_KEY] = visit
+    return visit
+
+
+def visit_of(request: Request) -> Visit:
+    """Who sends a request, as `Guard` found."""
+    visit: Visit = request.scope[_KEY]
+    return visit
+
+
+def token_of(session: str) -> str:
+    """What the forms of a session carry; nobody can make it who does not know the session's id."""
+    return blake2b(session.encode("utf-8", "replace"), digest_size=32, person=b"hetki form").hexdigest()
