@@ -32,7 +32,8 @@ from hetki.server.access import Access
 from hetki.server.app import Served, console_app
 from hetki.server.committer import Committer
 from hetki.server.forms import FORM_TYPE
-from hetki.server.visit import COOKIE, token_of
+from hetki.server.site import COOKIE
+from hetki.server.visit import token_of
 from hetki.settings import SECOND, Limits
 from hetki.simulation import demo
 from hetki.simulation.world import SimulatedClock

@@ -35,7 +35,7 @@ from hetki.server.desk import days
 from hetki.server.effects import Effects
 from hetki.server.feed import LISTENERS_MAX
 from hetki.server.following import Follower
-from hetki.server.visit import COOKIE
+from hetki.server.site import COOKIE
 from hetki.settings import SECOND, Limits
 from hetki.simulation import demo
 from hetki.simulation.world import LocalNet, MemoryDisk, SeededChance, SimulatedClock
@@ -189,11 +189,6 @@ def test_opening_the_printed_address_signs_in(house: House) -> None:
     assert house.get("/", session).status_code == 200, "a form that is none signs nobody out"
     assert house.post("/sign-out", session).headers["location"] == "/sign-in"
     assert house.get("/", session).status_code == 303
-
-
-def test_over_https_the_cookie_is_for_https_alone(house: House) -> None:
-    answer = ask(house.app, f"https://hetki/sign-in?token={house.access.new_token()}", "")
-    assert "; Secure" in answer.headers["set-cookie"]
 
 
 # What is shown

@@ -44,9 +44,9 @@ def destination(text: str) -> Destination:
 @pytest.mark.parametrize(
     "text",
     [
-        'kind="webhook"\nurl="http://localhost:9000/hook"\nsecret="env:APP_SECRET"',
+        'kind="webhook"\nurl="http://localhost:9000/hook"\ninside=["localhost"]\nsecret="env:APP_SECRET"',
         f'kind="webhook"\nurl="https://app.example/hook?a=1"\nsecret="{SECRET} {SECRET}"',
-        'kind="email"\nserver="localhost:1025"\nsender="kitchen@restaurants.example"\nper_s=0.5',
+        'kind="email"\nserver="localhost:1025"\nsender="kitchen@restaurants.example"\nper_s=0.5\ninside=["localhost"]',
     ],
 )
 def test_a_whole_destination_has_no_faults(text: str) -> None:

@@ -17,7 +17,8 @@ from hetki.engine.advance import advance
 from hetki.server.acting import ACTIONS
 from hetki.server.app import Guard, console_app
 from hetki.server.forms import BODY_BYTES_MAX, FORM_TYPE
-from hetki.server.visit import NAME_COOKIE, token_of
+from hetki.server.site import NAME_COOKIE
+from hetki.server.visit import token_of
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,8 @@ from hetki.events.event import Event
 from hetki.simulation.world import SimulatedClock
 from hetki.store.journal import Kind
 from hetki.store.lake import open_lake, refresh
-from hetki.store.system import SystemDisk, SystemNet
+from hetki.store.network import SystemNet
+from hetki.store.system import SystemDisk
 
 # -- stores that several processes hold at once
 
@@ -84,6 +85,7 @@ basis = "contract"
 [destinations.app]
 kind = "webhook"
 url = "http://127.0.0.1:PORT/messages"
+inside = ["localhost"]
 secret = "SECRET"
 timeout_s = 5
 per_s = 1000
@@ -349,7 +351,7 @@ def caught_up(folder: str) -> Engine:
     engine = open_engine(was.project, was.disk, clock, was.chance, {})
     for _ in range(40):
         advance(engine)
-        deliver(engine, SystemNet(), "app", 10_000)
+        deliver(engine, SystemNet(["localhost"]), "app", 10_000)
         waiting = engine.db.execute(
             "SELECT min(due_at) FROM outbox WHERE status IN ('waiting', 'claimed')"
         ).fetchone()[0]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
 from world import World, moment, project
 
@@ -212,3 +213,26 @@ def test_every_table_and_column_is_documented() -> None:
         for _, rows in documented.items()
         for _, _, meaning in rows
     )
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT * FROM read_text('/etc/hostname')",
+        "SELECT * FROM read_parquet('{root}/beside.parquet')",
+        "SELECT * FROM read_parquet('{root}/lake/../beside.parquet')",
+        "SELECT * FROM 'http://127.0.0.1:9/a.parquet'",
+        "INSTALL httpfs",
+        "ATTACH '{root}/beside.db'",
+        "COPY (SELECT 1) TO '{root}/beside.csv'",
+        "SET enable_external_access = true",
+        "SET allowed_directories = ['/']",
+    ],
+)
+def test_the_lake_opens_no_other_file_and_no_network(tmp_path: Path, query: str) -> None:
+    disk = SystemDisk(tmp_path, durable=False)
+    disk.write("beside.parquet", b"PAR1")
+    db = open_lake(disk)
+    with pytest.raises((duckdb.PermissionException, duckdb.InvalidInputException)):
+        db.execute(query.format(root=tmp_path.resolve()))
+    assert db.execute("SELECT count(*) FROM events").fetchall() == [(0,)]

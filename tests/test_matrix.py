@@ -31,8 +31,9 @@ from hetki.server.app import Guard, Served
 from hetki.server.committer import Committer
 from hetki.server.ingest import KINDS
 from hetki.server.pages import Pages
-from hetki.server.visit import COOKIE, token_of
-from hetki.settings import DAY, SECOND
+from hetki.server.site import COOKIE, Site
+from hetki.server.visit import token_of
+from hetki.settings import DAY, SECOND, Server
 from hetki.store.staff import Role, Staff
 
 SECRET = "a-name-that-only-the-console-may-show"
@@ -213,7 +214,7 @@ def test_a_route_that_nobody_listed_is_not_served(desk: Desk) -> None:
     assert isinstance(desk.house.app, Guard)
     more = [*routes(desk.house), Route("/secrets", lambda request: Response())]
     with pytest.raises(AssertionError, match="who may open a route"):
-        Guard(desk.house.app.inner, more, desk.house.access, Pages("", "UTC"))
+        Guard(desk.house.app.inner, more, desk.house.access, Pages("", "UTC"), Site(Server()))
 
 
 @pytest.mark.parametrize("path", sorted([*READ, *WRITE]))

@@ -7,6 +7,7 @@ import socketserver
 import sqlite3
 import threading
 import time
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Callable, Iterator
@@ -19,10 +20,15 @@ from hypothesis import strategies as st
 
 from hetki.errors import Invalid, NotFound, Unavailable
 from hetki.simulation.world import LocalNet, MemoryDisk, SeededChance, SimulatedClock
+from hetki.store.network import SystemNet
 from hetki.store.ports import Chance, Clock, Disk, Net, Sent
-from hetki.store.system import SystemChance, SystemClock, SystemDisk, SystemNet, listed, plain_name
+from hetki.store.system import SystemChance, SystemClock, SystemDisk, listed, plain_name
 
 # --- clock and chance ---------------------------------------------------------------------------------
+
+
+#: The receivers of this file are on this machine.
+HERE = partial(SystemNet, ["localhost"])
 
 
 @pytest.fixture(params=["system", "simulated"])
@@ -354,16 +360,14 @@ def address(receiver: ThreadingHTTPServer) -> str:
 
 
 def test_a_post_arrives_whole(receiver: ThreadingHTTPServer, address: str) -> None:
-    sent = SystemNet().post(
-        f"{address}/204?", {"webhook-id": "m1", "Content-Type": "application/json"}, b"{}", 5
-    )
+    sent = HERE().post(f"{address}/204?", {"webhook-id": "m1", "Content-Type": "application/json"}, b"{}", 5)
     path, headers, body = receiver.seen[-1]  # type: ignore[attr-defined]
     assert sent == Sent(True, 204, "204 No Content")
     assert (path, headers["webhook-id"], body) == ("/204", "m1", b"{}")
 
 
 def test_an_answer_outside_200_to_299_is_a_failure_with_its_status(address: str) -> None:
-    net = SystemNet()
+    net = HERE()
     assert net.post(f"{address}/500", {}, b"", 5) == Sent(False, 500, "500 Internal Server Error")
     assert net.post(f"{address}/410", {}, b"", 5) == Sent(False, 410, "410 Gone")
     assert net.post(f"{address}/799", {}, b"", 5) == Sent(False, 799, "799")
@@ -381,27 +385,27 @@ def test_an_answer_outside_200_to_299_is_a_failure_with_its_status(address: str)
     ],
 )
 def test_retry_after_is_read(address: str, given: str, seconds: float | None) -> None:
-    sent = SystemNet().post(f"{address}/429?{given.replace(' ', '%20')}", {}, b"", 5)
+    sent = HERE().post(f"{address}/429?{given.replace(' ', '%20')}", {}, b"", 5)
     assert (sent.ok, sent.status, sent.retry_after_s) == (False, 429, seconds)
 
 
 def test_a_redirect_is_not_followed(receiver: ThreadingHTTPServer, address: str) -> None:
     n_before = len(receiver.seen)  # type: ignore[attr-defined]
-    assert SystemNet().post(f"{address}/redirect", {}, b"", 5) == Sent(False, 302, "302 Found")
+    assert HERE().post(f"{address}/redirect", {}, b"", 5) == Sent(False, 302, "302 Found")
     assert len(receiver.seen) == n_before + 1  # type: ignore[attr-defined]
 
 
 def test_a_huge_answer_is_not_read_to_its_end(receiver: ThreadingHTTPServer, address: str) -> None:
-    assert SystemNet().post(f"{address}/huge", {}, b"", 30).status == 200
+    assert HERE().post(f"{address}/huge", {}, b"", 30).status == 200
     assert receiver.n_poured < 100_000_000  # type: ignore[attr-defined]
 
 
 def test_an_answer_whose_body_breaks_off_still_has_its_status(address: str) -> None:
-    assert SystemNet().post(f"{address}/cut", {}, b"", 0.3).status == 200
+    assert HERE().post(f"{address}/cut", {}, b"", 0.3).status == 200
 
 
 def test_a_destination_that_drips_bytes_is_cut_at_the_deadline(address: str) -> None:
-    assert SystemNet().post(f"{address}/drip", {}, b"", 0.3) == Sent(False, 0, "timed out")
+    assert HERE().post(f"{address}/drip", {}, b"", 0.3) == Sent(False, 0, "timed out")
 
 
 @pytest.fixture
@@ -418,18 +422,18 @@ def nobody() -> str:
 
 
 def test_a_half_open_destination_times_out(half_open: str) -> None:
-    assert SystemNet().post(f"http://{half_open}/", {}, b"", 0.2) == Sent(False, 0, "timed out")
-    assert SystemNet().post(f"https://{half_open}/", {}, b"", 0.2) == Sent(False, 0, "timed out")
-    assert SystemNet().mail(half_open, "a@b.fi", "c@d.fi", b"", 0.2) == Sent(False, 0, "timed out")
+    assert HERE().post(f"http://{half_open}/", {}, b"", 0.2) == Sent(False, 0, "timed out")
+    assert HERE().post(f"https://{half_open}/", {}, b"", 0.2) == Sent(False, 0, "timed out")
+    assert HERE().mail(half_open, "a@b.fi", "c@d.fi", b"", 0.2) == Sent(False, 0, "timed out")
 
 
 def test_a_refused_connection_is_a_failure(nobody: str) -> None:
-    assert SystemNet().post(f"http://{nobody}/", {}, b"", 5) == Sent(False, 0, "connection refused")
-    assert SystemNet().mail(nobody, "a@b.fi", "c@d.fi", b"", 5) == Sent(False, 0, "connection refused")
+    assert HERE().post(f"http://{nobody}/", {}, b"", 5) == Sent(False, 0, "connection refused")
+    assert HERE().mail(nobody, "a@b.fi", "c@d.fi", b"", 5) == Sent(False, 0, "connection refused")
 
 
 def test_plain_http_behind_https_is_a_failure(address: str) -> None:
-    sent = SystemNet().post(address.replace("http:", "https:"), {}, b"", 5)
+    sent = HERE().post(address.replace("http:", "https:"), {}, b"", 5)
     assert (sent.ok, sent.status) == (False, 0)
 
 
@@ -442,7 +446,7 @@ class Gibberish(socketserver.BaseRequestHandler):
 def test_a_destination_that_speaks_no_http_is_a_failure() -> None:
     with socketserver.TCPServer(("127.0.0.1", 0), Gibberish) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        sent = SystemNet().post(f"http://127.0.0.1:{server.server_address[1]}/", {}, b"", 5)
+        sent = HERE().post(f"http://127.0.0.1:{server.server_address[1]}/", {}, b"", 5)
     assert (sent.ok, sent.status) == (False, 0)
 
 
@@ -454,7 +458,7 @@ def test_a_destination_that_speaks_no_http_is_a_failure() -> None:
     ],
 )
 def test_a_url_of_any_shape_is_a_failure_and_never_an_exception(url: str) -> None:
-    sent = SystemNet().post(url, {}, b"", 1)
+    sent = HERE().post(url, {}, b"", 1)
     assert (sent.ok, sent.status) == (False, 0)
     assert sent.detail
 
@@ -462,14 +466,14 @@ def test_a_url_of_any_shape_is_a_failure_and_never_an_exception(url: str) -> Non
 def test_headers_cannot_be_broken_out_of(receiver: ThreadingHTTPServer, address: str) -> None:
     n_before = len(receiver.seen)  # type: ignore[attr-defined]
     for headers in ({"a": "x\r\nb: y"}, {"a\r\nb": "x"}, {"a": "€"}):
-        assert not SystemNet().post(f"{address}/200", headers, b"", 5).ok
+        assert not HERE().post(f"{address}/200", headers, b"", 5).ok
     assert len(receiver.seen) == n_before  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1])
 def test_no_time_is_a_failure(address: str, timeout_s: float) -> None:
-    assert not SystemNet().post(f"{address}/200", {}, b"", timeout_s).ok
-    assert not SystemNet().mail(address.removeprefix("http://"), "a@b.fi", "c@d.fi", b"", timeout_s).ok
+    assert not HERE().post(f"{address}/200", {}, b"", timeout_s).ok
+    assert not HERE().mail(address.removeprefix("http://"), "a@b.fi", "c@d.fi", b"", timeout_s).ok
 
 
 # --- mail ---------------------------------------------------------------------------------------------
@@ -510,14 +514,14 @@ def postbox() -> Iterator[Postbox]:
 
 def test_a_letter_arrives_with_its_envelope(postbox: Postbox) -> None:
     letter = b"Subject: hi\r\n\r\n.a line with a dot\r\n"
-    sent = SystemNet().mail(postbox.server, "us@hetki.example", "you@there.example", letter, 5)
+    sent = HERE().mail(postbox.server, "us@hetki.example", "you@there.example", letter, 5)
     assert sent == Sent(True, 250, "SMTP 250")
     got = postbox.letters[-1]
     assert (got.mail_from, got.rcpt_tos, got.content) == ("us@hetki.example", ["you@there.example"], letter)
 
 
 def test_a_refusal_keeps_its_status_and_no_address(postbox: Postbox) -> None:
-    net, server = SystemNet(), postbox.server
+    net, server = HERE(), postbox.server
     assert net.mail(server, "us@a.fi", "550gone@a.fi", b"", 5) == Sent(False, 550, "SMTP 550 5.1.1")
     assert net.mail(server, "us@a.fi", "450busy@a.fi", b"", 5) == Sent(False, 450, "SMTP 450 4.1.1")
     assert net.mail(server, "us@a.fi", "you@a.fi", b"refuse me\r\n", 5) == Sent(False, 554, "SMTP 554")
@@ -527,7 +531,7 @@ def test_a_refusal_keeps_its_status_and_no_address(postbox: Postbox) -> None:
     "server", ["", "localhost", "localhost:", "localhost:port", "localhost:99999", "[::1:25"]
 )
 def test_a_server_of_any_shape_is_a_failure_and_never_an_exception(server: str) -> None:
-    sent = SystemNet().mail(server, "a@b.fi", "c@d.fi", b"", 1)
+    sent = HERE().mail(server, "a@b.fi", "c@d.fi", b"", 1)
     assert (sent.ok, sent.status) == (False, 0)
 
 
@@ -536,7 +540,7 @@ def test_a_server_of_any_shape_is_a_failure_and_never_an_exception(server: str) 
 )
 def test_addresses_cannot_break_out_of_their_command(postbox: Postbox, recipient: str) -> None:
     n_before = len(postbox.letters)
-    assert not SystemNet().mail(postbox.server, "a@b.fi", recipient, b"x", 5).ok
+    assert not HERE().mail(postbox.server, "a@b.fi", recipient, b"x", 5).ok
     assert len(postbox.letters) == n_before
 
 

@@ -387,7 +387,8 @@ def test_an_email_without_a_subject_is_refused() -> None:
 
 def test_two_destinations_that_are_one_are_refused() -> None:
     twin = (
-        '\n[destinations.letters]\nkind = "email"\nserver = "localhost:1025"\nsender = "hello@example.com"\n'
+        '\n[destinations.letters]\nkind = "email"\nserver = "localhost:1025"\n'
+        'inside = ["localhost"]\nsender = "hello@example.com"\n'
     )
     files = {**skeleton(), "hetki.toml": skeleton()["hetki.toml"] + twin}
     assert faults(files) == [

@@ -49,6 +49,7 @@ basis = "contract"
 [destinations.app]
 kind = "webhook"
 url = "http://127.0.0.1:9/messages"
+inside = ["localhost"]
 secret = "env:NOT_SET"
 """,
     "initiatives/help.yaml": "initiative: help\ntitle: h\nowner: t\nhorizon: mainstream\n",
@@ -529,7 +530,7 @@ def test_an_edited_moment_answers_without_a_restart_of_anything(house: House) ->
     assert server.runs() and server.worker() == worker
     assert decided(house) == 2, "each was answered once"
     assert "folder: what is in force" in house.ended("status")
-    other = SOURCE.replace("NAME", "kiosk")
+    other = SOURCE.replace("NAME", "kiosk").replace("KEY", entry("key-kiosk"))
     (house.folder / "sources/kiosk.yaml").write_text(other)
     body = batch(event("m3", userId="u3"), key="key-kiosk")
     eventually("a way in for a new source", lambda: post(address, "/v1/batch", body)[0] == 200)

@@ -19,8 +19,8 @@ from hetki.engine.advance import advance
 from hetki.errors import Conflict, Forbidden, Invalid, NotFound
 from hetki.server import access as access_room
 from hetki.server.access import OPERATOR, Access, Visitor
+from hetki.server.site import COOKIE, NAME_COOKIE
 from hetki.server.status import Busy
-from hetki.server.visit import COOKIE, NAME_COOKIE
 from hetki.settings import SECOND
 from hetki.simulation.world import MemoryDisk, SeededChance, SimulatedClock
 from hetki.store import passwords

@@ -56,10 +56,12 @@ gpc = true
 [destinations.app]
 kind = "webhook"
 url = "http://localhost:9/app"
+inside = ["localhost"]
 secret = "{SECRET}"
 [destinations.mail]
 kind = "email"
 server = "localhost:1025"
+inside = ["localhost"]
 sender = "hello@kauppa.fi"
 """
 

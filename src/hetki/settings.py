@@ -39,3 +39,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     time_zone: str = "UTC"
     holdout_salt: str = "hetki"
     limits: Limits = Limits()
+
+
+class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The `[server]` table of `hetki.toml`: how the server is reached.
+
+    `origin` is what browsers call it, such as `https://cx.example.com`; empty: plain HTTP on this machine.
+    `proxies` are the addresses and networks whose word on a sender's address is believed.
+    """
+
+    origin: str = ""
+    proxies: list[str] = []

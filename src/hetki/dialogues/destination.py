@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
+from hetki.dialogues.reach import (
+    OPENED,
+    THIS_MACHINE,
+    address_of,
+    endpoint,
+    host_fault,
+    is_this_machine,
+    kind_of,
+    reach,
+    spelled,
+)
 from hetki.dialogues.webhook import keys
 from hetki.errors import Fault, Invalid, shown
 
@@ -25,7 +35,8 @@ class Destination(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One `[destinations.NAME]` table of `hetki.toml`.
 
     A webhook has `url` and `secret`: `whsec_` keys, several separated by spaces while they are changed, or
-    `env:NAME`. E-mail has `server` (`host:port`) and `sender`. `per_s` bounds the sends per second,
+    `env:NAME`. E-mail has `server` (`host:port`) and `sender`. `inside` opens this machine or a part of the
+    network around it to this destination (`hetki.dialogues.reach`). `per_s` bounds the sends per second,
     `timeout_s` one exchange.
     """
 
@@ -34,6 +45,7 @@ class Destination(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     secret: str = ""
     server: str = ""
     sender: str = ""
+    inside: tuple[str, ...] = ()
     per_s: float = 50
     timeout_s: float = 10
 
@@ -58,14 +70,6 @@ def is_address(text: str) -> bool:
     return _ADDRESS.fullmatch(text) is not None
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine itself."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def host_port(server: str) -> tuple[str, int]:
     """The parts of `host:port`; raises `Invalid`.
 
@@ -77,7 +81,7 @@ def host_port(server: str) -> tuple[str, int]:
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
-    if not host or not port or parts.path or parts.username or not server.isprintable() or " " in server:
+    if not host or not port or server.lower() != spelled(host, port) or host_fault(host):
         raise Invalid(Fault("server", shown(server), "host:port"))
     return host, port
 
@@ -85,20 +89,15 @@ def host_port(server: str) -> tuple[str, int]:
 def _webhook_faults(given: Destination, where: str) -> list[Fault]:
     found = _foreign(where, server=given.server, sender=given.sender)
     try:
-        parts = urlsplit(given.url)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        host = ""
-    safe = host and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
-    if (
-        not safe
-        or not given.url.isascii()
-        or not given.url.isprintable()
-        or " " in given.url
-        or parts.username
-    ):
-        must = "an https address, or http on this machine, without a user name"
-        found.append(Fault(f"{where}.url", shown(given.url), must))
+        aim = endpoint(given.url, f"{where}.url")
+    except Invalid as error:
+        found.extend(error.faults)
+    else:
+        if not aim.is_tls and not is_this_machine(aim.host):
+            must = "an https address, or http on this machine"
+            found.append(Fault(f"{where}.url", shown(given.url), must))
+        else:
+            found.extend(_reach_faults(given, where, "url", aim.host))
     if not given.secret:
         found.append(Fault(f"{where}.secret", "nothing", "env:NAME or whsec_ and a key in base64"))
     elif not _FROM_ENVIRONMENT.fullmatch(given.secret):
@@ -112,12 +111,28 @@ def _webhook_faults(given: Destination, where: str) -> list[Fault]:
 def _email_faults(given: Destination, where: str) -> list[Fault]:
     found = _foreign(where, url=given.url, secret=given.secret)
     try:
-        host_port(given.server)
+        host, _ = host_port(given.server)
     except Invalid:
         found.append(Fault(f"{where}.server", shown(given.server), "host:port"))
+    else:
+        found.extend(_reach_faults(given, where, "server", host))
     if not is_address(given.sender):
         found.append(Fault(f"{where}.sender", shown(given.sender), "one plain e-mail address"))
     return found
+
+
+def _reach_faults(given: Destination, where: str, field: str, host: str) -> list[Fault]:
+    """What can be told without a resolver: wrong openings, and a host inside that none of them opens."""
+    try:
+        opened = reach(given.inside, host, f"{where}.inside")
+    except Invalid as error:
+        return list(error.faults)
+    address = address_of("127.0.0.1" if host == THIS_MACHINE else host)
+    if address is None or not opened.refusal(host, address):
+        return []
+    kind = kind_of(address)
+    hint = f'inside = ["{host}"] opens it' if kind in OPENED else ""
+    return [Fault(f"{where}.{field}", f"{shown(host)}, which is {kind}", "a public address", hint)]
 
 
 def _foreign(where: str, **fields: str) -> list[Fault]:

@@ -209,6 +209,7 @@ def _find(
     rows = compared(engine, records, NONE if is_training else after)
     con = duckdb.connect()
     con.execute("SET enable_progress_bar = false")  # it would write over ours
+    con.execute("SET enable_external_access = false")  # tables in memory are all it needs
 
     def stage(name: str) -> None:
         progress(name, 0, 0)

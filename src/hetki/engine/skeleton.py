@@ -30,11 +30,13 @@ gpc = true                       # a browser's Sec-GPC signal refuses it
 [destinations.app]
 kind = "webhook"
 url = "http://localhost:8089/messages"
+inside = ["localhost"]           # this machine: otherwise only public addresses are reached
 secret = "env:APP_SECRET"        # read from the environment when a message is sent
 
 [destinations.mail]
 kind = "email"
 server = "localhost:1025"
+inside = ["localhost"]
 sender = "hello@example.com"
 
 [contact]

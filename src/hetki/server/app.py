@@ -36,6 +36,7 @@ from hetki.server.ingest import Ingest
 from hetki.server.pages import ASSETS, Pages
 from hetki.server.roles import LEAST, is_enough, unlisted
 from hetki.server.signing import SIGN_IN, SIGN_OUT, Signing
+from hetki.server.site import Site
 from hetki.server.visit import Visit, begin_visit, visit_of
 
 HEADERS = {
@@ -146,18 +147,23 @@ def console_app(engine: Engine, access: Access, is_stopping: Callable[[], bool] 
         *(Route(f"/{name}", partial(_asset, pages, name)) for name in ASSETS),
     ]
     handlers = dict.fromkeys((HetkiError, HTTPException, Exception), fail)
-    return Guard(Starlette(routes=routes, exception_handlers=handlers), routes, access, pages)
+    site = Site(project.server)
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), routes, access, pages, site)
 
 
 class Guard:
     """Lets in who has signed in with a role that is enough, and puts the headers on every answer."""
 
-    def __init__(self, inner: ASGIApp, routes: Sequence[Route], access: Access, pages: Pages) -> None:
+    def __init__(
+        self, inner: ASGIApp, routes: Sequence[Route], access: Access, pages: Pages, site: Site
+    ) -> None:
         assert not unlisted(each.path for each in routes), "somebody has to say who may open a route"
         self.inner = inner
         self._routes = routes
         self._access = access
         self._pages = pages
+        self._site = site
+        self._headers = {**HEADERS, **site.headers}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -167,7 +173,7 @@ class Guard:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, text in HEADERS.items():
+                for name, text in self._headers.items():
                     headers.setdefault(name, text)
             await send(message)
 
@@ -176,7 +182,7 @@ class Guard:
     def _admitted(self, scope: Scope) -> ASGIApp:
         """What answers a request: the console, or a refusal."""
         try:
-            visit = begin_visit(scope, self._access)
+            visit = begin_visit(scope, self._access, self._site)
         except HetkiError as error:  # who it is cannot be looked up just now
             return self._pages.error(error)
         least = [LEAST[each.path] for each in self._routes if each.matches(scope)[0] is not Match.NONE]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from hmac import compare_digest
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -19,7 +19,7 @@ from starlette.responses import RedirectResponse, Response
 from hetki.errors import Exhausted, Fault, Invalid, shown
 from hetki.server.access import SESSION_S
 from hetki.server.desk import Desk
-from hetki.server.visit import COOKIE, NAME_COOKIE, visit_of
+from hetki.server.visit import visit_of
 from hetki.store.staff import checked_name
 
 NAME_S = 365 * 24 * 3_600
@@ -47,7 +47,8 @@ def acting(handler: Handler, desk_of: Callable[[Request], Desk]) -> Callable[[Re
 def check_origin(request: Request) -> None:
     """A browser says of a form from which site it came; who says nothing must still know the token."""
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host", ""):
+    host = request.headers.get("host", "")
+    if origin is not None and not visit_of(request).site.is_ours(origin, host):
         raise HTTPException(403, f"This form came from {shown(origin)}, which is another site.")
 
 
@@ -77,20 +78,14 @@ def speaker(request: Request, form: Form) -> str:
 
 def answered(request: Request, address: str, name: str) -> Response:
     """Send the browser on to a page of ours, and have it keep the name that the operator gave."""
-    answer = RedirectResponse(address, 303)
-    if not visit_of(request).account:
-        keep_cookie(answer, request, NAME_COOKIE, quote(name, safe=""), NAME_S)
+    answer, visit = RedirectResponse(address, 303), visit_of(request)
+    if not visit.account:
+        visit.site.keep(answer, visit.site.name_cookie, quote(name, safe=""), NAME_S)
     return answer
 
 
 def signed_in(request: Request, session: str) -> Response:
-    """Send the browser on to the first page, with a session."""
-    answer = RedirectResponse("/", 303)
-    keep_cookie(answer, request, COOKIE, session, SESSION_S)
+    """Send the browser on to the first page, with a session; with an empty one to the sign-in."""
+    answer, site = RedirectResponse("/" if session else "/sign-in", 303), visit_of(request).site
+    site.keep(answer, site.cookie, session, SESSION_S if session else 0)
     return answer
-
-
-def keep_cookie(answer: Response, request: Request, name: str, text: str, kept_s: int) -> None:
-    """Have the browser keep a text for us, which it shows to us alone; for 0 seconds: forget it."""
-    is_https = request.url.scheme == "https"
-    answer.set_cookie(name, text, max_age=kept_s, path="/", secure=is_https, httponly=True, samesite="strict")

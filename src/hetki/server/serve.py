@@ -50,7 +50,9 @@ def serve(folder: str, host: str, port: int, say: Callable[[str], None]) -> None
         token = access.first_token()
         opening = f"sign-in?token={token}   (opens once)" if token else "   (hetki token signs you in)"
         shown = f"[{host}]" if ":" in host else host
-        say(f"Console: http://{shown}:{listening.getsockname()[1]}/{opening}")
+        here = f"http://{shown}:{listening.getsockname()[1]}"
+        origin = engine.project.server.origin
+        say(f"Console: {origin or here}/{opening}" + (f"; listening at {here}" if origin else ""))
         try:
             server.run(sockets=[listening])
         finally:
@@ -67,6 +69,7 @@ def _config(host: str) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         lifespan="off",
+        proxy_headers=False,  # only declared proxies are believed: server/site.py
         limit_concurrency=CONNECTIONS_MAX,
         timeout_keep_alive=IDLE_S,
         timeout_graceful_shutdown=STOPPING_S,

@@ -13,10 +13,10 @@ from starlette.responses import RedirectResponse, Response
 from hetki.errors import Forbidden, HetkiError
 from hetki.server.access import Access
 from hetki.server.desk import Desk
-from hetki.server.forms import Form, check_origin, keep_cookie, read_form, signed_in
+from hetki.server.forms import Form, check_origin, read_form, signed_in
 from hetki.server.pages import Pages
 from hetki.server.status import retry_after, status_of
-from hetki.server.visit import COOKIE, visit_of
+from hetki.server.visit import visit_of
 
 SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
 
@@ -55,9 +55,7 @@ class Signing:
     def leave(self, desk: Desk, request: Request, form: Form) -> Response:
         """End the session."""
         self._access.sign_out(visit_of(request).session)
-        answer = RedirectResponse(SIGN_IN, 303)
-        keep_cookie(answer, request, COOKIE, "", 0)
-        return answer
+        return signed_in(request, "")
 
     def _form(self, error: HetkiError | None = None, name: str = "") -> Response:
         status = status_of(error) if error else 200

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from urllib.parse import unquote
 
@@ -14,11 +14,10 @@ from starlette.types import Scope
 
 from hetki.server.access import Access, Visitor
 from hetki.server.roles import SEES_PEOPLE, is_enough
+from hetki.server.site import Site
+from hetki.settings import Server
 from hetki.store.staff import NAME_CHARS_MAX, Role
 
-COOKIE = "hetki_session"
-#: How the operator, who has no account, was called last, so that nobody has to say it twice.
-NAME_COOKIE = "hetki_name"
 _KEY = "hetki.visit"
 
 
@@ -30,6 +29,7 @@ class Visit:
     session: str = ""
     visitor: Visitor | None = None
     called: str = ""
+    site: Site = field(default_factory=lambda: Site(Server()))
 
     @property
     def role(self) -> Role | None:
@@ -52,12 +52,12 @@ class Visit:
         return token_of(self.session)
 
 
-def begin_visit(scope: Scope, access: Access) -> Visit:
+def begin_visit(scope: Scope, access: Access, site: Site) -> Visit:
     """Look up who sends a request, and keep it there."""
     cookies = Request(scope).cookies
-    session = cookies.get(COOKIE, "")
-    called = unquote(cookies.get(NAME_COOKIE, ""))[:NAME_CHARS_MAX]
-    visit = Visit(session, access.who(session) if session else None, called)
+    session = cookies.get(site.cookie, "")
+    called = unquote(cookies.get(site.name_cookie, ""))[:NAME_CHARS_MAX]
+    visit = Visit(session, access.who(session) if session else None, called, site)
     scope[_KEY] = visit
     return visit
 

@@ -25,7 +25,9 @@ from hetki.engine.warming import OTHER_DECLARATIONS, activate, is_in_force, keep
 from hetki.errors import HetkiError
 from hetki.server.watch import Watch
 from hetki.store.lake import refresh
-from hetki.store.system import SystemChance, SystemClock, SystemDisk, SystemNet, collect_rarely, environment
+from hetki.store.network import SystemNet
+from hetki.store.ports import Net
+from hetki.store.system import SystemChance, SystemClock, SystemDisk, collect_rarely, environment
 
 #: How long a thread rests when it found nothing to do.
 REST_S = 0.1
@@ -122,7 +124,8 @@ def _work_under(opened: Engine, watch: Watch, stop: threading.Event) -> bool:
         ("watch", watch.look),
         ("lake", _lake),
     ]
-    loops += [(name, partial(_deliver, destination=name)) for name in opened.project.destinations]
+    for name, declared in opened.project.destinations.items():
+        loops.append((name, partial(_deliver, destination=name, net=SystemNet(declared.inside))))
     threads = [
         threading.Thread(target=_loop, args=(opened, name, once, over), name=name, daemon=True)
         for name, once in loops
@@ -176,9 +179,9 @@ def _advance(engine: Engine, watch: Watch, over: threading.Event) -> float:
     return 0.0 if done.n_entries or watch.target is not None else REST_S
 
 
-def _deliver(engine: Engine, destination: str) -> float:
+def _deliver(engine: Engine, destination: str, net: Net) -> float:
     per_s = engine.project.destinations[destination].per_s
-    delivered = deliver(engine, SystemNet(), destination, max(1, round(per_s)))
+    delivered = deliver(engine, net, destination, max(1, round(per_s)))
     n_tried = delivered.n_sent + delivered.n_failed + delivered.n_waiting
     return max(n_tried / per_s, REST_S)
 

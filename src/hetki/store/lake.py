@@ -295,10 +295,16 @@ def read_mark(disk: Disk) -> Mark:
 
 
 def open_lake(disk: Disk) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection that shows the lake's tables as views, in UTC. Nothing is written through it."""
+    """A DuckDB connection that shows the lake's tables as views, in UTC. Nothing is written through it.
+
+    It reads the lake and nothing else: by default DuckDB opens any file, and fetches what it has not from
+    the network.
+    """
     db = duckdb.connect()
     db.execute("SET TimeZone = 'UTC'")
     db.execute(f"SET temp_directory = {_quoted(disk.path(SPILLED))}")
+    db.execute(f"SET allowed_directories = [{_quoted(disk.path(FOLDER) + '/')}]")
+    db.execute("SET enable_external_access = false")
     if disk.names(f"{FOLDER}/events/*/*/*"):
         files = disk.path(f"{FOLDER}/events") + "/*/*/*.parquet"
         source = f"read_parquet({_quoted(files)}, hive_partitioning = false)"

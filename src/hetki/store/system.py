@@ -1,33 +1,23 @@
-"""The real ports: this machine's clock, chance, disk and network (law 11), as `hetki.store.ports` promises.
+"""The real ports: this machine's clock, chance and disk (law 11), as `hetki.store.ports` promises.
 
-What a destination says is never kept word for word: a status and our own words, because answers echo
-personal data. The simulated twins are in `hetki.simulation.world`. Start at `SystemDisk`.
+The network is in `hetki.store.network`, the simulated twins are in `hetki.simulation.world`. Start at
+`SystemDisk`.
 """
 
 from __future__ import annotations
 
 import gc
-import http.client
 import os
-import re
 import shutil
-import smtplib
-import socket
 import sqlite3
-import ssl
 import threading
 import time
-from contextlib import contextmanager, suppress
-from email.utils import parsedate_to_datetime
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from http import HTTPStatus
 from pathlib import Path, PurePosixPath
-from typing import Callable, Iterator, Mapping
-from urllib.parse import urlsplit
+from typing import Iterator, Mapping
 
-from hetki.dialogues.destination import host_port, is_address, is_loopback
 from hetki.errors import Fault, Invalid, NotFound, Unavailable, shown
-from hetki.store.ports import Sent
 
 #: How long a statement waits for another connection's lock.
 BUSY_S = 10.0
@@ -35,9 +25,6 @@ BUSY_S = 10.0
 CACHE_KB = 64 * 1024
 #: Pages in the write-ahead log before they are copied into the file: fewer copies of hot pages.
 CHECKPOINT_PAGES = 8_000
-#: A destination's answer is read this far and dropped; the status is all that counts.
-ANSWER_BYTES_MAX = 64 * 1024
-RETRY_AFTER_S_MAX = 7 * 86_400.0
 
 _SQLITE_TAILS = ("", "-wal", "-shm", "-journal")
 _creating = threading.Lock()  # while it is held, no connection of this process may be opened
@@ -237,163 +224,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-class SystemNet:
-    """HTTP and SMTP from the standard library: one connection per message, verified TLS, no redirects.
-
-    `timeout_s` bounds the whole exchange, not each read, so that a destination that drips bytes cannot
-    hold a sender.
-    """
-
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self._tls = tls or ssl.create_default_context()
-
-    def post(self, url: str, headers: dict[str, str], body: bytes, timeout_s: float) -> Sent:
-        try:
-            connection = self._http(url, timeout_s)
-        except (ValueError, http.client.InvalidURL):
-            return Sent(False, 0, "url refused")
-        parts = urlsplit(url)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        try:
-            with _deadline(timeout_s, lambda: connection.sock) as over:
-                try:
-                    connection.connect()
-                    connection.request("POST", target, body=body, headers=headers)
-                    answer = connection.getresponse()
-                    if over.is_set():  # a head that was cut short reads like a whole one
-                        return Sent(False, 0, "timed out")
-                    with suppress(OSError, http.client.HTTPException):
-                        answer.read(ANSWER_BYTES_MAX)
-                except (OSError, http.client.HTTPException, ValueError) as error:
-                    return Sent(False, 0, "timed out" if over.is_set() else _failure(error))
-        finally:
-            connection.close()
-        retry_after_s = _retry_after(answer.getheader("Retry-After"), answer.getheader("Date"))
-        return Sent(200 <= answer.status < 300, answer.status, _phrase(answer.status), retry_after_s)
-
-    def mail(self, server: str, sender: str, recipient: str, message: bytes, timeout_s: float) -> Sent:
-        """TLS from the start on port 465, else STARTTLS where it is offered; loopback is trusted in plain."""
-        # smtplib would pick one address out of a list and send to that
-        if not (is_address(sender) and is_address(recipient)):
-            return Sent(False, 0, "address refused")
-        try:
-            host, port = host_port(server)
-            name = socket.gethostname() or "localhost"
-            smtp = (
-                smtplib.SMTP_SSL(local_hostname=name, timeout=timeout_s, context=self._tls)
-                if port == 465
-                else smtplib.SMTP(local_hostname=name, timeout=timeout_s)
-            )
-            with _deadline(timeout_s, lambda: smtp.sock) as over:
-                try:
-                    return self._hand_over(smtp, (host, port), sender, recipient, message)
-                except (OSError, smtplib.SMTPException, ValueError) as error:
-                    if over.is_set():
-                        return Sent(False, 0, "timed out")
-                    status, said = _smtp_refusal(error)
-                    return Sent(False, status, said or _failure(error))
-                finally:
-                    smtp.close()
-        except (Invalid, ValueError):
-            return Sent(False, 0, "server refused")
-
-    def _http(self, url: str, timeout_s: float) -> http.client.HTTPConnection:
-        parts = urlsplit(url)
-        if not parts.hostname or parts.scheme not in ("http", "https"):
-            raise ValueError("it is neither http nor https")
-        if timeout_s <= 0:
-            raise ValueError("it was given no time")
-        if parts.scheme == "http":
-            return http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout_s)
-        return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout_s, context=self._tls)
-
-    def _hand_over(
-        self, smtp: smtplib.SMTP, server: tuple[str, int], sender: str, recipient: str, message: bytes
-    ) -> Sent:
-        """Once the server took the message the rest of the talk cannot turn it into a failure."""
-        # The name that TLS verifies; smtplib sets it only in the constructor form that connects at once.
-        smtp._host = server[0]  # type: ignore[attr-defined]
-        status, _ = smtp.connect(*server)
-        if status != 220:
-            return Sent(False, status, f"SMTP {status}")
-        smtp.ehlo()
-        if smtp.has_extn("starttls") and not is_loopback(server[0]):
-            smtp.starttls(context=self._tls)
-            smtp.ehlo()
-        smtp.sendmail(sender, [recipient], message)
-        with suppress(OSError, smtplib.SMTPException):
-            smtp.quit()
-        return Sent(True, 250, "SMTP 250")
-
-
-@contextmanager
-def _deadline(timeout_s: float, open_socket: Callable[[], socket.socket | None]) -> Iterator[threading.Event]:
-    """Cut the socket after `timeout_s`; the event says that this has happened."""
-    over = threading.Event()
-
-    def cut() -> None:
-        over.set()
-        sock = open_socket()
-        if sock is not None:
-            with suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-    timer = threading.Timer(timeout_s, cut)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield over
-    finally:
-        timer.cancel()
-
-
-def _phrase(status: int) -> str:
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return f"{status}"
-
-
-def _failure(error: Exception) -> str:
-    """A network failure in our words: no text of the other side, no address."""
-    if isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError):
-        return "timed out"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate refused: {error.verify_message}"
-    if isinstance(error, OSError) and error.strerror and not isinstance(error, smtplib.SMTPException):
-        return error.strerror.lower()
-    return type(error).__name__
-
-
-def _smtp_refusal(error: Exception) -> tuple[int, str]:
-    """Status and our words for an SMTP refusal, `(0, "")` if the server gave none.
-
-    The enhanced code (RFC 3463, `5.1.1`) is kept; the text beside it repeats addresses and is not.
-    """
-    if isinstance(error, smtplib.SMTPRecipientsRefused):
-        refusals: list[tuple[int, bytes]] = list(error.recipients.values())
-        status, text = refusals[0]
-    elif isinstance(error, smtplib.SMTPResponseException) and error.smtp_code > 0:
-        status = error.smtp_code
-        text = error.smtp_error if isinstance(error.smtp_error, bytes) else error.smtp_error.encode()
-    else:
-        return 0, ""
-    enhanced = re.match(rb"[245]\.\d{1,3}\.\d{1,3}\b", text)
-    return status, f"SMTP {status}" + (f" {enhanced.group().decode()}" if enhanced else "")
-
-
-def _retry_after(given: str | None, answered: str | None) -> float | None:
-    """`Retry-After` in seconds (RFC 9110, 10.2.3): a number, or a date measured from the answer's own."""
-    if given is None:
-        return None
-    given = given.strip()
-    if given.isascii() and given.isdigit():
-        return min(float(given[:12]), RETRY_AFTER_S_MAX)
-    try:
-        until = parsedate_to_datetime(given).timestamp()
-        since = parsedate_to_datetime(answered).timestamp() if answered else time.time()
-    except (ValueError, OverflowError):
-        return None
-    return min(max(0.0, until - since), RETRY_AFTER_S_MAX)
