@@ -171,14 +171,18 @@ def basic(user: str, password: str = "") -> str:
 
 
 def with_keys(engine: Engine) -> Engine:
-    """The same project, one of whose sources has a key for one event and one that has expired."""
+    """The same project, one of whose sources has a key for one event and one that has expired.
+
+    Its server bears all the wrong keys that are tried here.
+    """
     more = [
         WriteKey(digest_of("demo-narrow"), events=["Help Searched"]),
         WriteKey(digest_of("demo-old"), expires=f"{utc(engine.clock.now() - DAY):%Y-%m-%d}"),
     ]
     app = engine.project.sources["app"]
     app = msgspec.structs.replace(app, write_keys=[*app.write_keys, *more])
-    return replace(engine, project=replace(engine.project, sources={**engine.project.sources, "app": app}))
+    sources, server = {**engine.project.sources, "app": app}, Server(refused_per_s=1_000_000)
+    return replace(engine, project=replace(engine.project, sources=sources, server=server))
 
 
 def routes(house: House) -> list[Route]:
@@ -268,7 +272,8 @@ def test_what_everybody_may_open_shows_nothing_of_anybody(desk: Desk, path: str)
         assert SECRET not in answer.text
         for method in METHODS[2:]:
             if (path, method) == ("/sign-in", "POST"):
-                assert desk.ask(who, method, path, "name=nobody&password=", FORM_TYPE).status_code == 401, who
+                form = f"name=not {who}&password=no"
+                assert desk.ask(who, method, path, form, FORM_TYPE).status_code == 401, who
             else:
                 assert desk.ask(who, method, path).status_code == 405, (method, who)
 

@@ -10,6 +10,8 @@ import msgspec
 #: One second in the unit of every instant: instants are whole microseconds since 1970-01-01 UTC.
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
+#: What has a rate per second may come at once for this many seconds of it.
+BURST_S = 5
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,8 +47,14 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The `[server]` table of `hetki.toml`: how the server is reached.
 
     `origin` is what browsers call it, such as `https://cx.example.com`; empty: plain HTTP on this machine.
-    `proxies` are the addresses and networks whose word on a sender's address is believed.
+    `proxies` are the addresses and networks whose word on a sender's address is believed. The rates are of
+    one key and of one address; `refused_per_s` is how many requests without a valid key one address may send.
     """
 
     origin: str = ""
     proxies: list[str] = []
+    key_events_per_s: int = 100_000
+    key_bytes_per_s: int = 128 * 1024 * 1024
+    address_events_per_s: int = 200_000
+    address_bytes_per_s: int = 256 * 1024 * 1024
+    refused_per_s: int = 10

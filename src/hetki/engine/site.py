@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from urllib.parse import urlsplit
 
 from hetki.engine.files import Files
 from hetki.errors import Fault, Invalid, shown
+from hetki.settings import BURST_S, Limits
 
 Network = IPv4Network | IPv6Network
+#: The rates, and how much of each the largest request takes.
+_RATES: dict[str, Callable[[Limits], int]] = {
+    "key_events_per_s": lambda limits: limits.batch_events_max,
+    "address_events_per_s": lambda limits: limits.batch_events_max,
+    "key_bytes_per_s": lambda limits: max(limits.inflated_bytes_max, limits.body_bytes_max),
+    "address_bytes_per_s": lambda limits: max(limits.inflated_bytes_max, limits.body_bytes_max),
+    "refused_per_s": lambda limits: 1,
+}
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
@@ -31,6 +40,13 @@ def check_site(files: Files) -> list[Fault]:
         except Invalid as error:
             must, hint = error.faults[0].must, error.faults[0].hint
             faults.append(Fault(declared.where("server", "proxies", number), shown(text), must, hint))
+    for field in _RATES:
+        n_least = _RATES[field](declared.value.hetki.limits)
+        if getattr(server, field) * BURST_S < n_least:
+            must = f"at least {-(-n_least // BURST_S)}"
+            hint = f"what is allowed in one request must fit into {BURST_S} seconds"
+            where = declared.where("server", field)
+            faults.append(Fault(where, shown(getattr(server, field)), must, hint if n_least > 1 else ""))
     return faults
 
 

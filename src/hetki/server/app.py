@@ -34,6 +34,7 @@ from hetki.server.feed import Feed
 from hetki.server.forms import Handler, acting
 from hetki.server.ingest import Ingest
 from hetki.server.pages import ASSETS, Pages
+from hetki.server.rates import Rates
 from hetki.server.roles import LEAST, is_enough, unlisted
 from hetki.server.signing import SIGN_IN, SIGN_OUT, Signing
 from hetki.server.site import Site
@@ -84,6 +85,7 @@ class Served:
         self._committer = committer
         self._access = access
         self._is_stopping = is_stopping
+        self._rates = Rates(engine.project.server)
         self.engine = engine
         self._parts = self._made(engine)
 
@@ -91,6 +93,7 @@ class Served:
         """Serve other declarations from the next request on. Feeds end, and browsers begin them again."""
         self.engine.acceptor.take_up(project.sources)
         self.engine = replace(self.engine, project=project, program=compile_program(project))
+        self._rates.take_up(project.server)
         self._parts = self._made(self.engine)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,16 +105,26 @@ class Served:
     def _made(self, engine: Engine) -> tuple[Ingest, ASGIApp]:
         project = engine.project
         ingest = Ingest(
-            admitted(project.sources.values()), self._committer, engine.clock, project.settings.limits
+            admitted(project.sources.values()),
+            self._committer,
+            engine.clock,
+            project.settings.limits,
+            self._rates,
+            Site(project.server),
         )
 
         def is_over() -> bool:
             return self._is_stopping() or self.engine is not engine
 
-        return ingest, console_app(engine, self._access, is_over)
+        return ingest, console_app(engine, self._access, is_over, self._rates)
 
 
-def console_app(engine: Engine, access: Access, is_stopping: Callable[[], bool] = lambda: False) -> ASGIApp:
+def console_app(
+    engine: Engine,
+    access: Access,
+    is_stopping: Callable[[], bool] = lambda: False,
+    rates: Rates | None = None,
+) -> ASGIApp:
     """The console alone. It reads the project's stores, and writes its own sessions and people's commands."""
     project = engine.project
     pages = Pages(project.settings.name, project.settings.time_zone)
@@ -136,7 +149,7 @@ def console_app(engine: Engine, access: Access, is_stopping: Callable[[], bool] 
             return pages.failure(error.status_code, [error.detail])
         return pages.failure(500, ["The operator's log says more."])
 
-    signing = Signing(access, pages)
+    signing = Signing(access, pages, rates or Rates(project.server))
     actions: dict[str, Handler] = {**ACTIONS, SIGN_OUT: signing.leave}
     routes = [Route(path, showing(handler)) for path, handler in PAGES.items()]
     routes += [Route(path, acting(each, desk_of), methods=["POST"]) for path, each in actions.items()]

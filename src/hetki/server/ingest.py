@@ -23,8 +23,10 @@ from hetki.events import cloudevents, segment
 from hetki.events.event import utc
 from hetki.events.wire import UNREADABLE, Parsed
 from hetki.server.committer import Committer
-from hetki.server.status import status_of
-from hetki.settings import Limits
+from hetki.server.rates import Rates
+from hetki.server.site import Site
+from hetki.server.status import retry_after_s, status_of
+from hetki.settings import Limits, Server
 from hetki.store.ports import Clock
 
 #: The paths under /v1/ and how their bodies are read; browsers' SDKs use the short ones.
@@ -52,7 +54,6 @@ BODY_S = 30.0
 ARRIVING_BYTES_MAX = 128 * 1024 * 1024
 #: A larger body is read in a thread of its own, so that no sender can hold up the others.
 INLINE_BYTES_MAX = 256 * 1024
-RETRY_AFTER_S = 1
 CORS = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-allow-methods", b"POST, GET, OPTIONS"),
@@ -92,12 +93,20 @@ class Ingest:
     """An ASGI callable for `/v1/*`. `keys` holds what is admitted by the digests of write keys."""
 
     def __init__(
-        self, keys: Mapping[str, Admitted], committer: Committer, clock: Clock, limits: Limits
+        self,
+        keys: Mapping[str, Admitted],
+        committer: Committer,
+        clock: Clock,
+        limits: Limits,
+        rates: Rates | None = None,
+        site: Site | None = None,
     ) -> None:
         self._keys = keys
         self._committer = committer
         self._clock = clock
         self._limits = limits
+        self._rates = rates or Rates(Server())
+        self._site = site or Site(Server())
         self._n_arriving = 0
         self.body_s = BODY_S
 
@@ -112,6 +121,7 @@ class Ingest:
         if path == "health" and method == "GET":
             await _send(send, 200, b'{"success":true}')
             return
+        address = self._site.address(scope)
         try:
             if path not in KINDS:
                 raise NotFound(
@@ -121,12 +131,17 @@ class Ingest:
                 fault = Fault("method", shown(method), "POST")
                 await _refuse(send, Invalid(fault), 405)
                 return
-            parsed, n_bytes = await self._parsed(KINDS[path], _headers(scope), receive)
+            key, parsed, n_bytes = await self._parsed(KINDS[path], _headers(scope), receive, address)
+            self._rates.take(key, address, len(parsed.events) + len(parsed.rejected), n_bytes)
         except SenderGone:
             return
         except TimeoutError:
             slow = Fault("body", f"no end within {self.body_s:g} seconds", "faster, or shorter")
             await _refuse(send, Exhausted(slow), 408)
+            return
+        except Forbidden as error:
+            found = self._rates.refused(address, error)
+            await _refuse(send, found, status_of(found))
             return
         except HetkiError as error:
             await _refuse(send, error, status_of(error))
@@ -138,16 +153,23 @@ class Ingest:
             return
         await _send(send, 200, msgspec.json.encode(Answer(True, len(parsed.rejected))))
 
-    async def _parsed(self, kind: str, headers: dict[str, str], receive: Receive) -> tuple[Parsed, int]:
-        """The request's events, and how many bytes they came in."""
+    async def _parsed(
+        self, kind: str, headers: dict[str, str], receive: Receive, address: str
+    ) -> tuple[str, Parsed, int]:
+        """The digest of the request's key, its events, and how many bytes they came in."""
         received_at = self._clock.now()
         key = _key(headers)
         admitted = self._admitted(key, received_at) if key else None
+        if admitted:
+            self._rates.check_key(admitted.digest, address)
+        else:
+            self._rates.check_address(address)
         body = await self._body(headers, receive)
         body = _inflated(body, headers.get("content-encoding", ""), self._limits)
         admitted = admitted or self._admitted(_key_in(body), received_at)
         read = partial(self._read, body, kind, headers, admitted, received_at)
-        return (await asyncio.to_thread(read) if len(body) > INLINE_BYTES_MAX else read()), len(body)
+        parsed = await asyncio.to_thread(read) if len(body) > INLINE_BYTES_MAX else read()
+        return admitted.digest, parsed, len(body)
 
     def _read(
         self, body: bytes, kind: str, headers: dict[str, str], admitted: Admitted, received_at: int
@@ -263,7 +285,7 @@ def _inflated(body: bytes, encoding: str, limits: Limits) -> bytes:
 async def _refuse(send: Send, error: HetkiError, status: int) -> None:
     """Say why in the form that the SDKs read; when to come back, where that helps."""
     text = str(error.faults[0])
-    more = [(b"retry-after", str(RETRY_AFTER_S).encode())] if status in (429, 503) else []
+    more = [(b"retry-after", str(retry_after_s(error)).encode())] if status in (429, 503) else []
     if status in (408, 413):
         more.append((b"connection", b"close"))
     await _send(send, status, msgspec.json.encode(Refusal(error.code, text)), more)

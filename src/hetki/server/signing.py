@@ -10,11 +10,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from hetki.errors import Forbidden, HetkiError
+from hetki.errors import HetkiError
 from hetki.server.access import Access
 from hetki.server.desk import Desk
 from hetki.server.forms import Form, check_origin, read_form, signed_in
 from hetki.server.pages import Pages
+from hetki.server.rates import Rates
 from hetki.server.status import retry_after, status_of
 from hetki.server.visit import visit_of
 
@@ -24,11 +25,12 @@ SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
 class Signing:
     """The handlers of signing in and out."""
 
-    def __init__(self, access: Access, pages: Pages) -> None:
+    def __init__(self, access: Access, pages: Pages, rates: Rates) -> None:
         self._access = access
         self._pages = pages
+        self._rates = rates
 
-    def look(self, request: Request) -> Response:
+    async def look(self, request: Request) -> Response:
         """The form; a token in the address is exchanged, once. A look ahead (HEAD) does not use it up."""
         token = request.query_params.get("token", "")
         if not token or request.method != "GET":
@@ -36,8 +38,9 @@ class Signing:
                 return RedirectResponse("/", 303)
             return self._form()
         try:
-            return signed_in(request, self._access.sign_in(token))
-        except Forbidden as error:
+            self._rates.sign_in(visit_of(request).address)
+            return signed_in(request, await run_in_threadpool(self._access.sign_in, token))
+        except HetkiError as error:
             return self._form(error)
 
     async def enter(self, request: Request) -> Response:
@@ -46,6 +49,7 @@ class Signing:
         form = await read_form(request)
         name, password = form.get("name", ""), form.get("password", "")
         try:
+            self._rates.sign_in(visit_of(request).address, name)
             session = await run_in_threadpool(self._access.enter, name, password)
         except HetkiError as error:
             return self._form(error, name)

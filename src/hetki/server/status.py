@@ -30,8 +30,11 @@ def status_of(error: HetkiError) -> int:
     return 429 if isinstance(error, Busy) else STATUS[error.code]
 
 
+def retry_after_s(error: HetkiError) -> int:
+    """When to come back, where that helps."""
+    return error.retry_after_s if isinstance(error, Busy) else RETRY_AFTER_S
+
+
 def retry_after(error: HetkiError) -> dict[str, str]:
-    """The header that says when to come back, where that helps."""
-    if isinstance(error, Busy):
-        return {"retry-after": str(error.retry_after_s)}
-    return {"retry-after": str(RETRY_AFTER_S)} if status_of(error) == 503 else {}
+    """The header that says so."""
+    return {"retry-after": str(retry_after_s(error))} if status_of(error) in (429, 503) else {}

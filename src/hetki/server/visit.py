@@ -23,13 +23,14 @@ _KEY = "hetki.visit"
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One browser. `session` is empty and `visitor` None where nobody has signed in; `called` is what
-    somebody without an account last said to be called."""
+    """One browser, at an address. `session` is empty and `visitor` None where nobody has signed in; `called`
+    is what somebody without an account last said to be called."""
 
     session: str = ""
     visitor: Visitor | None = None
     called: str = ""
     site: Site = field(default_factory=lambda: Site(Server()))
+    address: str = ""
 
     @property
     def role(self) -> Role | None:
@@ -57,7 +58,8 @@ def begin_visit(scope: Scope, access: Access, site: Site) -> Visit:
     cookies = Request(scope).cookies
     session = cookies.get(site.cookie, "")
     called = unquote(cookies.get(site.name_cookie, ""))[:NAME_CHARS_MAX]
-    visit = Visit(session, access.who(session) if session else None, called, site)
+    visitor = access.who(session) if session else None
+    visit = Visit(session, visitor, called, site, site.address(scope))
     scope[_KEY] = visit
     return visit
 

@@ -67,7 +67,7 @@ class Staff:
     def known(self, name: str) -> Person | None:
         """The person of a name, however it is capitalised."""
         with self._reading() as db:
-            row = db.execute(f"SELECT {_COLUMNS} FROM staff WHERE handle = ?", (_handle(name),)).fetchone()
+            row = db.execute(f"SELECT {_COLUMNS} FROM staff WHERE handle = ?", (handle_of(name),)).fetchone()
         return Person(*row) if row else None
 
     def add(self, name: str, role: Role, password: str, now: int) -> Person:
@@ -76,7 +76,7 @@ class Staff:
         check_password(password, name)
         person = Person(name, role, self._stamp(), now)
         kept = kept_form(password, self._chance.bytes(SALT_BYTES))
-        row = (_handle(name), name, role, kept, person.stamp, now)
+        row = (handle_of(name), name, role, kept, person.stamp, now)
         with self._writing() as db:
             if db.execute("INSERT OR IGNORE INTO staff VALUES (?, ?, ?, ?, ?, ?)", row).rowcount == 0:
                 hint = "hetki staff passwd and hetki staff role change somebody"
@@ -107,7 +107,7 @@ class Staff:
         """
         query = f"SELECT password, {_COLUMNS} FROM staff WHERE handle = ?"
         with self._reading() as db:
-            row = db.execute(query, (_handle(name),)).fetchone()
+            row = db.execute(query, (handle_of(name),)).fetchone()
         if row is None:
             kept_form(password, self._chance.bytes(SALT_BYTES))
             return None
@@ -119,14 +119,14 @@ class Staff:
             with self._writing() as db:
                 db.execute(
                     "UPDATE staff SET password = ? WHERE handle = ? AND password = ? AND stamp = ?",
-                    (anew, _handle(name), kept, person.stamp),
+                    (anew, handle_of(name), kept, person.stamp),
                 )
         return person
 
     def _change(self, name: str, statement: str, *values: object) -> None:
         known = [each.name for each in self.everybody()]
         with self._writing() as db:
-            if db.execute(statement, (_handle(name), *values)).rowcount == 0:
+            if db.execute(statement, (handle_of(name), *values)).rowcount == 0:
                 raise NotFound(Fault("name", shown(name), "of somebody who signs in", nearest(name, known)))
 
     def _stamp(self) -> bytes:
@@ -155,6 +155,6 @@ def checked_name(name: str, where: str = "name") -> str:
     return plain
 
 
-def _handle(name: str) -> str:
+def handle_of(name: str) -> str:
     """One for all spellings of a name that people would take for the same."""
     return unicodedata.normalize("NFKC", " ".join(name.split())).casefold()
