@@ -18,6 +18,7 @@ from world import World, action, at, event, lines, moment, project
 
 import hetki.engine.erase as erasing
 import hetki.engine.forgetting as forgetting
+from hetki.engine.backup import ABOUT, ABOUT_NOBODY
 from hetki.engine.commands import CannotLink, Matched, MatchedPair, Merge
 from hetki.engine.erase import erase, finish, is_unfinished
 from hetki.engine.receipts import Receipt, is_genuine, listed
@@ -565,6 +566,6 @@ def test_no_table_is_left_out() -> None:
     """A new table of the state is looked at here before it can hold what an erasure does not know."""
     world = greeted()
     found = {str(row[0]) for row in world.rows("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    ledger = "decisions missed assignments revisions outbox attempts breakers advances declarations erasures"
+    ledger = {*ABOUT, *ABOUT_NOBODY}
     shadow = "warming touched warmed changes refused"
-    assert found - {"sqlite_sequence"} == {*TABLES, *ledger.split(), *shadow.split()}
+    assert found - {"sqlite_sequence"} == {*TABLES, *ledger, *shadow.split()}

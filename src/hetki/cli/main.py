@@ -41,7 +41,9 @@ COMMANDS = {
     "rejected": "hetki.cli.upkeep",
     "advance": "hetki.cli.upkeep",
     "status": "hetki.cli.upkeep",
-    "verify": "hetki.cli.upkeep",
+    "verify": "hetki.cli.keeping",
+    "backup": "hetki.cli.keeping",
+    "restore": "hetki.cli.keeping",
     "rebuild": "hetki.cli.upkeep",
 }
 EXIT = {"invalid": 1, "not_found": 3, "conflict": 4, "forbidden": 5, "exhausted": 6, "unavailable": 7}

@@ -1,4 +1,4 @@
-"""Commands for the operator: `rejected`, `advance`, `status`, `verify`, `rebuild`."""
+"""Commands for the operator: `rejected`, `advance`, `status`, `rebuild`."""
 
 from __future__ import annotations
 
@@ -76,15 +76,6 @@ def status(
     print(msgspec.json.encode(found).decode() if as_json else render_standing(found))
     if found.faults or found.refused:
         raise typer.Exit(1)
-
-
-@app.command()
-def verify(project: Folder = HERE) -> None:
-    """Walk the journal's hash chain: any changed byte is found."""
-    engine = opened(project)
-    with over_journal(engine, "verify") as progress:
-        n_rows = engine.journal.verify(progress)
-    print(f"{n_rows} rows, unbroken")
 
 
 @app.command()

@@ -86,7 +86,10 @@ def decide_all(
     folded: Mapping[LeafId, Folded],
     now: int,
 ) -> Decided:
-    """Decide every occurrence that was not handled before, in order of (occurred_at, moment, id)."""
+    """Decide every occurrence that was not handled before, in order of (occurred_at, moment, id).
+
+    Missed is what has expired, and what a restored backup knows nothing of but may have been answered.
+    """
     handled = ledger.handled(each.occurrence.occurrence_id for each in caught)
     new = [each for each in caught if each.occurrence.occurrence_id not in handled]
     new.sort(
@@ -94,9 +97,10 @@ def decide_all(
     )
     missed = []
     in_time = []
+    held_until = ledger.held_until() if new else 0
     for each in new:
         occurrence = each.occurrence
-        if now <= occurrence.expires_at:
+        if held_until < occurrence.occurred_at and now <= occurrence.expires_at:
             in_time.append(each)
             continue
         leaf = _leaf_of(project, occurrence)

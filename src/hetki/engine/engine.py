@@ -31,6 +31,8 @@ from hetki.store.system import SystemChance, SystemClock, SystemDisk, environmen
 
 #: The source of the engine's own events.
 OWN_SOURCE = "hetki"
+#: Lies in the data folder while a backup is restored into it: nobody else may open it.
+RESTORING = "restoring"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,21 @@ class Engine:
 
 
 def open_engine(
-    project: Project, disk: Disk, clock: Clock, chance: Chance, environment: Mapping[str, str]
+    project: Project,
+    disk: Disk,
+    clock: Clock,
+    chance: Chance,
+    environment: Mapping[str, str],
+    is_restoring: bool = False,
 ) -> Engine:
     """Open (or create) the stores of a project on a disk. Raises `Unavailable`, or `Conflict` if the files
-    in it do not belong together.
+    in it do not belong together, or a backup is being restored into them.
 
     `environment` holds the secrets that declarations name as `env:NAME`.
     """
+    if disk.names(RESTORING) and not is_restoring:
+        got, must = "a restore that was not finished", "one that was"
+        raise Conflict(Fault(RESTORING, got, must, "delete the folder and restore again"))
     secrets = Secrets(disk, chance)
     journal = Journal(disk, chance, secrets)
     if secrets.is_new() and journal.head()[0] > 0:

@@ -11,6 +11,7 @@ from hetki.engine.advance import BATCH_MAX, fold_opened, open_batch
 from hetki.engine.engine import Engine
 from hetki.errors import Conflict, Fault
 from hetki.store.sqlite import transaction
+from hetki.store.state import Progress
 
 
 class Rebuilt(msgspec.Struct, frozen=True):
@@ -36,21 +37,28 @@ def rebuild(engine: Engine, progress: Callable[[int], None] = lambda position: N
             raise Conflict(Fault("state.db", changed, "those it was folded under", "run hetki advance first"))
         before = digest(engine)
         engine.state.clear()
-        position = n_entries = advance_to = 0
-        while position < was.position:
-            stored = [
-                each for each in engine.journal.read(position, BATCH_MAX) if each.position <= was.position
-            ]
-            position = stored[-1].position
-            batch = open_batch(engine, stored)
-            is_last = position == was.position
-            advance_to = was.advance_to if is_last else max(advance_to, batch.newest_at)
-            fold_opened(engine, batch, advance_to)
-            n_entries += len(stored)
-            progress(position)
-        engine.state.save_progress(msgspec.structs.replace(was, program=engine.program.version))
+        n_entries = fold_again(engine, was, progress)
         after = digest(engine)
     return Rebuilt(n_entries, before, after)
+
+
+def fold_again(engine: Engine, until: Progress, progress: Callable[[int], None]) -> int:
+    """Fold the journal into empty projections up to where they were, in the caller's transaction; return the
+    number of entries. Nothing is decided."""
+    position = n_entries = advance_to = 0
+    while position < until.position:
+        stored = [
+            each for each in engine.journal.read(position, BATCH_MAX) if each.position <= until.position
+        ]
+        position = stored[-1].position
+        batch = open_batch(engine, stored)
+        is_last = position == until.position
+        advance_to = until.advance_to if is_last else max(advance_to, batch.newest_at)
+        fold_opened(engine, batch, advance_to)
+        n_entries += len(stored)
+        progress(position)
+    engine.state.save_progress(msgspec.structs.replace(until, program=engine.program.version))
+    return n_entries
 
 
 def digest(engine: Engine) -> str:

@@ -47,7 +47,12 @@ _receipt = msgspec.json.Decoder(Receipt)
 def sign(secrets: Secrets, receipt: Receipt) -> tuple[bytes, bytes]:
     """A receipt as bytes, and their signature (Ed25519). `public_key` is filled in."""
     body = msgspec.json.encode(msgspec.structs.replace(receipt, public_key=public_key(secrets)))
-    return body, _key(secrets).sign(body)
+    return body, sign_bytes(secrets, body)
+
+
+def sign_bytes(secrets: Secrets, body: bytes) -> bytes:
+    """The project's signature over bytes (Ed25519, 64 bytes)."""
+    return _key(secrets).sign(body)
 
 
 def public_key(secrets: Secrets) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from hetki.events.event import LeafId, event_id
 from hetki.identity.account import AccountId
+from hetki.store.chain import leave_links
 from hetki.store.sqlite import chunks
 
 #: Grain: one row per erasure. `destroyed` counts what was; the receipt is signed once nothing is left to do.
@@ -50,6 +51,11 @@ class _Recorded(msgspec.Struct, frozen=True):
 
 
 _recorded = msgspec.json.Decoder(_Recorded)
+
+
+def data_of(record: bytes) -> list[str]:
+    """Whose data a recorded decision used: hex ids of leaves."""
+    return _recorded.decode(record).question.data_of
 
 
 def unfinished(db: sqlite3.Connection) -> list[str]:
@@ -136,6 +142,7 @@ def erase_deeds(
             listed,
         )
         db.execute(f"DELETE FROM decisions WHERE decision_id IN ({marks})", listed)
+    leave_links(db, decisions)
     db.executemany("DELETE FROM revisions WHERE occurrence_id = ?", [(each,) for each in occurrence_ids])
     db.executemany("DELETE FROM missed WHERE occurrence_id = ?", [(each,) for each in occurrence_ids])
     return Ledgered(len(decisions), n_assignments, n_messages)
@@ -149,7 +156,7 @@ def _decisions_of(db: sqlite3.Connection, leaves: Collection[LeafId]) -> tuple[l
     for decision_id, customer, record in db.execute("SELECT decision_id, customer, record FROM decisions"):
         if customer in leaves:
             mine.append(decision_id)
-        elif not names.isdisjoint(_recorded.decode(record).question.data_of):
+        elif not names.isdisjoint(data_of(record)):
             others.append(decision_id)
     return mine, others
 

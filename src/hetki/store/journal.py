@@ -1,7 +1,8 @@
 """The journal: every event, command and rejected body, append-only, encrypted, hash-chained.
 
 One row per batch in `journal.db`; a row's body is a run of frames, one per entry. The row's chain is
-SHA-256 over the chain before it and the ciphertext, so any changed byte is found by `verify`.
+SHA-256 over the chain before it, its numbers and the SHA-256 of its ciphertext, so any changed byte is found
+by `verify`.
 An entry is addressed by its row's position and its frame's byte offset.
 """
 
@@ -11,7 +12,7 @@ import hashlib
 import struct
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Callable, Iterator, NamedTuple, Sequence
+from typing import Callable, Iterable, Iterator, NamedTuple, Sequence
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -23,14 +24,17 @@ from hetki.errors import Fault, Invalid
 from hetki.events.event import EventId, LeafId
 from hetki.store.ports import Chance, Disk
 from hetki.store.secrets import SECRET_BYTES, Secrets
-from hetki.store.sqlite import prepare, settle, transaction, truncate_log
+from hetki.store.sqlite import check, prepare, settle, sound, transaction, truncate_log
 
 FILE = "journal.db"
 NONCE_BYTES = 12
 #: kind, period, leaf, event id, length of nonce and ciphertext
 FRAME = struct.Struct(">BI16s16sI")
-ROW = struct.Struct(">QqI")
+#: position, received_at, n_entries, n_statements
+ROW = struct.Struct(">QqII")
 CIPHERS_MAX = 50_000
+#: Rows that are read at once where all are walked.
+ROWS_READ = 200
 ORIGIN = hashlib.sha256(b"hetki journal").digest()
 
 SCHEMA = """
@@ -76,6 +80,17 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     body: bytes | None
 
 
+class Row(NamedTuple):
+    """One row as it lies in the file."""
+
+    position: int
+    received_at: int
+    n_entries: int
+    n_statements: int
+    chain: bytes
+    body: bytes
+
+
 class Journal:
     """`journal.db`. Any process may append; rows are never changed."""
 
@@ -104,8 +119,8 @@ class Journal:
             rows = []
             for n_entries, body in bodies:
                 position += 1
-                chain = _link(chain, position, received_at, n_entries, body)
-                rows.append((position, received_at, n_entries, n_statements, chain, body))
+                chain = _link(chain, position, received_at, n_entries, n_statements, body)
+                rows.append(Row(position, received_at, n_entries, n_statements, chain, body))
             self._db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", rows)
         return position
 
@@ -162,27 +177,41 @@ class Journal:
                     )
         return [found[place] for place in places]
 
+    def rows(self, after: int, until: int) -> Iterator[Row]:
+        """The rows behind one position up to another, as they lie in the file."""
+        while after < until:
+            found = self._db.execute(
+                "SELECT position, received_at, n_entries, n_statements, chain, body FROM journal"
+                " WHERE position > ? AND position <= ? ORDER BY position LIMIT ?",
+                (after, until, ROWS_READ),
+            ).fetchall()
+            if not found:
+                return
+            for row in found:
+                yield Row(*row)
+            after = found[-1][0]
+
+    def chain_at(self, position: int) -> bytes | None:
+        """The chain of a row; None without such a row."""
+        row = self._db.execute("SELECT chain FROM journal WHERE position = ?", (position,)).fetchone()
+        return row[0] if row else None
+
     def verify(self, progress: Callable[[int], None] = lambda position: None) -> int:
         """Walk the whole chain; return the number of rows. Raises `Invalid` at the first broken row."""
-        chain, expected = ORIGIN, 1
-        rows = self._db.execute(
-            "SELECT position, received_at, n_entries, chain, body FROM journal ORDER BY position"
-        )
-        for position, received_at, n_entries, stored, body in rows:
-            chain = _link(chain, position, received_at, n_entries, body)
-            if position != expected or chain != stored:
-                rows.close()
-                raise Invalid(
-                    Fault(
-                        f"{FILE}: row {expected}",
-                        "bytes that do not fit the hash chain",
-                        "what was once committed",
-                        "restore journal.db from a backup; rows before this one are intact",
-                    )
-                )
-            expected += 1
-            progress(position)
-        return expected - 1
+        check(self._db, FILE)
+        n_rows = 0
+        with sound(FILE):
+            for row in chained(self.rows(0, self.head()[0])):
+                n_rows += 1
+                progress(row.position)
+        return n_rows
+
+    def bring_back(self, rows: Iterable[Row]) -> None:
+        """Put rows of a backup into an empty journal, durably. Raises `Invalid` at a row that breaks the
+        chain; then nothing is kept."""
+        with transaction(self._db):
+            assert self.head() == (0, ORIGIN), "rows are brought back into an empty journal"
+            self._db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", chained(rows))
 
     def _forget_erased(self) -> None:
         """Drop the keys in memory, if an erasure has happened since they were made."""
@@ -252,5 +281,21 @@ class Journal:
         return cipher
 
 
-def _link(chain: bytes, position: int, received_at: int, n_entries: int, body: bytes) -> bytes:
-    return hashlib.sha256(chain + ROW.pack(position, received_at, n_entries) + body).digest()
+def chained(rows: Iterable[Row]) -> Iterator[Row]:
+    """The same rows, from the first one on. Raises `Invalid` at the first that does not fit the chain."""
+    chain, expected = ORIGIN, 1
+    for row in rows:
+        chain = _link(chain, row.position, row.received_at, row.n_entries, row.n_statements, row.body)
+        if row.position != expected or chain != row.chain:
+            hint = f"restore {FILE} from a backup; rows before this one are intact"
+            got, must = "bytes that do not fit the hash chain", "what was once committed"
+            raise Invalid(Fault(f"{FILE}: row {expected}", got, must, hint))
+        expected += 1
+        yield row
+
+
+def _link(
+    chain: bytes, position: int, received_at: int, n_entries: int, n_statements: int, body: bytes
+) -> bytes:
+    numbers = ROW.pack(position, received_at, n_entries, n_statements)
+    return hashlib.sha256(chain + numbers + hashlib.sha256(body).digest()).digest()

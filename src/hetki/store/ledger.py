@@ -15,6 +15,7 @@ import msgspec
 from hetki.decisions.question import Arm, Assignment, Decision
 from hetki.dialogues.message import Message, Status
 from hetki.events.event import LeafId
+from hetki.store.chain import CHAIN, add_link
 from hetki.store.erasing import ERASURES
 from hetki.store.sqlite import chunks, prepare
 
@@ -60,8 +61,13 @@ CREATE TABLE IF NOT EXISTS advances(
     version TEXT NOT NULL, program TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS declarations(
     program TEXT PRIMARY KEY, taken_up_at INTEGER NOT NULL, files BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS restored(
+    restored_at INTEGER PRIMARY KEY, backup_id TEXT NOT NULL, made_at INTEGER NOT NULL,
+    is_held INTEGER NOT NULL);
 """
 
+#: Why a message of a restored backup is not sent.
+RESTORED = "restored from a backup; it may have been sent since"
 #: The file that it shares with the projections.
 FILE = "state.db"
 
@@ -74,7 +80,7 @@ class Ledger:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
-        prepare(db, FILE, LEDGER + ERASURES)
+        prepare(db, FILE, LEDGER + ERASURES + CHAIN)
 
     def handled(self, occurrence_ids: Iterable[str]) -> set[str]:
         """Occurrences that were decided or missed before: never again."""
@@ -91,24 +97,23 @@ class Ledger:
         """Record a decision and, if it was drawn now, the assignment: of the account, if it is about one."""
         question = decision.question
         account = bytes.fromhex(question.account) or None
-        self.db.execute(
-            "INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                decision.decision_id,
-                question.occurrence_id,
-                question.moment,
-                question.initiative,
-                customer,
-                question.occurred_at,
-                question.decided_at,
-                decision.arm,
-                decision.chosen,
-                decision.propensity,
-                question.standing.holdout_share if question.standing else question.holdout_share,
-                msgspec.json.encode(decision),
-                account,
-            ),
+        row = (
+            decision.decision_id,
+            question.occurrence_id,
+            question.moment,
+            question.initiative,
+            customer,
+            question.occurred_at,
+            question.decided_at,
+            decision.arm,
+            decision.chosen,
+            float(decision.propensity),
+            float(question.standing.holdout_share if question.standing else question.holdout_share),
+            msgspec.json.encode(decision),
+            account,
         )
+        self.db.execute("INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        add_link(self.db, row)
         if decision.assigned_now:
             self.db.execute(
                 "INSERT INTO assignments VALUES (?, ?, ?, ?, ?, ?)",
@@ -253,6 +258,21 @@ class Ledger:
             (message_id, n_attempt, attempted_at, is_ok, status, detail),
         )
         return n_attempt
+
+    def hold(self, restored_at: int, backup_id: str, made_at: int, is_held: bool) -> int:
+        """Note that a backup was restored. `is_held`: what it left unsent may have been sent since, so it is
+        cancelled; return how many messages."""
+        row = (restored_at, backup_id, made_at, is_held)
+        self.db.execute("INSERT OR REPLACE INTO restored VALUES (?, ?, ?, ?)", row)
+        return self.db.execute(
+            "UPDATE outbox SET status = 'cancelled', detail = ? WHERE ? AND status IN ('waiting', 'claimed')",
+            (RESTORED, is_held),
+        ).rowcount
+
+    def held_until(self) -> int:
+        """What occurred until then may have been answered by what was lost with a restore: 0 if nothing."""
+        row = self.db.execute("SELECT max(restored_at) FROM restored WHERE is_held").fetchone()
+        return row[0] or 0
 
     def breaker(self, destination: str) -> bytes | None:
         """The stored circuit breaker of a destination."""

@@ -11,7 +11,7 @@ before it trusts what it remembers.
 
 from __future__ import annotations
 
-from typing import Collection, Mapping
+from typing import Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -36,7 +36,20 @@ CREATE TABLE IF NOT EXISTS erased(
     node BLOB PRIMARY KEY, erasure BLOB NOT NULL, number INTEGER NOT NULL, is_leaf INTEGER NOT NULL,
     is_name INTEGER NOT NULL, erased_at INTEGER NOT NULL, back_at INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS erasures(number INTEGER PRIMARY KEY CHECK (number > 0));
+CREATE TABLE IF NOT EXISTS heads(name TEXT PRIMARY KEY, number INTEGER NOT NULL, chain BLOB NOT NULL)
+    WITHOUT ROWID; -- how far chains were known to go: what is cut off at their end is found by it
 """
+#: What a copy holds, table by table, and how each is read. A secret that is about to be overwritten is left
+#: out; `sequence` keeps the number of a destroyed period from being given again.
+COPIED = {
+    "keys": "SELECT name, secret FROM keys",
+    "leaves": "SELECT leaf, secret, made_at FROM leaves WHERE leaf NOT IN"
+    " (SELECT node FROM erased WHERE is_leaf AND back_at IS NULL)",
+    "periods": "SELECT period, source, retention, month, secret FROM periods",
+    "erased": "SELECT node, erasure, number, is_leaf, is_name, erased_at, back_at FROM erased",
+    "erasures": "SELECT number FROM erasures",
+    "sequence": "SELECT name, seq FROM sqlite_sequence",
+}
 
 Period = tuple[str, str, str]
 
@@ -153,6 +166,56 @@ class Secrets:
     def settle(self) -> None:
         """Rest on nothing that a sync failed for (`hetki.store.sqlite.settle`). Raises `Unavailable`."""
         settle(self._db)
+
+    def copied(self) -> Iterator[tuple[object, ...]]:
+        """Every row of a copy as of one instant, behind the name of its table (`COPIED`)."""
+        self._db.execute("BEGIN")
+        try:
+            for table, query in COPIED.items():
+                for row in self._db.execute(query):
+                    yield table, *row
+        finally:
+            self._db.execute("ROLLBACK")
+
+    def bring_back(self, rows: Iterable[tuple[str, Sequence[object]]]) -> None:
+        """Put the rows of a copy into an empty file, durably. Raises `Unavailable`; then nothing is kept."""
+        with transaction(self._db):
+            for table, row in rows:
+                assert table in COPIED, table
+                name = "sqlite_sequence" if table == "sequence" else table
+                if table == "sequence":
+                    self._db.execute("DELETE FROM sqlite_sequence WHERE name = ?", row[:1])
+                marks = ", ".join("?" * len(row))
+                self._db.execute(f"INSERT INTO {name} VALUES ({marks})", row)
+        self.number()
+
+    def erased_leaves(self) -> dict[bytes, tuple[int, set[bytes], set[bytes]]]:
+        """Every erasure by its id: when it was, the leaves and the names that it still stands for."""
+        found: dict[bytes, tuple[int, set[bytes], set[bytes]]] = {}
+        rows = self._db.execute("SELECT erasure, erased_at, node, is_leaf, is_name FROM erased")
+        for erasure, erased_at, node, is_leaf, is_name in rows:
+            _, leaves, names = found.setdefault(erasure, (erased_at, set(), set()))
+            leaves |= {node} if is_leaf else set()
+            names |= {node} if is_name else set()
+        return found
+
+    def is_erased(self, leaf: bytes) -> bool:
+        """Whether a leaf was erased and has not come back."""
+        return self._is_erased(leaf)
+
+    def head(self, name: str) -> tuple[int, bytes] | None:
+        """How far a chain was known to go, and its link there; None if that was never kept."""
+        row = self._db.execute("SELECT number, chain FROM heads WHERE name = ?", (name,)).fetchone()
+        return (row[0], row[1]) if row else None
+
+    def keep_head(self, name: str, number: int, chain: bytes) -> None:
+        """Keep how far a chain goes, durably: it is never shorter from now on."""
+        with transaction(self._db):
+            self._db.execute(
+                "INSERT INTO heads VALUES (?1, ?2, ?3) ON CONFLICT(name)"
+                " DO UPDATE SET number = ?2, chain = ?3 WHERE number < ?2",
+                (name, number, chain),
+            )
 
     def is_new(self) -> bool:
         """Whether no key was ever made."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 from contextlib import contextmanager
 from typing import Iterable, Iterator, TypeVar
 
-from hetki.errors import Conflict, Fault, Unavailable
+from hetki.errors import Conflict, Fault, Invalid, Unavailable
 from hetki.store.ports import Disk
 
 #: The version of all tables. A change of theirs makes another, and says how old files come along.
-SCHEMA = 1
+SCHEMA = 2
 #: What the Disk port hands out.
 Connection = sqlite3.Connection
 T = TypeVar("T")
@@ -69,9 +70,10 @@ def _unavailable(error: sqlite3.OperationalError) -> Unavailable:
 def prepare(db: sqlite3.Connection, file: str, script: str) -> None:
     """Make the tables of a file, or check that those in it are of this version.
 
-    Raises `Conflict`, or `Unavailable` if the disk is full, locked or failing.
+    Raises `Conflict`, `Invalid` if it is no sound database, or `Unavailable` if the disk is full, locked or
+    failing.
     """
-    try:
+    with sound(file):
         # The version is written before the tables, and read after them: another process may do this, too.
         n_tables: int = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         found: int = db.execute("PRAGMA user_version").fetchone()[0]
@@ -81,8 +83,26 @@ def prepare(db: sqlite3.Connection, file: str, script: str) -> None:
             hint = "use the version of hetki that made it"
             raise Conflict(Fault(file, f"tables of version {found}", f"of version {SCHEMA}", hint))
         db.executescript(script)
+
+
+@contextmanager
+def sound(file: str) -> Iterator[None]:
+    """Turn what SQLite cannot read of a file into `Invalid`; a disk that fails stays `Unavailable`."""
+    try:
+        yield
     except sqlite3.OperationalError as error:
         raise _unavailable(error) from error
+    except (sqlite3.DatabaseError, ValueError, OverflowError, struct.error, TypeError) as error:
+        raise Invalid(Fault(file, str(error), "a sound database", "restore it from a backup")) from error
+
+
+def check(db: sqlite3.Connection, file: str, *tables: str) -> None:
+    """Let SQLite look over a file, or some tables of it with their indexes. Raises `Invalid`."""
+    with sound(file):
+        for pragma in [f"integrity_check({table})" for table in tables] or ["integrity_check"]:
+            (said,) = db.execute(f"PRAGMA {pragma}").fetchone()
+            if said != "ok":
+                raise Invalid(Fault(file, str(said), "a sound database", "restore it from a backup"))
 
 
 def settle(db: sqlite3.Connection) -> None:

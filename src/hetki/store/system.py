@@ -123,7 +123,7 @@ class SystemDisk:
                 connection.execute(f"PRAGMA cache_size=-{CACHE_KB}")
                 if created:
                     _sync_folder(path.parent)
-            except (sqlite3.Error, OSError):
+            except (sqlite3.Error, OSError, UnicodeError):
                 connection.close()
                 raise
             return connection
@@ -199,7 +199,7 @@ def _as_unavailable(name: str) -> Iterator[None]:
     """Turn what the disk or SQLite says into `Unavailable`."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeError) as error:  # SQLite may quote broken bytes
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise Unavailable(Fault(name, said, "a file that can be opened, read and written")) from error
 
