@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Scope
 from hetki.consent.source import WriteKey, digest_of
 from hetki.engine.advance import advance
 from hetki.engine.engine import Engine
-from hetki.events.event import utc
+from hetki.events.event import LeafId, utc
 from hetki.server.access import SESSION_S
 from hetki.server.app import Guard, Served
 from hetki.server.committer import Committer
@@ -34,12 +34,17 @@ from hetki.server.pages import Pages
 from hetki.server.site import COOKIE, Site
 from hetki.server.visit import token_of
 from hetki.settings import DAY, SECOND, Server
+from hetki.store.pages import PageLinks
+from hetki.store.sqlite import transaction
 from hetki.store.staff import Role, Staff
 
 SECRET = "a-name-that-only-the-console-may-show"
 
 #: Everybody may open these; they show nothing of anybody.
 FREE = {"/sign-in", "/style.css", "/favicon.svg", "/feed.js"}
+#: Whoever has the link, and nobody else: no session helps.
+MINE_READ = {"/my/{token}", "/my/{token}/erase", "/my/{token}/data.zip"}
+MINE_WRITE = {"/my/{token}/say", "/my/{token}/erased"}
 #: The least role that reads each; they change nothing.
 READ: dict[str, Role] = {
     "/": "viewer",
@@ -61,6 +66,9 @@ READ: dict[str, Role] = {
 WRITE: dict[str, Role] = {
     "/customers/{customer}/undo": "agent",
     "/customers/{customer}/merge": "agent",
+    "/customers/{customer}/restrict": "agent",
+    "/customers/{customer}/object": "agent",
+    "/customers/{customer}/rectify": "agent",
     "/review/{link}/answer": "agent",
     "/sign-out": "viewer",
 }
@@ -92,6 +100,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     folder = tmp_path_factory.mktemp("matrix")
     house = House(folder)
     house.say("anna", "Customer Identified", first_name=SECRET)
+    house.say("bertta", "Order Tracked")
     advance(house.engine)
     access, staff = house.access, Staff(house.disk, house.engine.chance)
     lapsed = access.sign_in(access.new_token())
@@ -207,10 +216,10 @@ def test_every_route_stands_in_one_row(desk: Desk) -> None:
     methods: dict[str, set[str]] = {}
     for each in routes(desk.house):
         methods.setdefault(each.path, set()).update(each.methods or ())
-    assert methods.keys() == FREE | READ.keys() | WRITE.keys()
-    assert len(methods) == len(FREE) + len(READ) + len(WRITE)
+    rows = [FREE, READ.keys(), WRITE.keys(), MINE_READ, MINE_WRITE]
+    assert methods.keys() == set().union(*rows) and sum(map(len, rows)) == len(methods)
     for path, found in methods.items():
-        expected = {"POST"} if path in WRITE else {"GET", "HEAD"}
+        expected = {"POST"} if path in WRITE or path in MINE_WRITE else {"GET", "HEAD"}
         assert found == expected | ({"POST"} if path == "/sign-in" else set()), path
 
 
@@ -254,14 +263,42 @@ def test_a_form_writes_with_the_token_of_the_session_whose_role_is_enough(desk: 
         cookie = desk.credentials[who].get("cookie", "")
         token = token_of(cookie.partition("=")[2])
         n_rows = desk.house.engine.journal.head()[0]
-        body = f"token={token}&said_by=me&answer=yes&other=nobody&link=none"
-        answer = desk.ask(who, "POST", address(desk, path), body, FORM_TYPE)
+        body = f"token={token}&said_by=me&answer=yes&other=nobody&link=none&trait=first_name&value=x"
+        of_nobody = path.format(customer="0" * 32, link="0" * 32)
+        answer = desk.ask(who, "POST", of_nobody, body, FORM_TYPE)
         case = f"{path} with {who}: {answer.status_code}"
         if who not in desk.roles:
             assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in"), case
         else:
             assert answer.status_code == (404 if desk.may(who, WRITE[path]) else 403), case
         assert desk.house.engine.journal.head()[0] == n_rows, case
+
+
+@pytest.mark.parametrize("path", sorted(MINE_READ | MINE_WRITE))
+def test_only_its_link_opens_a_customers_own_page(desk: Desk, path: str) -> None:
+    engine, now = desk.house.engine, desk.house.clock.now()
+    tokens = {}
+    for user in ("anna", "bertta"):
+        customer = LeafId(bytes.fromhex(desk.house.customer("user_id", user)))
+        with transaction(engine.db):
+            links = PageLinks(engine.db)
+            tokens[user] = links.make(engine.state, engine.chance, customer, "desk", now, now + SECOND * 60)
+    for who in desk.credentials:
+        for method in METHODS:
+            for user, token in {**tokens, "nobody": "0" * 64, "a session": desk.house.session}.items():
+                address = path.format(token=token)
+                answer = desk.ask(who, method, address, "what=restrict&word=erase", FORM_TYPE)
+                case = f"{method} {path} of {user} with {who}: {answer.status_code}"
+                known = user in tokens
+                if path in MINE_WRITE:
+                    expected = {405} if method != "POST" else {403, 429} if known else {404, 429}
+                elif method in ("GET", "HEAD"):
+                    expected = {200, 429} if known else {404, 429}
+                else:
+                    expected = {405}
+                assert answer.status_code in expected, case
+                assert SECRET not in answer.text or (user == "anna" and answer.status_code == 200), case
+                assert "set-cookie" not in answer.headers, case
 
 
 @pytest.mark.parametrize("path", sorted(FREE))

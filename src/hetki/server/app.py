@@ -33,12 +33,17 @@ from hetki.server.effects import Effects
 from hetki.server.feed import Feed
 from hetki.server.forms import Handler, acting
 from hetki.server.ingest import Ingest
+from hetki.server.mine import HEADERS as SEALED
+from hetki.server.mine import PREFIX as MINE
+from hetki.server.mine import READS, WRITES, Mine, own_failure
 from hetki.server.pages import ASSETS, Pages
 from hetki.server.rates import Rates
 from hetki.server.roles import LEAST, is_enough, unlisted
 from hetki.server.signing import SIGN_IN, SIGN_OUT, Signing
 from hetki.server.site import Site
+from hetki.server.threads import start_threads
 from hetki.server.visit import Visit, begin_visit, visit_of
+from hetki.store.shortage import SHORT, shortage
 
 HEADERS = {
     "content-security-policy": (
@@ -86,6 +91,7 @@ class Served:
         self._access = access
         self._is_stopping = is_stopping
         self._rates = Rates(engine.project.server)
+        self._has_threads = False
         self.engine = engine
         self._parts = self._made(engine)
 
@@ -98,6 +104,9 @@ class Served:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        if not self._has_threads:
+            self._has_threads = True
+            await start_threads()
         ingest, pages = self._parts
         is_ingest = scope["type"] == "http" and scope["path"].startswith("/v1/")
         await (ingest if is_ingest else pages)(scope, receive, send)
@@ -143,8 +152,11 @@ def console_app(
 
     def fail(request: Request, error: Exception) -> Response:
         pages = desk_of(request).pages
-        if isinstance(error, HetkiError):
-            return pages.error(error)
+        known = error if isinstance(error, HetkiError) else shortage(error)
+        if request.url.path.startswith(MINE):
+            return own_failure(pages, known or error)
+        if known is not None:
+            return pages.error(known)
         if isinstance(error, HTTPException):
             return pages.failure(error.status_code, [error.detail])
         return pages.failure(500, ["The operator's log says more."])
@@ -159,13 +171,17 @@ def console_app(
         Route(SIGN_IN, signing.enter, methods=["POST"]),
         *(Route(f"/{name}", partial(_asset, pages, name)) for name in ASSETS),
     ]
-    handlers = dict.fromkeys((HetkiError, HTTPException, Exception), fail)
+    mine = Mine(desk)
+    routes += [Route(path, mine.reading(*each)) for path, each in READS.items()]
+    routes += [Route(path, mine.acting(*each), methods=["POST"]) for path, each in WRITES.items()]
+    handlers = dict.fromkeys((HetkiError, HTTPException, *SHORT, Exception), fail)
     site = Site(project.server)
     return Guard(Starlette(routes=routes, exception_handlers=handlers), routes, access, pages, site)
 
 
 class Guard:
-    """Lets in who has signed in with a role that is enough, and puts the headers on every answer."""
+    """Lets in who has signed in with a role that is enough, or has a link to a page of their own; puts the
+    headers on every answer."""
 
     def __init__(
         self, inner: ASGIApp, routes: Sequence[Route], access: Access, pages: Pages, site: Site
@@ -183,23 +199,26 @@ class Guard:
             await self.inner(scope, receive, send)
             return
 
+        is_own = scope["path"].startswith(MINE)
+
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                headers.update(SEALED if is_own else {})
                 for name, text in self._headers.items():
                     headers.setdefault(name, text)
             await send(message)
 
-        await self._admitted(scope)(scope, receive, guarded)
+        await self._admitted(scope, is_own)(scope, receive, guarded)
 
-    def _admitted(self, scope: Scope) -> ASGIApp:
+    def _admitted(self, scope: Scope, is_own: bool) -> ASGIApp:
         """What answers a request: the console, or a refusal."""
         try:
             visit = begin_visit(scope, self._access, self._site)
         except HetkiError as error:  # who it is cannot be looked up just now
             return self._pages.error(error)
         least = [LEAST[each.path] for each in self._routes if each.matches(scope)[0] is not Match.NONE]
-        if all(is_enough(visit.role, each) for each in least or ["viewer"]):
+        if all(is_enough(visit.role, each) for each in least or [None if is_own else "viewer"]):
             return self.inner
         if visit.visitor is None:
             return RedirectResponse(SIGN_IN, 303)

@@ -15,11 +15,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
-from hetki.dialogues.wording import counted, spoken_at
+from hetki.dialogues.wording import counted, no_effect_words, own_standing_words, spoken_at
 from hetki.errors import HetkiError
 from hetki.events.event import utc
 from hetki.server.roles import navigation
-from hetki.server.status import retry_after, status_of
+from hetki.server.status import Busy, status_of
 from hetki.server.visit import Visit
 
 #: Files that pages load, and their types. They hold no data, so they need no session.
@@ -30,6 +30,8 @@ ASSETS = {
 }
 SHORT_CHARS = 8
 VALUE_CHARS_MAX = 60
+#: When it makes sense to load a page again that was not available.
+RETRY_AFTER_S = 5
 
 _HEADLINES = {
     400: "Not understood",
@@ -66,6 +68,8 @@ class Pages:
             spaced=spaced,
             addressed=addressed,
             counted=counted,
+            no_effect=no_effect_words,
+            own_standing=own_standing_words,
         )
 
     def read_by(self, visit: Visit) -> Pages:
@@ -86,13 +90,17 @@ class Pages:
     def error(self, error: HetkiError) -> Response:
         """The page of an error, with its status."""
         page = self.failure(status_of(error), [str(fault) for fault in error.faults])
-        page.headers.update(retry_after(error))
+        if isinstance(error, Busy):
+            page.headers["retry-after"] = str(error.retry_after_s)
         return page
 
     def failure(self, status: int, lines: list[str]) -> Response:
         """The page of a status that is not 200."""
         headline = _HEADLINES.get(status, "Something went wrong")
-        return self.page("error", status, headline=headline, lines=lines)
+        answer = self.page("error", status, headline=headline, lines=lines)
+        if status == 503:
+            answer.headers["retry-after"] = str(RETRY_AFTER_S)
+        return answer
 
     def asset(self, name: str) -> Response:
         """A file that pages load. Its address changes with its content, so it may be kept for long."""
