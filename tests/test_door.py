@@ -18,7 +18,7 @@ from test_serve import FILES
 
 from hetki.engine.advance import advance
 from hetki.engine.engine import open_folder
-from hetki.server.doorkeeper import known_as
+from hetki.server.site import known_as
 
 TOML = """
 [hetki.connections]

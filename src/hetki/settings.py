@@ -10,6 +10,8 @@ import msgspec
 #: One second in the unit of every instant: instants are whole microseconds since 1970-01-01 UTC.
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
+#: What has a rate per second may come at once for this many seconds of it.
+BURST_S = 5
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,8 +31,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Connections(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the server bears of those that connect to it (counts, seconds, bytes).
 
-    `connections_max` in all and `per_address_max` of one address, but of `proxies` as many as there are:
-    whoever connects from those speaks for others, and is believed whose address it names.
+    `connections_max` in all and `per_address_max` of one address, but of this machine and of the server's
+    proxies as many as there are: those speak for others.
     A request has `head_s` from its first byte until its headers are complete, `body_s` from then until its
     body is. A connection without a request is kept `idle_s`, and one whose sender reads hardly anything of
     its answer (`SLOWEST_BYTES`) is given up after `answer_s`.
@@ -38,7 +40,6 @@ class Connections(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     connections_max: int = 1_000
     per_address_max: int = 200
-    proxies: tuple[str, ...] = ("127.0.0.1", "::1")
     head_s: int = 10
     body_s: int = 30
     idle_s: int = 30
@@ -63,3 +64,20 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     holdout_salt: str = "hetki"
     limits: Limits = Limits()
     connections: Connections = Connections()
+
+
+class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The `[server]` table of `hetki.toml`: how the server is reached.
+
+    `origin` is what browsers call it, such as `https://cx.example.com`; empty: plain HTTP on this machine.
+    `proxies` are the addresses and networks whose word on a sender's address is believed. The rates are of
+    one key and of one address; `refused_per_s` is how many requests without a valid key one address may send.
+    """
+
+    origin: str = ""
+    proxies: list[str] = []
+    key_events_per_s: int = 100_000
+    key_bytes_per_s: int = 128 * 1024 * 1024
+    address_events_per_s: int = 200_000
+    address_bytes_per_s: int = 256 * 1024 * 1024
+    refused_per_s: int = 10

@@ -12,17 +12,15 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from ipaddress import IPv6Address, ip_address
 from operator import itemgetter
 
 from hetki.errors import Exhausted, Fault, Unavailable
 from hetki.server.door import Door
+from hetki.server.site import Site, known_as
 from hetki.settings import Connections
 
 #: How often the log tells what was refused, at most.
 TOLD_S = 10.0
-#: Bits of an IPv6 address that one household or server has for itself.
-OWN_BITS = 64
 
 log = logging.getLogger("hetki.server")
 
@@ -30,8 +28,9 @@ log = logging.getLogger("hetki.server")
 class Doorkeeper:
     """Counts doors, in all and by address. `n_lingering` is kept by the doors themselves."""
 
-    def __init__(self, bounds: Connections) -> None:
+    def __init__(self, bounds: Connections, site: Site) -> None:
         self.bounds = bounds
+        self._site = site
         self.n_lingering = 0
         self._doors: set[Door] = set()
         self._by_address: dict[str, set[Door]] = {}
@@ -43,7 +42,7 @@ class Doorkeeper:
         address = known_as(door.address)
         of_address = self._by_address.get(address, set())
         n_max = self.bounds.per_address_max
-        if door.address not in self.bounds.proxies and len(of_address) >= n_max:
+        if len(of_address) >= n_max and not self._site.speaks_for_others(door.address):
             if not self._makes_room(of_address):
                 self.note("too many of one address")
                 got = f"{len(of_address)} of one address"
@@ -95,18 +94,3 @@ class Doorkeeper:
         must = f"at most {self.bounds.connections_max}"
         longest.give_way(Unavailable(Fault("connections", "more, and this one slow", must)))
         return True
-
-
-def known_as(address: str) -> str:
-    """What one sender has for itself: an IPv4 address, or the first half of an IPv6 address.
-
-    >>> known_as("2001:db8::7:1"), known_as("::ffff:192.0.2.1"), known_as("192.0.2.1")
-    ('2001:db8::', '192.0.2.1', '192.0.2.1')
-    """
-    if ":" not in address:
-        return address
-    found = ip_address(address.partition("%")[0])
-    assert isinstance(found, IPv6Address)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(IPv6Address(int(found) >> (128 - OWN_BITS) << (128 - OWN_BITS)))

@@ -24,8 +24,10 @@ from hetki.events import cloudevents, segment
 from hetki.events.event import utc
 from hetki.events.wire import UNREADABLE, Parsed
 from hetki.server.committer import Committer
-from hetki.server.status import AGAIN, RETRY_AFTER_S, Refusal, status_of
-from hetki.settings import Limits
+from hetki.server.rates import Rates
+from hetki.server.site import Site
+from hetki.server.status import AGAIN, Refusal, retry_after_s, status_of
+from hetki.settings import Limits, Server
 from hetki.store.ports import Clock
 from hetki.store.shortage import shortage
 
@@ -90,12 +92,20 @@ class Ingest:
     """An ASGI callable for `/v1/*`. `keys` holds what is admitted by the digests of write keys."""
 
     def __init__(
-        self, keys: Mapping[str, Admitted], committer: Committer, clock: Clock, limits: Limits
+        self,
+        keys: Mapping[str, Admitted],
+        committer: Committer,
+        clock: Clock,
+        limits: Limits,
+        rates: Rates | None = None,
+        site: Site | None = None,
     ) -> None:
         self._keys = keys
         self._committer = committer
         self._clock = clock
         self._limits = limits
+        self._rates = rates or Rates(Server())
+        self._site = site or Site(Server())
         self._n_arriving = 0
         self._large = asyncio.Semaphore(LARGE_MAX)
 
@@ -108,6 +118,7 @@ class Ingest:
             await _send(send, 204)
             return
         allowed = "GET" if path == "health" else "POST"
+        address = self._site.address(scope)
         try:
             if path not in KINDS and path != "health":
                 raise NotFound(
@@ -120,9 +131,14 @@ class Ingest:
             if path == "health":
                 await _send(send, 200, msgspec.json.encode(HEALTHY))
                 return
-            parsed, n_bytes = await self._parsed(KINDS[path], _headers(scope), receive)
+            key, parsed, n_bytes = await self._parsed(KINDS[path], _headers(scope), receive, address)
+            self._rates.take(key, address, len(parsed.events) + len(parsed.rejected), n_bytes)
             await self._committer.commit(parsed, n_bytes)
         except SenderGone:
+            return
+        except Forbidden as error:
+            found = self._rates.refused(address, error)
+            await _refuse(send, found, status_of(found))
             return
         except HetkiError as error:
             await _refuse(send, error, status_of(error))
@@ -134,11 +150,17 @@ class Ingest:
             return
         await _send(send, 200, msgspec.json.encode(Answer(True, len(parsed.rejected))))
 
-    async def _parsed(self, kind: str, headers: dict[str, str], receive: Receive) -> tuple[Parsed, int]:
-        """The request's events, and how many bytes they came in."""
+    async def _parsed(
+        self, kind: str, headers: dict[str, str], receive: Receive, address: str
+    ) -> tuple[str, Parsed, int]:
+        """The digest of the request's key, its events, and how many bytes they came in."""
         received_at = self._clock.now()
         key = _key(headers)
         admitted = self._admitted(key, received_at) if key else None
+        if admitted:
+            self._rates.check_key(admitted.digest, address)
+        else:
+            self._rates.check_address(address)
         body = await self._body(headers, receive)
         try:
             self._committer.check_room()  # before any work that would be for nothing
@@ -153,13 +175,13 @@ class Ingest:
 
     def _taken(
         self, kind: str, headers: dict[str, str], admitted: Admitted | None, received_at: int, body: bytes
-    ) -> tuple[Parsed, int]:
+    ) -> tuple[str, Parsed, int]:
         admitted = admitted or self._admitted(_key_in(body), received_at)
-        return self._read(body, kind, headers, admitted, received_at), len(body)
+        return admitted.digest, self._read(body, kind, headers, admitted, received_at), len(body)
 
     def _inflated(
-        self, read: Callable[[bytes], tuple[Parsed, int]], body: bytes, headers: dict[str, str]
-    ) -> tuple[Parsed, int]:
+        self, read: Callable[[bytes], tuple[str, Parsed, int]], body: bytes, headers: dict[str, str]
+    ) -> tuple[str, Parsed, int]:
         encoding, limits = headers.get("content-encoding", ""), self._limits
         return read(_inflated(body, encoding, limits.inflated_bytes_max))
 
@@ -292,7 +314,7 @@ async def _refuse(
 ) -> None:
     """Say why in the form that the SDKs read; when to come back, where that helps."""
     text = str(error.faults[0])
-    more = [(b"retry-after", str(RETRY_AFTER_S).encode())] if status in AGAIN else [*also]
+    more = [(b"retry-after", str(retry_after_s(error)).encode())] if status in AGAIN else [*also]
     if status in (408, 413):
         more.append((b"connection", b"close"))
     await _send(send, status, msgspec.json.encode(Refusal(error.code, text)), more)

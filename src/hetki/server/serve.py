@@ -24,8 +24,9 @@ from hetki.server.door import LINGERING_MAX, Door
 from hetki.server.doorkeeper import Doorkeeper
 from hetki.server.following import Follower
 from hetki.server.logs import set_up
+from hetki.server.site import Site
 from hetki.server.worker import Keeper
-from hetki.settings import Connections
+from hetki.settings import Connections, Server
 from hetki.store.sqlite import alone
 
 #: One server for a project: two would each keep sessions of their own.
@@ -49,7 +50,7 @@ def serve(folder: str, host: str, port: int, say: Callable[[str], None]) -> None
     set_up()
     engine = open_folder(folder)
     bounds = _within_files(engine.project.settings.connections)
-    server = uvicorn.Server(_config(host, bounds))
+    server = uvicorn.Server(_config(host, bounds, engine.project.server))
     taken = Fault(f"project {folder}", "a server that runs already", "served by one", "stop the other")
     with alone(engine.disk, LOCK, taken), _listening(host, port, bounds) as listening:
         committer = Committer(engine.acceptor.accept)
@@ -65,7 +66,9 @@ def serve(folder: str, host: str, port: int, say: Callable[[str], None]) -> None
         token = access.first_token()
         opening = f"sign-in?token={token}   (opens once)" if token else "   (hetki token signs you in)"
         shown = f"[{host}]" if ":" in host else host
-        say(f"Console: http://{shown}:{listening.getsockname()[1]}/{opening}")
+        here = f"http://{shown}:{listening.getsockname()[1]}"
+        origin = engine.project.server.origin
+        say(f"Console: {origin or here}/{opening}" + (f"; listening at {here}" if origin else ""))
         try:
             server.run(sockets=[listening])
         except Exception:
@@ -77,8 +80,8 @@ def serve(folder: str, host: str, port: int, say: Callable[[str], None]) -> None
             keeper.stop()
 
 
-def _config(host: str, bounds: Connections) -> uvicorn.Config:
-    keeper = Doorkeeper(bounds)
+def _config(host: str, bounds: Connections, reached: Server) -> uvicorn.Config:
+    keeper = Doorkeeper(bounds, Site(reached))
     return uvicorn.Config(
         "",
         host=host,
@@ -89,7 +92,7 @@ def _config(host: str, bounds: Connections) -> uvicorn.Config:
         lifespan="off",
         http=cast(type[asyncio.Protocol], partial(Door, keeper)),
         ws="none",
-        forwarded_allow_ips=list(bounds.proxies),
+        proxy_headers=False,  # only declared proxies are believed: server/site.py
         timeout_keep_alive=bounds.idle_s,
         callback_notify=keeper.sweep,
         timeout_notify=0,

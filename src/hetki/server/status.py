@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from hetki.errors import Exhausted, HetkiError
+from hetki.errors import Exhausted, Fault, HetkiError
 
-#: When to come back, with every 429 and 503.
+#: When to come back, with a 429 or a 503 that does not know better.
 RETRY_AFTER_S = 1
 
 STATUS = {
@@ -28,16 +28,12 @@ SAID = {
     409: "No way in answers so today",
     413: "The body is larger than a limit",
     414: "The address that is asked for is longer than a limit",
-    429: "The queue is full, or one address has too many connections",
+    429: "The queue is full, a key or an address sends too much, or it has too many connections",
     431: "The headers are larger than a limit, or more",
     503: "The journal cannot be written, the server stops, or it has no place for one more connection",
 }
 #: Those after which the same is to be sent again, with `Retry-After`.
 AGAIN = (429, 503)
-
-
-class Busy(Exhausted):
-    """A bound that is reached for now: the same is taken later."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -47,6 +43,24 @@ class Refusal(msgspec.Struct, frozen=True):
     message: str
 
 
+class Busy(Exhausted):
+    """A bound that is reached for now: the same is taken later."""
+
+    def __init__(self, fault: Fault, retry_after_s: int = RETRY_AFTER_S) -> None:
+        super().__init__(fault)
+        self.retry_after_s = retry_after_s
+
+
 def status_of(error: HetkiError) -> int:
     """The HTTP status of an error of ours."""
     return 429 if isinstance(error, Busy) else STATUS[error.code]
+
+
+def retry_after_s(error: HetkiError) -> int:
+    """When to come back, where that helps."""
+    return error.retry_after_s if isinstance(error, Busy) else RETRY_AFTER_S
+
+
+def retry_after(error: HetkiError) -> dict[str, str]:
+    """The header that says so."""
+    return {"retry-after": str(retry_after_s(error))} if status_of(error) in AGAIN else {}
