@@ -2,10 +2,10 @@
 
     python bench/dedupe.py DIR 1000000 10000000
 
-For each size an index is made in DIR as folding makes it: so many ids of events, their places by leaf (ten
-events of each), and the secret of every leaf. Then 100,000 events are accepted by one process and folded by
-another: a third are of known leaves, a third of new ones, and a third repeats of the same body. Told are the
-largest resident memory of both processes, and what each event costs in CPU.
+For each size an index is made in DIR, if it is not there yet, as folding makes it: so many ids of events,
+their places by leaf (ten events of each), and the secret of every leaf. Then 100,000 events are accepted by
+one process and folded by another, a third of them repeats. Told are the largest resident memory of both
+processes, and what each event costs in CPU.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import argparse
 import json
 import os
 import random
-import resource
+import re
 import subprocess
 import sys
 import time
@@ -71,13 +71,15 @@ def prepare(folder: Path, n: int) -> None:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def bodies(now: int) -> Iterator[list[Event]]:
+def bodies(start: int, now: int) -> Iterator[list[Event]]:
     """What is told: each third body repeats the one before it."""
-    dice = random.Random(3)
+    dice = random.Random(start)
     body: list[Event] = []
-    for number in range(0, N_TOLD, N_BODY):
+    for number in range(start, start + N_TOLD, N_BODY):
         if number // N_BODY % 3 < 2 or not body:
-            body = [event(number + k, f"u{dice.randrange(N_TOLD)}", now) for k in range(N_BODY)]
+            body = [
+                event(number + k, f"u{dice.randrange(N_TOLD)}", now + start * 1_000) for k in range(N_BODY)
+            ]
         yield body
 
 
@@ -96,13 +98,15 @@ def do(folder: Path, what: str) -> None:
     now = engine.clock.now() + DAY
     began = time.process_time()
     if what == "accept":
-        for body in bodies(now):
+        for body in bodies(engine.journal.head()[0] * N_BODY, now):
             engine.acceptor.accept([Parsed(body, [])])
     else:
-        engine.clock.move(now)
+        engine.clock.move(now + 10 * DAY)
         advance(engine)
     spent = time.process_time() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    peak = int(found[1]) / 1_024
     print(json.dumps({"mb": peak, "us": spent / N_TOLD * 1e6}))
 
 
@@ -117,7 +121,8 @@ def main() -> None:
         return
     for n in asked.sizes:
         folder = asked.folder / str(n)
-        prepare(folder, n)
+        if not folder.exists():
+            prepare(folder, n)
         megabytes = sum(each.stat().st_size for each in (folder / "data").glob("*.db")) / 1e6
         accepted, folded = told(folder, "accept"), told(folder, "fold")
         print(
