@@ -367,3 +367,15 @@ def test_a_missing_name_is_noticed() -> None:
     assert {"column", "format", "zone", "names", "type", "import"} <= set(fields(MapSpec))
     assert {"lake rebuild", "rejected", "rejected replay", "init"} <= set(commands())
     assert names_in(section("## A\n`a`\n```text\n`b`\n```\n## B\n`c`", "A")) == {"a"}
+
+
+@pytest.mark.parametrize("name", ["trust.md", "threats.md"])
+def test_tests_that_a_page_names_exist(name: str) -> None:
+    defined = {
+        node.name
+        for path in (ROOT / "tests").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    }
+    named = {code for code in names_in(page(name)) if re.fullmatch(r"test_\w+", code)}
+    assert named and named - defined == set()

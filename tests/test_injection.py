@@ -203,6 +203,9 @@ class Scene:
             f"/outbox?status={wild}",
             f"/{wild}",
             f"/sign-in?token={wild}",
+            f"/my/{self.token}",
+            f"/my/{self.token}/erase",
+            f"/my/{wild}",
         ]
 
     def get(self, address: str) -> httpx.Response:

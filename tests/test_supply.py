@@ -1,4 +1,4 @@
-"""What is shipped: packages under licences that may be, locks with hashes and no host, an SBOM."""
+"""What is shipped: packages under licences that may be, locks with hashes, a bill of materials."""
 
 from __future__ import annotations
 
