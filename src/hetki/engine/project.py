@@ -147,8 +147,12 @@ def catalogue_of(files: Files, faults: list[Fault]) -> Catalogue:
         except Invalid as error:
             for fault in error.faults:
                 field = fault.where.removeprefix(f"{spec.event}.")
-                where = declared.key("fields", field)
-                if field not in spec.fields:
+                freed = field.removeprefix("free.")
+                if field != freed and freed in spec.free:
+                    where = declared.where("free", spec.free.index(freed))
+                elif field in spec.fields:
+                    where = declared.key("fields", field)
+                else:
                     where = declared.where("personal", spec.personal.index(field))
                 faults.append(replace(fault, where=where))
     return catalogue
