@@ -1,6 +1,6 @@
 # make demo    the demo, then the console            (ARGS=--no-serve ends by itself)
 # make test    lint, types, tests, house rules, docs (ARGS goes to pytest)
-# make torture the long forms of the tests of durability: hours (SHARE=0.01 runs a hundredth of them)
+# make torture the long forms of the tests of durability and of what comes in: hours (SHARE=0.01 runs a hundredth of them)
 # make format  format the code and sort the imports
 # make sbom    what it is made of, as CycloneDX, in sbom.json
 # make lock    compile the locks again               (ARGS=--upgrade takes newer versions)
@@ -9,7 +9,8 @@
 
 PYTHON ?= python3
 SHARE ?= 1
-TORTURE := tests/test_crashes.py tests/test_disk_faults.py tests/test_kill.py
+# Every file of tests that has a long form.
+TORTURE = $(shell grep -l HETKI_TORTURE tests/test_*.py)
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 BIN := .venv/bin
 INSTALLED := .venv/.installed

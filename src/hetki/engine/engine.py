@@ -80,8 +80,10 @@ def open_engine(
     secrets.settle()
     journal.settle()
     settle(db)
-    acceptor = Acceptor(journal, keys, project.sources, clock, chance)
     state, ledger = State(db), Ledger(db)
+    progress = state.progress()
+    looked_at = progress.position if progress else 0
+    acceptor = Acceptor(journal, keys, project.sources, clock, chance, looked_at)
     for erasure_id in unfinished(db):  # what a crash left undone goes before anything else is done
         secrets.destroy(bytes.fromhex(erasure_id))
     return Engine(

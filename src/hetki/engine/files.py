@@ -27,7 +27,7 @@ from hetki.identity.survival import Survival
 from hetki.measurement.initiative import Initiative
 from hetki.moments.moment import MomentSpec
 from hetki.patterns.segments import SegmentSpec
-from hetki.settings import Settings
+from hetki.settings import Server, Settings
 from hetki.store.ports import Shelf
 from hetki.store.system import listed
 
@@ -61,6 +61,7 @@ class ProjectFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     contact: ContactPolicy = ContactPolicy()
     identity: dict[str, NamespaceSpec] = {}
     decisions: Weights = Weights()
+    server: Server = Server()
 
 
 class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

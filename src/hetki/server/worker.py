@@ -12,6 +12,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.process import parent_process
@@ -26,7 +27,7 @@ from hetki.errors import HetkiError
 from hetki.server.logs import set_up, without_values
 from hetki.server.trouble import AGAIN_S, Trouble
 from hetki.server.watch import Watch
-from hetki.store.lake import refresh
+from hetki.store.lake import refresh, tidy_spilled
 from hetki.store.network import SystemNet
 from hetki.store.ports import Net
 from hetki.store.shortage import shortage
@@ -116,6 +117,8 @@ def _work(folder: str, data: str) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     shelf, disk = SystemDisk(folder), SystemDisk(f"{folder}/{data}")
     watch = Watch(shelf, data)
+    with suppress(HetkiError):  # a disk that refuses is told below
+        tidy_spilled(disk)
     known: Project | None = None
     trouble = Trouble(log, "worker")
     while not stop.is_set():
