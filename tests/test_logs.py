@@ -25,7 +25,8 @@ from syntax import File, house, parsed
 
 from hetki.errors import Fault, Invalid, Unavailable
 from hetki.server import logs
-from hetki.server.forms import COOKIE, token_of
+from hetki.server.site import COOKIE
+from hetki.server.visit import token_of
 
 WORDS = random.Random(7)
 
