@@ -44,8 +44,8 @@ from hetki.server.app import PAGES, console_app
 from hetki.server.desk import Desk
 from hetki.server.effects import Effects
 from hetki.server.feed import News
-from hetki.server.forms import COOKIE, NAME_COOKIE
 from hetki.server.pages import Pages
+from hetki.server.site import COOKIE, NAME_COOKIE
 from hetki.settings import DAY, SECOND
 from hetki.store.lake import open_lake, refresh
 from hetki.store.pages import PageLinks

@@ -25,7 +25,8 @@ from syntax import File, house, parsed
 
 from hetki.errors import Fault, Invalid, Unavailable
 from hetki.server import logs
-from hetki.server.forms import COOKIE, token_of
+from hetki.server.site import COOKIE
+from hetki.server.visit import token_of
 
 WORDS = random.Random(7)
 
@@ -353,7 +354,7 @@ def loose(files: list[File]) -> list[str]:
 
 
 SHOWS_NOTHING = re.compile(r"without_values\(|\w+\.(code|exitcode)$")
-CALLS_THAT_SHOW_NOTHING = {"len(group)", "len(found.kept)", "path_of(lost.exc_value)"}
+CALLS_THAT_SHOW_NOTHING = {"len(self._doors)", "len(group)", "len(found.kept)", "path_of(lost.exc_value)"}
 
 
 def test_what_is_logged_is_a_constant_sentence() -> None:

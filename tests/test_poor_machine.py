@@ -174,7 +174,8 @@ def poor(warm: tuple[Warm, Path, Path]) -> Iterator[Poor]:
 
 
 def log_of(server: Command, since: int) -> list[str]:
-    return server.text().splitlines()[since:]
+    lines = server.text().splitlines()[since:]
+    return [re.sub(r"^level=\w+ log=[\w.]+ ", "", line) for line in lines]
 
 
 def refused_and_back(poor: Poor, number: int) -> None:

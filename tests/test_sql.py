@@ -22,6 +22,7 @@ MAKES = {"chunks", "round", "len", "members_query", "_quoted"}
 TAKE = {
     "members_query": ("hetki/", 0, "where"),
     "prepare": ("hetki/", 2, "script"),
+    "_change": ("hetki/store/staff.py", 1, "statement"),
     "_standing": ("hetki/store/views.py", 0, "where"),
     "_rows_at": ("hetki/store/identities.py", 1, "condition"),
     "_number": ("hetki/store/views.py", 0, "query"),
@@ -118,7 +119,7 @@ class Function:
         if isinstance(node, ast.JoinedStr):
             parts = [each.value for each in node.values if isinstance(each, ast.FormattedValue)]
             return all(self.is_ours(each, seen) for each in parts)
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mult):
             return self.is_ours(node.left, seen) and self.is_ours(node.right, seen)
         if isinstance(node, ast.IfExp):
             return self.is_ours(node.body, seen) and self.is_ours(node.orelse, seen)
