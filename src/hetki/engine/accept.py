@@ -45,6 +45,9 @@ class Keys(msgspec.Struct, frozen=True):
     event: bytes
     node: bytes
 
+    def __repr__(self) -> str:
+        return "Keys(...)"  # whoever has them can tell which hash is whose
+
 
 def erasures_after(journal: Journal, position: int) -> list[Erase]:
     """The erasures that were entered after a position."""
