@@ -56,7 +56,7 @@ STORIES = {
     "replay": "reject advance replay replay",
     "refresh": "tell advance refresh refresh",
     "rebuild": "views advance rebuild",
-    "erase": "hers hers advance erase hers deliver hers advance deliver",
+    "erase": "hers hers advance erase addressed hers deliver advance deliver",
     "forget": "hers advance refresh erase",
 }
 #: By name: so a name is in what is waiting to be sent.

@@ -55,7 +55,7 @@ from hetki.store.lake import refresh
 #: What the first strike is aimed at, where it is not the operation that a life is called after.
 AIMS = {"late": "deliver", "forget": "erase"}
 #: How many points an operation has that the first strike is aimed at, where they are more than a dozen.
-REACH = {"erase": 40, "forget": 64}
+REACH = {"erase": 46, "forget": 56}
 
 
 class Life:
@@ -104,8 +104,11 @@ class Life:
         if self.about in REACH:
             kinds += ("visit", "visit", "visit")
         kind = dice.choice(kinds)
-        early = kind == "visit" and dice.random() < 0.5  # while it is found out what is known of a person
-        plan = [Strike(dice.randint(1, 8 if early else REACH.get(self.about, 12)), kind, aim)]
+        first, last = 1, REACH.get(self.about, 12)
+        if self.about in REACH:  # while a person is looked up; around the command; while the rest is done
+            parts = ((1, last), (1, 8)) if kind == "visit" else ((1, last), (9, 17), (last // 2, last))
+            first, last = dice.choice(parts)
+        plan = [Strike(dice.randint(first, last), kind, aim)]
         others = range(dice.randint(0, 2))
         return plan + [Strike(dice.randint(1, 40), dice.choice(kinds)) for _ in others]
 
@@ -457,6 +460,7 @@ OPERATIONS: dict[str, tuple[int, Callable[[Life, Engine], None]]] = {
     "rebuild": (1, Life._rebuild),
     "refresh": (0, Life._refresh),
     "hers": (1, Life._hers),
+    "addressed": (0, Life._addressed),
     "erase": (1, Life._erase),
     "finish": (1, Life._finish),
 }

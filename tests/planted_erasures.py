@@ -94,15 +94,15 @@ def receipt_before_the_logs(patch: Patch) -> None:
 
 def receipt_before_the_lake(patch: Patch) -> None:
     """The receipt is signed, and then the lake is written again."""
-    finish, refresh = erasing.finish, erasing.refresh
+    finish, forget = erasing.finish, erasing.forget_in_lake
 
     def written_last(engine: Engine) -> int:
         n = finish(engine)
         if n:
-            refresh(engine.disk, engine.journal, engine.state)
+            forget(engine.disk, engine.journal)
         return n
 
-    patch.setattr(erasing, "refresh", nothing)
+    patch.setattr(erasing, "forget_in_lake", nothing)
     everywhere(patch, finish, "finish", written_last)
 
 
