@@ -14,7 +14,7 @@ import msgspec
 
 from hetki.consent.source import Source
 from hetki.consent.statements import GRANTED, SPOKEN
-from hetki.engine.commands import RETENTION, Command, Erase, Said, as_entry
+from hetki.engine.commands import RETENTION, Command, Erase, Said, as_entry, read_command
 from hetki.errors import Fault
 from hetki.events.event import DELIVERED, OWN_SOURCE, Event, EventId, event_id
 from hetki.events.wire import Parsed, Rejected
@@ -45,6 +45,23 @@ class Keys(msgspec.Struct, frozen=True):
     event: bytes
     node: bytes
 
+    def __repr__(self) -> str:
+        return "Keys(...)"  # whoever has them can tell which hash is whose
+
+
+def erasures_after(journal: Journal, position: int) -> list[Erase]:
+    """The erasures that were entered after a position."""
+    found = [read_command(each.body) for each in journal.commands_after(position) if each.body is not None]
+    return [each for each in found if isinstance(each, Erase)]
+
+
+def take_secrets(secrets: Secrets, command: Erase) -> None:
+    """Take the secrets of an erasure's leaves away from every reader, durably, and refuse its names; a repeat
+    does nothing."""
+    leaves = [bytes.fromhex(each) for each in command.leaves]
+    names = [bytes.fromhex(each) for each in command.names]
+    secrets.erase(bytes.fromhex(command.erasure_id), leaves, names, command.said_at)
+
 
 def load_keys(secrets: Secrets) -> Keys:
     """The project's keys, made at the first call."""
@@ -55,12 +72,21 @@ class Acceptor:
     """The way into the journal: for the server, an import, a simulation and the engine itself."""
 
     def __init__(
-        self, journal: Journal, keys: Keys, sources: Mapping[str, Source], clock: Clock, chance: Chance
+        self,
+        journal: Journal,
+        keys: Keys,
+        sources: Mapping[str, Source],
+        clock: Clock,
+        chance: Chance,
+        looked_at: int,
     ) -> None:
+        """`looked_at`: the journal's position before which every erasure has been folded."""
         self._journal = journal
         self._keys = keys
         self._clock = clock
         self._chance = chance
+        self.looked_at = looked_at
+        self._look()
         self._clear_of: Mapping[bytes, Erased] = {}
         self._clear: set[str] = set()  # values that are no name of anybody who was erased
         self.take_up(sources)
@@ -74,6 +100,25 @@ class Acceptor:
 
         A repeat is accepted again and has no further effect. Raises `Unavailable`; then nothing is kept.
         """
+        while True:
+            batches, n_statements, now = self._sealed(bodies)
+            if not batches:
+                return self._journal.head()[0]
+            position = self._journal.append(batches, now, n_statements, self.looked_at)
+            if position:
+                self.looked_at = position
+                return position
+            self._look()  # someone has spoken meanwhile: whoever was erased is told no more
+
+    def _look(self) -> None:
+        """Take the secrets of erasures that were entered since this was looked at last."""
+        head = self._journal.head()[0]
+        for each in erasures_after(self._journal, self.looked_at):
+            take_secrets(self._journal.secrets, each)
+        self.looked_at = head
+
+    def _sealed(self, bodies: Sequence[Parsed]) -> tuple[list[list[Entry]], int, int]:
+        """The entries of each body, how many of all speak of consent, and when that was."""
         batches: list[list[Entry]] = []
         n_statements = 0
         erased, now = self._journal.secrets.erased(), self._clock.now()
@@ -85,9 +130,7 @@ class Acceptor:
             n_statements += sum(event.gpc or event.name in SPOKEN for event in parsed.events)
             if batch:
                 batches.append(batch)
-        if not batches:
-            return self._journal.head()[0]
-        return self._journal.append(batches, now, n_statements)
+        return batches, n_statements, now
 
     def command(self, command: Command) -> int:
         """Commit a command durably; return its position. Raises `Unavailable`."""

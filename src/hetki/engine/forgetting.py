@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from hetki.engine.accept import take_secrets
 from hetki.engine.accounts import accounts_around
 from hetki.engine.commands import Erase, read_command
 from hetki.engine.deciding import apply_repairs
@@ -31,16 +32,9 @@ def erasures_in(engine: Engine, stored: Sequence[Stored]) -> list[Erase]:
         if each.kind is Kind.COMMAND and each.body is not None:
             command = read_command(each.body)
             if isinstance(command, Erase):
-                take_secrets(engine, command)
+                take_secrets(engine.journal.secrets, command)
                 found.append(command)
     return found
-
-
-def take_secrets(engine: Engine, command: Erase) -> None:
-    """Take the secrets of an erasure's leaves away from every reader, durably; a repeat does nothing."""
-    leaves = [bytes.fromhex(each) for each in command.leaves]
-    names = [bytes.fromhex(each) for each in command.names]
-    engine.journal.secrets.erase(bytes.fromhex(command.erasure_id), leaves, names, command.said_at)
 
 
 def joined(foldings: Sequence[Folding]) -> Folding:

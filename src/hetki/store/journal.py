@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Callable, Iterable, Iterator, NamedTuple, Sequence
+from typing import Callable, Collection, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -100,12 +101,33 @@ class Journal:
         self._chance = chance
         self.secrets = secrets
         self._number = 0
+        self._is_held = False
         self._ciphers: dict[tuple[LeafId, int], AESGCM] = {}
 
-    def append(self, batches: Sequence[Sequence[Entry]], received_at: int, n_statements: int) -> int:
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else appends until the block ends; what is appended in it is durable then.
+
+        Raises `Unavailable`; then nothing of it is kept.
+        """
+        with transaction(self._db):
+            self._is_held = True
+            try:
+                yield
+            finally:
+                self._is_held = False
+
+    def append(
+        self,
+        batches: Sequence[Sequence[Entry]],
+        received_at: int,
+        n_statements: int,
+        looked_at: int | None = None,
+    ) -> int:
         """Append one row per batch in one durable transaction; return the last position.
 
-        Raises `Unavailable`; then nothing of it is kept. A repeat appends again: equal events are told
+        0, and nothing is appended, if a statement stands after `looked_at`: whoever gave that has not seen
+        it yet. Raises `Unavailable`; then nothing is kept. A repeat appends again: equal events are told
         apart later, by their ids.
         """
         month = datetime.fromtimestamp(received_at // 1_000_000, UTC).strftime("%Y-%m")
@@ -114,7 +136,9 @@ class Journal:
         self._forget_erased()
         self.secrets.ensure(leaves, periods, received_at)
         bodies = [(len(batch), self._seal(batch, month)) for batch in batches]
-        with transaction(self._db):
+        with nullcontext() if self._is_held else transaction(self._db):
+            if looked_at is not None and self.has_statements_after(looked_at):
+                return 0
             position, chain = self.head()
             rows = []
             for n_entries, body in bodies:
@@ -141,6 +165,36 @@ class Journal:
             "SELECT 1 FROM journal WHERE n_statements > 0 AND position > ? LIMIT 1", (position,)
         ).fetchone()
         return row is not None
+
+    def commands_after(self, position: int) -> list[Stored]:
+        """The commands that count as statements, after a position."""
+        self._forget_erased()
+        rows = self._db.execute(
+            "SELECT position, received_at, body FROM journal WHERE n_statements > 0 AND position > ?"
+            " ORDER BY position",
+            (position,),
+        ).fetchall()
+        return [
+            each
+            for place, received_at, body in rows
+            for each in self._open_row(place, received_at, body, Kind.COMMAND)
+        ]
+
+    def accepted(
+        self, places: Mapping[EventId, tuple[int, int]], ids: Collection[EventId], after: int
+    ) -> dict[EventId, int]:
+        """When those of some events were accepted that were: the ones at known places, and the ones in rows
+        after a position. Nothing is deciphered."""
+        found: dict[EventId, int] = {}
+        for own_id, (position, _) in places.items():
+            query = "SELECT received_at FROM journal WHERE position = ?"
+            found[own_id] = self._db.execute(query, (position,)).fetchone()[0]
+        query = "SELECT received_at, body FROM journal WHERE position > ? ORDER BY position"
+        for received_at, body in self._db.execute(query, (after,)):
+            for own_id in ids:
+                if own_id in body:
+                    found.setdefault(own_id, received_at)
+        return found
 
     def read(self, after: int, n_entries_max: int) -> list[Stored]:
         """The entries of whole rows after a position, in order: at least one row, if there is one."""
@@ -243,13 +297,16 @@ class Journal:
             parts += (FRAME.pack(kind, period, leaf, event_id, NONCE_BYTES + len(sealed)), nonce, sealed)
         return b"".join(parts)
 
-    def _open_row(self, position: int, received_at: int, body: bytes) -> Iterator[Stored]:
+    def _open_row(
+        self, position: int, received_at: int, body: bytes, only: Kind | None = None
+    ) -> Iterator[Stored]:
         frame_offset = 0
         while frame_offset < len(body):
             start = frame_offset + FRAME.size
             frame = body[frame_offset:start]
             end = start + FRAME.unpack(frame)[4]
-            yield self._open(position, received_at, frame_offset, frame, body[start:end])
+            if only is None or frame[0] == only:
+                yield self._open(position, received_at, frame_offset, frame, body[start:end])
             frame_offset = end
 
     def _open(

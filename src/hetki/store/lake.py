@@ -107,7 +107,7 @@ def _forget(disk: Disk, journal: Journal, mark: Mark) -> Mark:
         return mark
     leaves = {leaf.hex() for leaf in journal.secrets.erased_after(mark.n_erasures)}
     disk.tidy(FOLDER)
-    disk.remove(SPILLED)
+    tidy_spilled(disk)
     n_gone = 0
     for bucket in sorted({leaf[0] for leaf in leaves}):
         for name in disk.names(f"{FOLDER}/events/bucket={bucket}/*/*"):
@@ -155,7 +155,7 @@ def open_lake(disk: Disk) -> duckdb.DuckDBPyConnection:
     """
     db = duckdb.connect()
     db.execute("SET TimeZone = 'UTC'")
-    db.execute(f"SET temp_directory = {_quoted(disk.path(SPILLED))}")
+    spill_inside(db, disk)
     db.execute(f"SET allowed_directories = [{_quoted(disk.path(FOLDER) + '/')}]")
     db.execute("SET enable_external_access = false")
     if disk.names(f"{FOLDER}/events/*/*/*"):
@@ -171,6 +171,20 @@ def open_lake(disk: Disk) -> duckdb.DuckDBPyConnection:
         else:
             db.register(name, schema.empty_table())
     return db
+
+
+def spill_inside(db: duckdb.DuckDBPyConnection, disk: Disk) -> None:
+    """Have DuckDB put what does not fit into memory below the data folder, not into the present one.
+
+    It deletes that by itself at the end; what a process that was killed has left, `tidy_spilled` does.
+    """
+    db.execute(f"SET temp_directory = {_quoted(disk.path(SPILLED))}")
+
+
+def tidy_spilled(disk: Disk) -> None:
+    """Delete what questions that needed much room left behind. Files that are open go on for who has them."""
+    for name in disk.names(f"{SPILLED}/*"):
+        disk.remove(name)
 
 
 def remove_lake(disk: Disk) -> None:
