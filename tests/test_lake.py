@@ -11,8 +11,9 @@ import pytest
 from world import World, moment, project
 
 from hetki.simulation.world import MemoryDisk
-from hetki.store import lake
+from hetki.store import lake, sharing
 from hetki.store.lake import EVENTS, TABLES, open_lake, read_mark, refresh, remove_lake
+from hetki.store.sharing import FREE
 from hetki.store.system import SystemDisk
 
 PAGE = Path(__file__).parent.parent / "docs" / "lake.md"
@@ -196,7 +197,8 @@ def test_months_and_buckets_are_folders(tmp_path: Path) -> None:
 
 
 def test_every_table_and_column_is_documented() -> None:
-    """docs/lake.md names the tables in order, and of each its columns in order, with type and meaning."""
+    """docs/lake.md names the tables in order, and of each its columns in order, with type and meaning; then
+    what of them is shared without personal data."""
     sections = re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     documented = {}
     for section in sections:
@@ -204,6 +206,10 @@ def test_every_table_and_column_is_documented() -> None:
         documented[name.strip()] = re.findall(
             r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \|$", text, flags=re.MULTILINE
         )
+    assert documented.pop("Without personal data") == []
+    shared = re.findall(r"^\| `(\w+)(?:/.*)?\.parquet` \| (.+) \|$", sections[-1], flags=re.MULTILINE)
+    told = {name: tuple(re.findall(r"`(\w+)`", columns)) for name, columns in shared}
+    assert told == {"events": tuple(sharing.EVENTS.names), **FREE}
     assert {name: [row[:2] for row in rows] for name, rows in documented.items()} == {
         name: [(field.name, str(field.type)) for field in schema] for name, schema in SCHEMAS.items()
     }
