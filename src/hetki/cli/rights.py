@@ -80,7 +80,9 @@ def _told(engine: Engine, erasure_id: str = "") -> list[str]:
         if receipt is None:
             found.append("  unfinished: hetki serve or hetki erase --finish does the rest")
             continue
-        counts = ", ".join(counted(n, name.removesuffix("s")) for name, n in receipt.destroyed.items())
+        counts = ", ".join(
+            counted(n, name.removesuffix("s").replace("_", " ")) for name, n in receipt.destroyed.items()
+        )
         genuine = "genuine" if each.is_genuine else "NOT the signature of this project"
         found += [
             f"  finished {spoken_at(receipt.finished_at, zone)}; destroyed: {counts}",

@@ -80,7 +80,7 @@ def open_engine(
     secrets.settle()
     journal.settle()
     settle(db)
-    acceptor = Acceptor(journal, keys, project.sources, clock, chance)
+    acceptor = Acceptor(journal, keys, project.sources, project.purposes, clock, chance)
     state, ledger = State(db), Ledger(db)
     for erasure_id in unfinished(db):  # what a crash left undone goes before anything else is done
         secrets.destroy(bytes.fromhex(erasure_id))

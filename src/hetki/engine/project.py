@@ -19,6 +19,7 @@ from hetki.dialogues.template import Template, parse
 from hetki.engine import across
 from hetki.engine.files import TOML, Files, Recording, read_files
 from hetki.engine.keys import check_keys
+from hetki.engine.retentions import check_retentions
 from hetki.errors import Fault, Invalid
 from hetki.events.catalogue import SHIPPED, Catalogue
 from hetki.events.event import GROUPED, IDENTIFIED
@@ -90,7 +91,7 @@ def load(shelf: Shelf) -> Project:
     faults += across.check_toml(files)
     faults += across.check_names(files)
     faults += across.check_sources(files)
-    faults += check_keys(files, catalogue)
+    faults += check_keys(files, catalogue) + check_retentions(files, catalogue)
     faults += across.check_actions(files, templates)
     faults += across.check_moments(files, moments, disk)
     faults += across.check_templates(files, moments, templates, catalogue)

@@ -15,9 +15,11 @@ import msgspec
 from hetki.engine import manifests
 from hetki.engine.advance import catch_up
 from hetki.engine.backup import ABOUT, ABOUT_NOBODY, INSTEAD
-from hetki.engine.commands import Erase, read_command
+from hetki.engine.commands import Erase, Expire, read_command
 from hetki.engine.engine import RESTORING, Engine, open_engine
 from hetki.engine.erase import finish
+from hetki.engine.expiring import SAID_BY as BY_RETENTION
+from hetki.engine.expiring import expiry_of
 from hetki.engine.files import Kept
 from hetki.engine.manifests import Manifest, SecretsManifest
 from hetki.engine.project import Project, load
@@ -223,8 +225,13 @@ def _erase_again(engine: Engine) -> int:
         for each in stored:
             if each.kind is Kind.COMMAND and each.body is not None:
                 command = read_command(each.body)
-                known |= {command.erasure_id} if isinstance(command, Erase) else set()
+                known |= {command.erasure_id} if isinstance(command, Erase | Expire) else set()
     n = 0
+    for kept, expired_at in engine.journal.secrets.expired_all():
+        expiry = expiry_of(engine, kept, BY_RETENTION, expired_at)
+        if expiry.erasure_id not in known:
+            engine.acceptor.command(expiry)
+            n += 1
     for erasure, (erased_at, leaves, names) in engine.journal.secrets.erased_leaves().items():
         if erasure.hex() not in known:
             mine, told = sorted(each.hex() for each in leaves), sorted(each.hex() for each in names)

@@ -16,6 +16,7 @@ from hetki.engine.receipts import Receipt, is_genuine, public_key
 from hetki.errors import Fault, Invalid
 from hetki.store import journal, ledger
 from hetki.store.chain import Chained, chain_head, link_at, verify_chain
+from hetki.store.erasing import BLANKED
 from hetki.store.sqlite import sound
 
 JOURNAL, DECISIONS = "journal", "decisions"
@@ -81,7 +82,7 @@ def _receipts(engine: Engine, chained: Chained) -> int:
     """Walk the erasures: each receipt is genuine and says what its row says, and together they account for
     every decision that is gone. Returns how many receipts there are."""
     public = public_key(engine.journal.secrets)
-    n_receipts = n_erased = 0
+    n_receipts = n_erased = n_blanked = 0
     with sound(ledger.FILE):
         rows = engine.db.execute(
             "SELECT erasure_id, said_by, said_at, rewritten_at, finished_at, destroyed, receipt, signature"
@@ -97,8 +98,12 @@ def _receipts(engine: Engine, chained: Chained) -> int:
             raise Invalid(Fault(f"{ledger.FILE}: erasure {told[0]}", got, must, HINT)) from error
         n_receipts += body is not None
         n_erased += counts.get("decisions", 0)
+        n_blanked += counts.get(BLANKED, 0)
     if chained.n_erased > n_erased:
         got, must = f"{chained.n_erased} decisions gone", f"{n_erased}, as erasures account for"
+        raise Invalid(Fault(ledger.FILE, got, must, HINT))
+    if chained.n_blanked > n_blanked:
+        got, must = f"{chained.n_blanked} decisions blanked", f"{n_blanked}, as receipts account for"
         raise Invalid(Fault(ledger.FILE, got, must, HINT))
     return n_receipts
 

@@ -55,7 +55,10 @@ class Desk:
     def acceptor(self) -> Acceptor:
         """A way into the journal of this request's own: the way in has another, in another thread."""
         engine = self.engine
-        return Acceptor(self.journal(), engine.keys, engine.project.sources, engine.clock, engine.chance)
+        project = engine.project
+        return Acceptor(
+            self.journal(), engine.keys, project.sources, project.purposes, engine.clock, engine.chance
+        )
 
     def midnight(self, days_ago: int = 0) -> int:
         """The instant at which a day began in the project's time zone."""

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Callable, Iterable, Iterator, NamedTuple, Sequence
+from typing import Callable, Collection, Iterable, Iterator, NamedTuple, Sequence
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -20,10 +19,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from hetki.consent.retention import bounds_of, month_of
 from hetki.errors import Fault, Invalid
 from hetki.events.event import EventId, LeafId
 from hetki.store.ports import Chance, Disk
-from hetki.store.secrets import SECRET_BYTES, Secrets
+from hetki.store.secrets import SECRET_BYTES, Kept, Secrets
 from hetki.store.sqlite import check, prepare, settle, sound, transaction, truncate_log
 
 FILE = "journal.db"
@@ -80,6 +80,17 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     body: bytes | None
 
 
+class Framed(NamedTuple):
+    """What can be read of an entry without its key: where it lies, what it is, and whose."""
+
+    position: int
+    frame_offset: int
+    received_at: int
+    kind: Kind
+    leaf: LeafId
+    event_id: EventId
+
+
 class Row(NamedTuple):
     """One row as it lies in the file."""
 
@@ -108,7 +119,7 @@ class Journal:
         Raises `Unavailable`; then nothing of it is kept. A repeat appends again: equal events are told
         apart later, by their ids.
         """
-        month = datetime.fromtimestamp(received_at // 1_000_000, UTC).strftime("%Y-%m")
+        month = month_of(received_at)
         leaves = {entry.leaf for batch in batches for entry in batch}
         periods = {(entry.source, entry.retention, month) for batch in batches for entry in batch}
         self._forget_erased()
@@ -190,6 +201,20 @@ class Journal:
             for row in found:
                 yield Row(*row)
             after = found[-1][0]
+
+    def framed(self, periods: Iterable[Kept]) -> Iterator[Framed]:
+        """The entries that were sealed under periods, in order, whether they can still be read or not."""
+        by_month: dict[str, set[int]] = {}
+        for each in periods:
+            by_month.setdefault(each.month, set()).add(each.period)
+        for month, numbers in sorted(by_month.items()):
+            rows = self._db.execute(
+                "SELECT position FROM journal WHERE received_at >= ? AND received_at < ? ORDER BY position",
+                bounds_of(month),
+            )
+            for (position,) in rows.fetchall():
+                for row in self.rows(position - 1, position):
+                    yield from _framed(row, numbers)
 
     def chain_at(self, position: int) -> bytes | None:
         """The chain of a row; None without such a row."""
@@ -279,6 +304,15 @@ class Journal:
                 del self._ciphers[key]
         cipher = self._ciphers[(leaf, period)] = AESGCM(derived)
         return cipher
+
+
+def _framed(row: Row, periods: Collection[int]) -> Iterator[Framed]:
+    frame_offset = 0
+    while frame_offset < len(row.body):
+        kind, period, leaf, event_id, n_bytes = FRAME.unpack_from(row.body, frame_offset)
+        if period in periods:
+            yield Framed(row.position, frame_offset, row.received_at, Kind(kind), leaf, event_id)
+        frame_offset += FRAME.size + n_bytes
 
 
 def chained(rows: Iterable[Row]) -> Iterator[Row]:

@@ -7,7 +7,7 @@ deleted and made again at any time. docs/lake.md describes the columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import duckdb
 import msgspec
@@ -156,7 +156,9 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
         " lower(hex(coalesce(n.customer, d.customer))), lower(hex(d.customer)),"
         " nullif(lower(hex(d.account)), ''), d.occurred_at, d.decided_at,"
         " d.arm, d.chosen, d.propensity, d.holdout_share FROM decisions d LEFT JOIN nodes n"
-        " ON n.node = d.customer ORDER BY d.decided_at, d.decision_id",
+        " ON n.node = d.customer WHERE NOT EXISTS (SELECT 1 FROM chain c"
+        " WHERE c.decision_id = d.decision_id AND c.blanked IS NOT NULL)"
+        " ORDER BY d.decided_at, d.decision_id",
     ),
     "assignments": (
         pa.schema(
@@ -218,7 +220,7 @@ def refresh(
 
 def _refresh(disk: Disk, journal: Journal, state: State, progress: Callable[[int], None]) -> Mark:
     folded = state.progress()
-    mark = _forget(disk, journal, read_mark(disk))
+    mark = _forget(disk, journal, state, read_mark(disk))
     while folded is not None and mark.position < folded.position:
         stored = [
             each for each in journal.read(mark.position, ENTRIES_MAX) if each.position <= folded.position
@@ -240,8 +242,9 @@ def _refresh(disk: Disk, journal: Journal, state: State, progress: Callable[[int
     return mark
 
 
-def _forget(disk: Disk, journal: Journal, mark: Mark) -> Mark:
-    """Take the events out that were erased since: only the buckets of their leaves are written again.
+def _forget(disk: Disk, journal: Journal, state: State, mark: Mark) -> Mark:
+    """Take the events out that were erased or expired since: only the buckets of their leaves are written
+    again.
 
     What an interrupted write, or a question that needed much room, left behind goes, too.
     """
@@ -249,12 +252,19 @@ def _forget(disk: Disk, journal: Journal, mark: Mark) -> Mark:
     if number == mark.n_erasures:
         return mark
     leaves = {leaf.hex() for leaf in journal.secrets.erased_after(mark.n_erasures)}
+    framed = list(journal.framed(journal.secrets.expired_after(mark.n_erasures)))
+    places = state.places_of([each.event_id for each in framed])
+    events = {
+        each.event_id.hex(): each.leaf.hex()
+        for each in framed
+        if places.get(each.event_id) == (each.position, each.frame_offset)
+    }
     disk.tidy(FOLDER)
     disk.remove(SPILLED)
     n_gone = 0
-    for bucket in sorted({leaf[0] for leaf in leaves}):
+    for bucket in sorted({leaf[0] for leaf in (*leaves, *events.values())}):
         for name in disk.names(f"{FOLDER}/events/bucket={bucket}/*/*"):
-            n = _forget_in(disk, name, leaves)
+            n = _forget_in(disk, name, leaves, events.keys())
             n_gone += n if _start(name) <= mark.position else 0  # an interrupted refresh has not counted it
     after = Mark(mark.position, mark.n_events - n_gone, number)
     disk.write(MARK, msgspec.json.encode(after))
@@ -266,9 +276,13 @@ def _start(name: str) -> int:
     return int(name.rpartition("from-")[2].removesuffix(".parquet"))
 
 
-def _forget_in(disk: Disk, name: str, leaves: set[str]) -> int:
+def _forget_in(disk: Disk, name: str, leaves: Collection[str], events: Collection[str]) -> int:
     file = pq.ParquetFile(disk.path(name))
-    is_gone = pc.is_in(file.read(columns=["leaf"])["leaf"], pa.array(sorted(leaves)))
+    keys = file.read(columns=["leaf", "event_id"])
+    is_gone = pc.or_(
+        pc.is_in(keys["leaf"], pa.array(sorted(leaves), pa.string())),
+        pc.is_in(keys["event_id"], pa.array(sorted(events), pa.string())),
+    )
     n_gone: int = pc.sum(is_gone).as_py() or 0
     if n_gone == len(is_gone):
         disk.remove(name)

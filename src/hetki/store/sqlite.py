@@ -11,7 +11,7 @@ from hetki.errors import Conflict, Fault, Invalid, Unavailable
 from hetki.store.ports import Disk
 
 #: The version of all tables. A change of theirs makes another, and says how old files come along.
-SCHEMA = 2
+SCHEMA = 3
 #: What the Disk port hands out.
 Connection = sqlite3.Connection
 T = TypeVar("T")
