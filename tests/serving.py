@@ -155,9 +155,14 @@ class Warm:
         self._started.append(command)
         return command
 
-    def stop(self) -> None:
+    def end_all(self) -> None:
+        """kill -9 for every command that runs still."""
         for each in self._started:
             each.kill()
+        self._started.clear()
+
+    def stop(self) -> None:
+        self.end_all()
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait()

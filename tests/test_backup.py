@@ -76,7 +76,7 @@ def projections(world: World) -> list[tuple[object, ...]]:
 
 
 def ledger(world: World) -> dict[str, list[tuple[object, ...]]]:
-    tables = [*ABOUT, *(each for each in ABOUT_NOBODY if each != "restored")]
+    tables = [*ABOUT, "decisions_used", *(each for each in ABOUT_NOBODY if each != "restored")]
     return {table: world.rows(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables}
 
 

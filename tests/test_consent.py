@@ -149,6 +149,21 @@ def test_a_signal_that_is_accepted_but_not_folded_stops_all_sending() -> None:
     assert world.mails == [] and "cancelled" in world.outbox()[0]
 
 
+def test_a_message_is_not_sent_whose_data_a_late_word_has_closed() -> None:
+    # Caught for service, answered for marketing; the refusal was before the search, and the grant came back.
+    helped = moment("help", "searched: Help Searched where n_results = 0", "remind", more="expires: 4 hours")
+    world = World(project(helped))
+    world.live("09:00 web u=anna mail=anna@kauppa.fi Customer Identified email=anna@kauppa.fi")
+    world.live(
+        "09:00 web u=anna Consent Granted purpose=marketing\n10:00 web u=anna Help Searched n_results=0"
+    )
+    world.live("09:30>10:33 web u=anna Consent Withdrawn purpose=marketing")
+    world.live("10:34 web u=anna Consent Granted purpose=marketing")
+    assert world.revisions() == ["revised help: late event; decided: remind"]
+    assert world.deliver("mail").n_sent == 0 and world.mails == []
+    assert world.outbox()[0].endswith("cancelled what it rests on is not open to marketing any more")
+
+
 def test_a_refusal_of_a_leaf_that_joins_later_stops_the_message() -> None:
     world = waiting()
     world.live("08:00>10:33 web a=web9 Consent Refused purpose=marketing")

@@ -288,7 +288,7 @@ def test_grants_with_their_history(house: House) -> None:
     page = words(house.get(berta))
     assert "closed Reminders and offers consent: refused" in page
     assert page.index("Consent Withdrawn") < page.index("Consent Granted purpose marketing")
-    assert "in force Keeping what we promised: orders, deliveries, complaints contract: nothing said" in page
+    assert "in force Keeping what we promised: orders, deliveries, complaints contract: nothing" in page
 
 
 def test_old_ids_lead_to_the_present_customer_and_back_after_an_unmerge(house: House) -> None:

@@ -39,6 +39,7 @@ from hetki.identity.resolve import Refusal
 from hetki.server.acting import ACTIONS
 from hetki.server.app import OPEN, PAGES
 from hetki.server.ingest import KINDS as WAYS_IN
+from hetki.server.mine import READS, WRITES
 from hetki.server.status import status_of
 from hetki.simulation.world import MemoryDisk
 from hetki.store.lake import EVENTS, TABLES
@@ -176,7 +177,7 @@ def test_every_path_is_listed() -> None:
     ways_in = names_in(section(page("operations.md"), "Ways in"))
     assert {f"/v1/{name}" for name in (*WAYS_IN, "health")} <= ways_in
     console = names_in(section(page("operations.md"), "Console"))
-    assert {*PAGES, *ACTIONS, *OPEN, "/feed", "/sign-out"} <= console
+    assert {*PAGES, *ACTIONS, *OPEN, *READS, *WRITES, "/feed", "/sign-out"} <= console
 
 
 def test_every_code_of_an_error_is_said_with_its_statuses() -> None:

@@ -143,7 +143,7 @@ def test_what_is_over_is_unreadable_in_every_byte_and_nothing_else_is(tmp_path: 
 
 
 STEPS: dict[str, tuple[object, str]] = {
-    "statements": (expiring, "_keep_statements"),
+    "signals": (expiring, "_keep_signals"),
     "the command": (expiring, "expiry_of"),
     "the secret": (expiring, "take_secrets"),
     "the fold takes it": (forgetting, "take_secrets"),
@@ -151,7 +151,7 @@ STEPS: dict[str, tuple[object, str]] = {
     "folding again": (forgetting, "refold"),
     "deeds": (forgetting, "blank_deeds"),
     "the fold": (expiring, "catch_up"),
-    "the lake": (erasing, "refresh"),
+    "the lake": (erasing, "forget_in_lake"),
     "a file": (SystemDisk, "write"),
     "the logs": (erasing, "truncate_log"),
     "the log of secrets": (Secrets, "truncate_log"),
@@ -172,7 +172,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("step", "is_after"), [*((step, False) for step in STEPS), ("statements", True), ("the secret", True)]
+    ("step", "is_after"), [*((step, False) for step in STEPS), ("signals", True), ("the secret", True)]
 )
 def test_a_crash_at_any_step_is_taken_up_to_the_same_end(
     tmp_path: Path, copied: Path, monkeypatch: pytest.MonkeyPatch, step: str, is_after: bool

@@ -78,9 +78,11 @@ def test_all_of_a_customer_is_in_it_and_nothing_of_another() -> None:
     }
     assert [(row["said"], row["purpose"]) for row in rows(files, "consents")] == [
         ("Consent Granted", "marketing"),
-        ("Global Privacy Control", ""),
-        ("not in force", "marketing"),
-        ("in force", "service"),
+        ("Sec-GPC", "marketing"),
+    ]
+    assert [(row["purpose"], row["in_force"], row["because"]) for row in rows(files, "purposes")] == [
+        ("marketing", False, "refused"),
+        ("service", True, "nothing was said, and its basis is contract"),
     ]
     assert {row["moment"] for row in rows(files, "occurrences")} == {"again", "help"}
     decisions = rows(files, "decisions")
@@ -98,7 +100,7 @@ def test_the_manifest_has_the_hash_of_every_file() -> None:
     assert {each["name"]: (each["n_bytes"], each["sha256"]) for each in manifest["files"]} == {
         name: (len(data), sha256(data).hexdigest()) for name, data in files.items()
     }
-    assert len(files) == 18
+    assert len(files) == 20
 
 
 def test_csv_and_json_lines_have_the_same_rows() -> None:

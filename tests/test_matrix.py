@@ -17,18 +17,24 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from hetki.engine.advance import advance
+from hetki.events.event import LeafId
 from hetki.server.access import SESSION_S
 from hetki.server.app import Guard, Served
 from hetki.server.committer import Committer
 from hetki.server.forms import COOKIE
 from hetki.server.ingest import KINDS
 from hetki.settings import SECOND
+from hetki.store.pages import PageLinks
+from hetki.store.sqlite import transaction
 
 SECRET = "a-name-that-only-the-console-may-show"
 
 #: Everybody may open these; they show nothing of anybody.
 FREE = {"/sign-in", "/style.css", "/favicon.svg", "/feed.js"}
 #: Only a browser that is signed in, and only to read.
+#: Whoever has the link, and nobody else: no session helps.
+MINE_READ = {"/my/{token}", "/my/{token}/erase", "/my/{token}/data.zip"}
+MINE_WRITE = {"/my/{token}/say", "/my/{token}/erased"}
 READ = {
     "/",
     "/customers",
@@ -46,7 +52,15 @@ READ = {
     "/feed",
 }
 #: Only a browser that is signed in, and only with the token of its own form.
-WRITE = {"/customers/{customer}/undo", "/customers/{customer}/merge", "/review/{link}/answer", "/sign-out"}
+WRITE = {
+    "/customers/{customer}/undo",
+    "/customers/{customer}/merge",
+    "/customers/{customer}/restrict",
+    "/customers/{customer}/object",
+    "/customers/{customer}/rectify",
+    "/review/{link}/answer",
+    "/sign-out",
+}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -68,6 +82,7 @@ class Desk:
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     house = House(tmp_path_factory.mktemp("matrix"))
     house.say("anna", "Customer Identified", first_name=SECRET)
+    house.say("bertta", "Order Tracked")
     advance(house.engine)
     lapsed = house.access.sign_in(house.access.new_token())
     house.clock.move(house.clock.now() + SESSION_S * SECOND + SECOND)
@@ -110,9 +125,10 @@ def address(desk: Desk, path: str) -> str:
 
 def test_every_route_stands_in_one_row(desk: Desk) -> None:
     paths = {each.path for each in routes(desk.house)}
-    assert paths == FREE | READ | WRITE and len(FREE) + len(READ) + len(WRITE) == len(paths)
+    rows = [FREE, READ, WRITE, MINE_READ, MINE_WRITE]
+    assert paths == set().union(*rows) and sum(map(len, rows)) == len(paths)
     for each in routes(desk.house):
-        assert each.methods == ({"POST"} if each.path in WRITE else {"GET", "HEAD"}), each.path
+        assert each.methods == ({"POST"} if each.path in WRITE | MINE_WRITE else {"GET", "HEAD"}), each.path
 
 
 @pytest.mark.parametrize("path", sorted(READ | WRITE))
@@ -132,6 +148,33 @@ def test_only_a_session_opens_the_console(desk: Desk, path: str) -> None:
                 assert answer.headers.get("location") != "/sign-in", case
             else:
                 assert answer.status_code == 405, case
+
+
+@pytest.mark.parametrize("path", sorted(MINE_READ | MINE_WRITE))
+def test_only_its_link_opens_a_customers_own_page(desk: Desk, path: str) -> None:
+    engine, now = desk.house.engine, desk.house.clock.now()
+    tokens = {}
+    for user in ("anna", "bertta"):
+        customer = LeafId(bytes.fromhex(desk.house.customer("user_id", user)))
+        with transaction(engine.db):
+            links = PageLinks(engine.db)
+            tokens[user] = links.make(engine.state, engine.chance, customer, "desk", now, now + SECOND * 60)
+    for who in desk.credentials:
+        for method in METHODS:
+            for user, token in {**tokens, "nobody": "0" * 64, "a session": desk.house.session}.items():
+                address = path.format(token=token)
+                answer = desk.ask(who, method, address, "what=restrict&word=erase", FORM_TYPE)
+                case = f"{method} {path} of {user} with {who}: {answer.status_code}"
+                known = user in tokens
+                if path in MINE_WRITE:
+                    expected = {405} if method != "POST" else {403, 429} if known else {404, 429}
+                elif method in ("GET", "HEAD"):
+                    expected = {200, 429} if known else {404, 429}
+                else:
+                    expected = {405}
+                assert answer.status_code in expected, case
+                assert SECRET not in answer.text or (user == "anna" and answer.status_code == 200), case
+                assert "set-cookie" not in answer.headers, case
 
 
 @pytest.mark.parametrize("path", sorted(FREE))

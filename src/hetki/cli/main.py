@@ -10,6 +10,7 @@ import typer
 
 from hetki import __version__
 from hetki.errors import Fault, HetkiError
+from hetki.store.shortage import SHORT, shortage
 from hetki.store.system import collect_rarely
 
 #: Command -> the module that holds it. A module is loaded when one of its commands is called: the
@@ -36,6 +37,10 @@ COMMANDS = {
     "unmerge": "hetki.cli.people",
     "export": "hetki.cli.rights",
     "erase": "hetki.cli.rights",
+    "restrict": "hetki.cli.rights",
+    "object": "hetki.cli.rights",
+    "rectify": "hetki.cli.rights",
+    "page": "hetki.cli.rights",
     "review": "hetki.cli.reviewing",
     "rejected": "hetki.cli.upkeep",
     "advance": "hetki.cli.upkeep",
@@ -91,6 +96,12 @@ def main() -> None:
         for fault in error.faults:
             print(fault, file=sys.stderr)
         sys.exit(EXIT[error.code])
+    except (*SHORT, OSError) as error:
+        short = shortage(error)
+        if short is None:
+            raise
+        print(short, file=sys.stderr)
+        sys.exit(EXIT[short.code])
     except UnicodeEncodeError:
         print(Fault("command line", "bytes that are not UTF-8", "text in UTF-8"), file=sys.stderr)
         sys.exit(EXIT["invalid"])

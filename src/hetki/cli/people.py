@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from hetki.cli.opening import HERE, Folder, opened, progress_bar
+from hetki.consent.statements import whole, why
 from hetki.dialogues.explaining import decision_words
 from hetki.dialogues.joining import basis_words, status_words
 from hetki.dialogues.tracing import why_words
-from hetki.dialogues.wording import counted, spoken_at
+from hetki.dialogues.wording import counted, spoken_at, standing_words
 from hetki.engine.advance import advance
 from hetki.engine.commands import Merge, Unmerge
 from hetki.engine.engine import Engine
@@ -77,14 +78,9 @@ def customer(
     row = engine.state.load_customers([found]).get(found)
     folded = decode(row.state) if row else Folded()
     _print_layers(engine, views, found)
+    print("\n".join(standing_lines(engine, found)))
     for segment in in_segments(engine.program, folded, engine.clock.now()):
         print(f"  segment  {segment.name}  {segment.title}")
-    for trait in known_traits(engine.program, folded):
-        print(f"  trait  {trait.name}  {_word(trait.word, zone)}  ({trait.rule})")
-        for other in trait.others:
-            print(f"    other  {_word(other, zone)}")
-        if trait.n_dropped:
-            print(f"    and {counted(trait.n_dropped, 'value')} more than is kept")
     for name, (n_tries, n_values) in dropped(folded).items():
         print(
             f"  given up  {name}  {counted(n_tries, 'try')}, {counted(n_values, 'value')}: more than is kept"
@@ -93,6 +89,25 @@ def customer(
         decision = handled.decision
         outcome = f"{decision.chosen}  {decision.decision_id}" if decision else handled.status
         print(f"  {spoken_at(handled.occurred_at, zone)}  {handled.moment}  {outcome}")
+
+
+def standing_lines(engine: Engine, customer: LeafId) -> list[str]:
+    """What may be done with a customer's data and why, and what is known, with who told it."""
+    row = engine.state.load_customers([customer]).get(customer)
+    folded = decode(row.state) if row else Folded()
+    zone = engine.project.settings.time_zone
+    said, now = whole(folded.statements), engine.clock.now()
+    lines = []
+    for name, purpose in sorted(engine.project.purposes.items()):
+        because = why(name, purpose, said, now)
+        mark = "open" if because in ("granted", "basis") else "closed"
+        lines.append(f"  purpose  {name}  {mark}: {standing_words(because, purpose.basis)}")
+    for trait in known_traits(engine.program, folded):
+        lines.append(f"  trait  {trait.name}  {_word(trait.word, zone)}  ({trait.rule})")
+        lines += [f"    other  {_word(other, zone)}" for other in trait.others]
+        if trait.n_dropped:
+            lines.append(f"    and {counted(trait.n_dropped, 'value')} more than is kept")
+    return lines
 
 
 def _print_layers(engine: Engine, views: Views, customer: LeafId) -> None:

@@ -1,4 +1,4 @@
-"""Commands about people's rights: `export`, `erase`."""
+"""Commands about people's rights: `export`, `erase`, `restrict`, `object`, `rectify`, `page`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hetki.cli.opening import HERE, Folder, opened
-from hetki.cli.people import Who, find
+from hetki.cli.people import By, Who, find, standing_lines
 from hetki.dialogues.wording import counted, spoken_at
 from hetki.engine.advance import advance
 from hetki.engine.engine import Engine
@@ -16,8 +16,14 @@ from hetki.engine.erase import erase as erase_customer
 from hetki.engine.erase import finish
 from hetki.engine.export import export as export_customer
 from hetki.engine.receipts import Listed, listed
+from hetki.engine.rights import Entered, correction, enter, objection, restriction
 from hetki.errors import Fault, Invalid
+from hetki.events.event import LeafId
+from hetki.settings import DAY
+from hetki.store.pages import PageLinks
+from hetki.store.sqlite import transaction
 from hetki.store.system import SystemDisk
+from hetki.store.views import Views
 
 app = typer.Typer()
 
@@ -59,11 +65,89 @@ def erase(
         erasure_id = erase_customer(engine, find(engine, who), by)
         print("\n".join(_told(engine, erasure_id)))
     elif is_rest:
+        advance(engine)  # an erasure that was said and not folded yet is none that is entered
         print(f"{counted(finish(engine), 'erasure')} finished")
     else:
         print("\n".join(_told(engine)))
         if not all(each.is_genuine for each in _all(engine) if each.receipt):
             raise typer.Exit(1)
+
+
+@app.command()
+def restrict(
+    who: Who,
+    by: By,
+    lift: Annotated[bool, typer.Option("--lift", help="Lift the restriction: everything may go on.")] = False,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept, and the customer sees it.")] = "",
+    project: Folder = HERE,
+) -> None:
+    """Restrict processing (GDPR 18): a customer's data is kept and exported, and used for nothing else."""
+    engine = opened(project)
+    _enter(engine, find(engine, who), restriction(by, reason, lift))
+
+
+@app.command(name="object")
+def object_to(
+    who: Who,
+    by: By,
+    purpose: Annotated[
+        str, typer.Option("--purpose", help="To what; none: to all that may be objected to.")
+    ] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept, and the customer sees it.")] = "",
+    project: Folder = HERE,
+) -> None:
+    """Enter an objection (GDPR 21): against legitimate interests, marketing and profiling."""
+    engine = opened(project)
+    _enter(engine, find(engine, who), objection(engine.project.purposes, purpose, by, reason))
+
+
+@app.command()
+def rectify(
+    who: Who,
+    trait: Annotated[str, typer.Argument(help="A field of Customer Identified, such as email.")],
+    by: By,
+    value: Annotated[str, typer.Argument(help="What it is; it stands over what sources tell.")] = "",
+    undo: Annotated[bool, typer.Option("--undo", help="Take every correction of this trait back.")] = False,
+    project: Folder = HERE,
+) -> None:
+    """Correct a trait of a customer (GDPR 16), or take its corrections back."""
+    if undo == bool(value):
+        raise Invalid(Fault("rectify", "both or neither", "a value, or --undo"))
+    engine = opened(project)
+    _enter(engine, find(engine, who), correction(engine.project, trait, None if undo else value, by))
+
+
+@app.command()
+def page(
+    who: Who,
+    by: By,
+    days: Annotated[int, typer.Option("--days", min=1, max=365, help="For how long the link opens.")] = 7,
+    revoke: Annotated[bool, typer.Option("--revoke", help="End every link of this customer.")] = False,
+    project: Folder = HERE,
+) -> None:
+    """Print a link to the customer's own page; whoever has it sees what is known, and may act on it."""
+    engine = opened(project)
+    advance(engine)
+    customer, links, now = find(engine, who), PageLinks(engine.db), engine.clock.now()
+    with transaction(engine.db):
+        if revoke:
+            print(f"{counted(links.revoke(engine.state, customer), 'link')} ended")
+            return
+        ends_at = now + days * DAY
+        token = links.make(engine.state, engine.chance, customer, by, now, ends_at)
+    print(f"/my/{token}")
+    print(f"  behind the server's address, until {spoken_at(ends_at, engine.project.settings.time_zone)}")
+
+
+def _enter(engine: Engine, customer: LeafId, entered: Entered) -> None:
+    """Enter it, have it folded, and print what may be done with the customer's data from now on."""
+    advance(engine)
+    views = Views(engine.disk)
+    nodes = engine.state.members([customer]).get(customer, {})
+    leaves = list(views.identities.nodes(nodes).values())
+    enter(engine.acceptor.accept, engine.clock, engine.chance, leaves, entered)
+    advance(engine)
+    print("\n".join(standing_lines(engine, customer)))
 
 
 def _all(engine: Engine) -> list[Listed]:

@@ -15,7 +15,7 @@ from hetki.consent.source import Source
 from hetki.consent.statements import SPOKEN
 from hetki.declarations.durations import seconds
 from hetki.errors import Invalid
-from hetki.events.event import Event, instant
+from hetki.events.event import DELIVERED, OWN_SOURCE, Event, instant
 from hetki.settings import SECOND
 
 #: Commands, and what customers have said of consent: a refusal that is forgotten would be none.
@@ -44,9 +44,10 @@ def classes_of(source: Source, purposes: Mapping[str, Purpose]) -> Classes:
     )
 
 
-def class_of(event: Event, classes: Classes | None, is_own: bool) -> str:
-    """The class that an event is sealed under. `is_own`: the engine has told it."""
-    if event.name in SPOKEN or (is_own and event.gpc):
+def class_of(event: Event, classes: Classes | None) -> str:
+    """The class that an event is sealed under: what was said of consent and rights outlives the data that it
+    governs."""
+    if event.name in SPOKEN or (event.source == OWN_SOURCE and event.name not in DELIVERED):
         return FOR_EVER
     return UNNAMED if classes is None else classes.of.get(event.name, classes.others)
 

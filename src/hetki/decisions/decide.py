@@ -24,7 +24,15 @@ Gate = Callable[[Question, Candidate], Reason | None]
 
 def consent(question: Question, candidate: Candidate) -> Reason | None:
     """Closes without a lawful basis in force for the answer's purpose (law 4)."""
-    return None if candidate.in_force else Reason("no_basis", {"purpose": candidate.purpose})
+    if candidate.in_force:
+        return None
+    match candidate.why_closed:
+        case "restricted":
+            return Reason("restricted")
+        case "refused":
+            return Reason("refused", {"purpose": candidate.purpose})
+        case _:
+            return Reason("no_basis", {"purpose": candidate.purpose})
 
 
 def data_contract(question: Question, candidate: Candidate) -> Reason | None:

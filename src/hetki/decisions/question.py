@@ -31,7 +31,8 @@ class Cap(msgspec.Struct, frozen=True):
 class Candidate(msgspec.Struct, frozen=True):
     """One answer as it stood when it was weighed.
 
-    `in_force`: its purpose has a lawful basis for this customer now. `closed_sources`: sources whose data
+    `in_force`: its purpose has a lawful basis for this customer now; without one `why_closed` says why, as
+    far as the customer closed it: `refused` or `restricted`. `closed_sources`: sources whose data
     the occurrence rests on and that may not be used for this purpose. `eligible` is the verdict on
     `condition` over `values`. `reachable`: an address is known at its destination.
     """
@@ -49,6 +50,7 @@ class Candidate(msgspec.Struct, frozen=True):
     eligible: bool = True
     reachable: bool = True
     cap: Cap | None = None
+    why_closed: Literal["", "refused", "restricted"] = ""
 
 
 class Assignment(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from hetki.consent.statements import NoEffect, Why
 from hetki.decisions.question import Reason, Scalar
 from hetki.declarations.durations import spoken
 from hetki.events.event import utc
@@ -90,6 +91,53 @@ def values_words(values: Mapping[str, Scalar]) -> str:
     )
 
 
+def standing_words(because: Why, basis: str) -> str:
+    """Why a purpose is open or closed, as a short phrase.
+
+    >>> standing_words("basis", "contract"), standing_words("unknown", "consent")
+    ('nothing was said, and its basis is contract', 'nothing was said, and that is no')
+    """
+    return {
+        "granted": "granted",
+        "basis": f"nothing was said, and its basis is {basis}",
+        "refused": "refused",
+        "ended": "granted, and the grant has ended",
+        "unknown": "nothing was said, and that is no",
+        "restricted": "all processing is restricted",
+    }[because]
+
+
+def own_standing_words(because: Why, basis: str) -> str:
+    """The same in words for the customer.
+
+    >>> own_standing_words("basis", "legitimate interests")
+    'You have not said no. What lets us do it is this: legitimate interests.'
+    """
+    return {
+        "granted": "You have allowed it.",
+        "basis": f"You have not said no. What lets us do it is this: {basis}.",
+        "refused": "You have said no.",
+        "ended": "You allowed it, and the time for that has ended.",
+        "unknown": "You have not allowed it, so we do not do it.",
+        "restricted": "You have had us restrict everything.",
+    }[because]
+
+
+def no_effect_words(because: NoEffect) -> str:
+    """Why a statement changes nothing, as a short phrase.
+
+    >>> no_effect_words("no_such_purpose")
+    'no purpose of this name is declared'
+    """
+    return {
+        "": "",
+        "no_such_purpose": "no purpose of this name is declared",
+        "unreadable": "it cannot be read",
+        "notice": "it was given under a notice that does not count for this purpose",
+        "not_theirs_to_lift": "only staff can lift a restriction",
+    }[because]
+
+
 def survival_words(survival: Survival, titles: Titles = PLAIN) -> str:
     """The rule by which a value of a trait stands, as a short phrase.
 
@@ -163,6 +211,14 @@ def _held_out(values: _Values, titles: Titles) -> str:
 
 #: Every reason code of `hetki.decisions.decide`: a clause for the analyst, a clause for the customer.
 _WORDS: Final[dict[str, dict[Reader, _Say]]] = {
+    "restricted": {
+        "analyst": lambda v, t: "all processing of this customer's data is restricted",
+        "customer": lambda v, t: "you have had us restrict what we do with your data",
+    },
+    "refused": {
+        "analyst": lambda v, t: f"the customer has said no to {purpose_words(v['purpose'], t)}",
+        "customer": lambda v, t: f"you have said no to {purpose_words(v['purpose'], t)}",
+    },
     "no_basis": {
         "analyst": lambda v, t: (
             f"no lawful basis for {purpose_words(v['purpose'], t)} is in force for this customer"

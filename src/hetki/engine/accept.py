@@ -5,8 +5,10 @@ Accepting never looks at the projections and never waits for the fold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
+from itertools import chain
+from operator import attrgetter
 
 import msgspec
 
@@ -14,7 +16,7 @@ from hetki.consent.purpose import Purpose
 from hetki.consent.retention import REJECTED, class_of, classes_of
 from hetki.consent.source import Source
 from hetki.consent.statements import GRANTED, SPOKEN
-from hetki.engine.commands import SOURCE, Command, Erase, Said, as_entry
+from hetki.engine.commands import Command, Erase, Said, as_entry
 from hetki.errors import Fault
 from hetki.events.event import Event, EventId, event_id
 from hetki.events.wire import Parsed, Rejected
@@ -31,6 +33,8 @@ ERASED_KIND = "erased "
 ERASED_HINT = "it is taken again once the person has given consent anew"
 
 _encode = msgspec.msgpack.Encoder().encode
+_identifiers: Callable[[Event], dict[str, str]] = attrgetter("identifiers")
+_context: Callable[[Event], bytes] = attrgetter("context")
 
 
 class Keys(msgspec.Struct, frozen=True):
@@ -104,15 +108,15 @@ class Acceptor:
         if self._clear_of is not erased or len(self._clear) > CLEAR_MAX:
             self._clear_of, self._clear = erased, set()
         is_clear = self._clear.issuperset
+        told = chain.from_iterable(map(dict.values, map(_identifiers, parsed.events)))
+        is_plain = is_clear(told) and not _names_more(b"".join(map(_context, parsed.events)))
+        if is_plain and not parsed.rejected:  # nearly always: looked at all at once, as each costs
+            return parsed
         doubtful = [
             event
             for event in parsed.events
-            if not is_clear(event.identifiers.values())
-            or b'"device"' in event.context
-            or b'"externalIds"' in event.context
+            if not is_clear(event.identifiers.values()) or _names_more(event.context)
         ]
-        if not doubtful and not parsed.rejected:
-            return parsed
         events: list[Event] = []
         rejected: list[Rejected] = []
         looked_at = set(map(id, doubtful))
@@ -158,7 +162,7 @@ class Acceptor:
             as_leaf(leaf_of(self._keys.node, event).node),
             event_id(self._keys.event, event.source, event.message_id),
             event.source,
-            class_of(event, self._classes.get(event.source), event.source == SOURCE),
+            class_of(event, self._classes.get(event.source)),
             _encode(event),
         )
 
@@ -169,6 +173,11 @@ class Acceptor:
         assert own is not None, "a rejected body names itself"
         rejected_id = EventId(bytes(own.node))
         return Entry(Kind.REJECTED, as_leaf(own.node), rejected_id, rejected.source, REJECTED, body)
+
+
+def _names_more(context: bytes) -> bool:
+    """Whether a context may name somebody beside the identifiers of its event."""
+    return b'"device"' in context or b'"externalIds"' in context
 
 
 def _refused(source: str, now: int, channel: str, own_id: str) -> Rejected:

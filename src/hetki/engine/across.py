@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from hetki.consent.purpose import category_of, closed_to
 from hetki.decisions.action import Action
 from hetki.decisions.contact import read_cap, read_quiet_hours
 from hetki.declarations.read import Declared
@@ -137,6 +138,12 @@ def check_moments(files: Files, moments: Mapping[str, Moment], disk: Shelf) -> l
             where, got = declared.where("identify", "expires"), shown(spec.identify.expires)
             must = f"longer than the lateness of {toml.hetki.lateness_s} seconds, for which its end waits"
             faults.append(Fault(where, got, must))
+        if moment and toml:
+            for event in sorted(moment.listens):
+                if spec.purpose in closed_to(toml.purposes, category_of(toml.categories), event):
+                    must = f"events whose category the purpose {shown(spec.purpose)} uses"
+                    hint = "add the event to one of its categories in hetki.toml"
+                    faults.append(Fault(declared.where("purpose"), shown(event), must, hint))
     return faults
 
 

@@ -19,7 +19,7 @@ from hetki.moments.moment import Moment
 #: Folders whose files say nothing to the fold, or are compared by what they say.
 _FOLDERS = {"moments", "actions", "templates", "initiatives", "sources", "segments", "tests"}
 #: The same of the tables of `hetki.toml`, and of the settings in it.
-_TABLES = {"hetki", "purposes", "destinations", "household", "contact", "decisions"}
+_TABLES = {"hetki", "purposes", "controller", "destinations", "household", "contact", "decisions"}
 _SETTINGS = {"name", "data", "limits", "holdout_salt"}
 
 
@@ -85,7 +85,11 @@ def _frame(project: Project) -> object:
     """All that is common to the moments of a project, and more than that."""
     toml = project.files.toml.value
     assert toml is not None, "a project has settings"
-    purposes = {name: msgspec.structs.replace(each, title="") for name, each in project.purposes.items()}
+    purposes = {
+        # The vocabulary's term is no mere word: by it an objection closes the purpose or does not.
+        name: msgspec.structs.replace(each, title="")
+        for name, each in project.purposes.items()
+    }
     contracts = {name: sorted(set(each.purposes)) for name, each in project.sources.items()}
     tables = {name: getattr(toml, name) for name in toml.__struct_fields__ if name not in _TABLES}
     hetki = project.settings

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hetki.engine.reading import Values, read_fields
-from hetki.events.event import IDENTIFIED, EventId
+from hetki.events.event import IDENTIFIED, OWN_SOURCE, EventId
 from hetki.events.fields import json_object
 from hetki.identity.survival import REACH, Survival, learned, plain, standing
 from hetki.patterns.columnar import NULL, Column, Taken, Texts, taken_from
@@ -72,13 +72,16 @@ class Traits:
             return
         rows = pa.array(events.rows[places])
         properties, context = (_flat(events.table[each].take(rows)) for each in ("properties", "context"))
+        own = [number for number, source in enumerate(events.sources) if source == OWN_SOURCE]
+        is_corrected = bool(np.isin(events.source[places], own).any())
         for name, values in zip(wanted, read_fields(properties, wanted), strict=True):
             if name in REACH:
                 values = _told(name, properties.to_pylist(), context.to_pylist())
             values = [plain(each) for each in values]
             is_told = np.array([each is not None for each in values], np.bool_)
             survival = survivals[name]
-            if survival.survives != "most_recent" or _is_taken_back(name, is_told, properties):
+            by_rule = survival.survives != "most_recent" or is_corrected
+            if by_rule or _is_taken_back(name, is_told, properties):
                 values = _standing(name, survival, events, places, properties, context)
                 is_told[:] = True
             last = np.full(len(events.at), -1, np.int64)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from hetki.consent.columns import Allows, Spoken, purposes_of
-from hetki.consent.statements import SPOKEN, mask, spoken
+from hetki.consent.statements import ALL, SPOKEN, Statement, mask, spoken
 from hetki.engine.columns import Events, Numbers
 from hetki.engine.history import Row, entries, names_of
 from hetki.engine.parts import Part
@@ -44,8 +44,9 @@ def open_events(
         for properties, mine in told.items():
             event = Event("", "", "", name, 0, 0, {}, properties.encode())
             said = spoken(event, dict(program.purposes), {})
-            if len(said) > 1 or any(each.until is not None for each in said.values()):
+            if len(said) > 1 or ALL in said or any(map(_is_bounded, said.values())):
                 slow[events.customer[mine]] = True
+                continue
             for each, statement in said.items():
                 purpose[mine], granted[mine] = 1 << names.index(each), statement.granted
         speaks[events.customer[places]] = True
@@ -59,7 +60,8 @@ def open_events(
         _bits(each.allows("refused") for each in given),
         _bits(each.gpc for each in given),
     )
-    contract = contracts[events.source]
+    closed_to = np.array([program.closed_to.get(each, 0) for each in events.names] or [0], np.int64)
+    contract = contracts[events.source] & ~closed_to[events.name]
     told_of = Spoken(events.customer, purpose, granted, events.gpc, contract)
     opened, closed = purposes_of(told_of, allows)
     closed_at = events.at.copy()
@@ -125,6 +127,11 @@ class _Consent:
             before |= self._mask(self._group(node), at)
         self.folded, _ = step(self.program, self.folded, [item], 0)
         return before & ~self._mask(self._group(nodes[0]), at)
+
+
+def _is_bounded(statement: Statement) -> bool:
+    """Whether a grant opens less than all, or not for ever."""
+    return statement.until is not None or statement.categories is not None
 
 
 def _bits(truths: Iterable[bool]) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
+from hetki.consent.statements import Why, whole, why
 from hetki.decisions.action import Action
 from hetki.decisions.contact import quiet_until, zone_of
 from hetki.decisions.decide import decide
@@ -24,7 +25,7 @@ from hetki.errors import Invalid
 from hetki.events.event import LeafId, utc
 from hetki.identity.identifier import NodeId, as_leaf
 from hetki.identity.survival import is_taken_back
-from hetki.moments.fold import Folded, Program, decode, in_force
+from hetki.moments.fold import Folded, Program, decode
 from hetki.moments.moment import Moment, Occurrence
 from hetki.patterns.condition import Condition, holds
 from hetki.patterns.run import OPEN_TO, Bound
@@ -198,14 +199,14 @@ def ask(project: Project, program: Program, ledger: Ledger, situation: Situation
     """Everything that the decision about an occurrence may look at."""
     occurrence, now = situation.occurrence, situation.now
     moment = project.moments[occurrence.moment]
-    in_force_now = in_force(program, situation.folded, now)
+    said = whole(situation.folded.statements)
     bits = {name: 1 << number for number, (name, _) in enumerate(program.purposes)}
     candidates = []
     for name in moment.answers:
         action = project.actions[name]
-        bit = bits[action.purpose]
+        because = why(action.purpose, project.purposes[action.purpose], said, now)
         candidates.append(
-            _candidate(project, ledger, moment, action, situation, bit, bool(in_force_now & bit))
+            _candidate(project, ledger, moment, action, situation, bits[action.purpose], because)
         )
     cap = None
     if project.contact_cap is not None:
@@ -256,14 +257,10 @@ def _candidate(
     action: Action,
     situation: Situation,
     bit: int,
-    is_in_force: bool,
+    because: Why,
 ) -> Candidate:
     bound = situation.occurrence.bound
     known = {**situation.folded.traits, **situation.occurrence.context}
-    closed = {one.source for one in situation.occurrence.events if not one.purposes & bit}
-    open_to = situation.occurrence.context.get(OPEN_TO, bit)
-    if isinstance(open_to, int) and not open_to & bit:
-        closed.add(EARLIER)
     condition = project.eligible.get((moment.name, action.action))
     cap = None
     if action.action in project.action_caps:
@@ -277,14 +274,24 @@ def _candidate(
         value_business=action.value.business,
         cost=action.cost,
         transactional=action.transactional,
-        in_force=is_in_force,
-        closed_sources=sorted(closed),
+        in_force=because in ("granted", "basis"),
+        closed_sources=closed_sources(situation.occurrence, bit),
         condition=action.eligible,
         values=_values(condition, situation) if condition else {},
         eligible=condition is None or holds(condition, bound, known),
         reachable=bool(situation.recipient(project.destinations[action.destination])),
         cap=cap,
+        why_closed=because if because in ("refused", "restricted") else "",
     )
+
+
+def closed_sources(occurrence: Occurrence, bit: int) -> list[str]:
+    """The sources whose data an occurrence rests on and that is not open to a purpose."""
+    closed = {one.source for one in occurrence.events if not one.purposes & bit}
+    open_to = occurrence.context.get(OPEN_TO, bit)
+    if isinstance(open_to, int) and not open_to & bit:
+        closed.add(EARLIER)
+    return sorted(closed)
 
 
 def _values(condition: Condition, situation: Situation) -> dict[str, Scalar]:

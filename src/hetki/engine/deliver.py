@@ -12,18 +12,21 @@ from hashlib import blake2b
 
 import msgspec
 
+from hetki.consent.statements import is_restricted, whole
 from hetki.decisions.contact import quiet_until, zone_of
 from hetki.dialogues.destination import TIMEOUT_S_MAX, Destination
 from hetki.dialogues.mail import compose
 from hetki.dialogues.message import Message, Status
 from hetki.dialogues.retry import Breaker, admit, is_permanent, next_attempt, report
 from hetki.dialogues.webhook import payload, sign
-from hetki.engine.engine import OWN_SOURCE, Engine
+from hetki.engine.deciding import closed_sources
+from hetki.engine.engine import Engine
+from hetki.engine.folding import decode_occurrence
 from hetki.errors import Fault, Invalid, Unavailable
-from hetki.events.event import Event, LeafId
+from hetki.events.event import OWN_SOURCE, Event, LeafId
 from hetki.events.wire import Parsed
 from hetki.identity.identifier import Namespace, NodeId, identifier
-from hetki.identity.survival import is_taken_back
+from hetki.identity.survival import is_corrected, is_taken_back
 from hetki.moments.fold import Folded, decode, in_force
 from hetki.settings import SECOND
 from hetki.store.ports import Net, Sent
@@ -114,8 +117,14 @@ def second_look(engine: Engine, message: Message, now: int) -> tuple[str, int | 
         return "the recipient is no longer this customer's", None
     if message.purpose not in purposes:
         return f"purpose {message.purpose} is no longer declared", None
-    if not in_force(engine.program, folded, now) & 1 << purposes.index(message.purpose):
-        return f"no lawful basis for {message.purpose} any more", None
+    bit = 1 << purposes.index(message.purpose)
+    if not in_force(engine.program, folded, now) & bit:
+        is_all = is_restricted(whole(folded.statements))
+        closed = "processing is restricted" if is_all else f"no lawful basis for {message.purpose} any more"
+        return closed, None
+    body = engine.ledger.occurrence_of(message.decision_id)  # repaired history may have closed its data
+    if body is not None and closed_sources(decode_occurrence(body), bit):
+        return f"what it rests on is not open to {message.purpose} any more", None
     if message.transactional:
         return "", None
     zone = zone_of(folded.traits.get("timezone"), engine.project.settings.time_zone)
@@ -131,7 +140,7 @@ def _is_still(engine: Engine, message: Message, customer: LeafId | None, folded:
     if known_as in (folded.traits.get("email"), message.customer.hex()):
         return True
     spaces: list[Namespace] = ["user_id", "anonymous_id"]
-    if not is_taken_back(folded.heard, "email"):
+    if not is_taken_back(folded.heard, "email") and not is_corrected(folded.heard, "email"):
         spaces.append("email")
     named = [identifier(engine.keys.node, space, known_as) for space in spaces]
     owners = engine.state.customers_of([each.node for each in named if each is not None])

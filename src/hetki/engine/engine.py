@@ -11,9 +11,11 @@ from typing import TypeVar
 
 import msgspec
 
+from hetki.consent.purpose import category_of, closed_to
 from hetki.engine.accept import Acceptor, Keys, load_keys
 from hetki.engine.project import Project, load
 from hetki.errors import Conflict, Fault
+from hetki.events.event import OWN_SOURCE
 from hetki.identity.survival import surviving
 from hetki.moments.context import account_traits
 from hetki.moments.fold import FORM, Program
@@ -29,8 +31,6 @@ from hetki.store.sqlite import Connection, settle
 from hetki.store.state import FILE, State
 from hetki.store.system import SystemChance, SystemClock, SystemDisk, environment
 
-#: The source of the engine's own events.
-OWN_SOURCE = "hetki"
 #: Lies in the data folder while a backup is restored into it: nobody else may open it.
 RESTORING = "restoring"
 
@@ -124,6 +124,11 @@ def compile_program(project: Project) -> Program:
     about_customers = tuple(moment for moment in moments if not moment.is_about_account)
     about_accounts = tuple(moment for moment in moments if moment.is_about_account)
     segments = tuple(segment for _, segment in sorted(project.segments.items()))
+    categories = category_of(project.categories)
+    closed = {
+        event: sum(bit[name] for name in closed_to(project.purposes, categories, event))
+        for event in project.catalogue.events
+    }
     program = Program(
         moments=about_customers,
         purposes=purposes,
@@ -145,6 +150,8 @@ def compile_program(project: Project) -> Program:
         segments=segments,
         watching=_by_event(segments),
         household=tuple(project.household.same) if project.household else (),
+        categories=categories,
+        closed_to=closed,
     )
     if not about_accounts:
         return program

@@ -25,13 +25,17 @@ from hetki.events.wire import Rejected
 from hetki.identity.identifier import LEAVES, NodeId, as_leaf
 from hetki.identity.link import TOLD
 from hetki.identity.naming import nodes_in, nodes_of
-from hetki.store.lake import has_lake, refresh
+from hetki.store.lake import forget as forget_in_lake
+from hetki.store.lake import has_lake
 from hetki.store.sqlite import alone, transaction, truncate_log
 
 #: Its lock: one process at a time finishes what erasures have left to do.
 LOCK = "erasing.db"
 LOCK_WAIT_S = 60.0
 BUSY = Fault("erase", "an erasure by another process", "one at a time", "try again in a minute")
+BEGUN = Fault(
+    "erase", "an erasure that has begun", "finished", "hetki serve or hetki erase --finish does the rest"
+)
 #: How often an open reader is waited for before the logs are emptied, and for how long each time.
 TRIES_MAX = 40
 REST_S = 0.25
@@ -44,7 +48,8 @@ def erase(engine: Engine, customer: LeafId, said_by: str) -> str:
     """Erase a customer; return the id of the erasure, whose receipt is in the ledger.
 
     Raises `Invalid` without a name of who asks, `NotFound` for a customer that is unknown, `Unavailable`
-    where an open reader keeps the logs from being emptied: the rest is done later, and the receipt signed.
+    where an open reader keeps the logs from being emptied, or the disk refuses: where the erasure has begun,
+    a second fault says so, the rest is done later, and the receipt signed.
     """
     if not said_by.strip():
         raise Invalid(Fault("--by", "nothing", "who asked for the erasure"))
@@ -54,9 +59,12 @@ def erase(engine: Engine, customer: LeafId, said_by: str) -> str:
         raise NotFound(Fault("customer", customer.hex(), "a customer that is known"))
     command = erasure_of(engine, customers, said_by)
     engine.acceptor.command(command)
-    take_secrets(engine, command)
-    catch_up(engine)
-    finish(engine)
+    try:
+        take_secrets(engine, command)
+        catch_up(engine)
+        finish(engine)
+    except Unavailable as error:
+        raise Unavailable(*error.faults, BEGUN) from error
     return command.erasure_id
 
 
@@ -115,7 +123,7 @@ def finish(engine: Engine) -> int:
         for erasure_id, *_ in rows:
             engine.journal.secrets.destroy(bytes.fromhex(erasure_id))
         if has_lake(engine.disk):
-            refresh(engine.disk, engine.journal, engine.state)
+            forget_in_lake(engine.disk, engine.journal, engine.state)
         _empty_logs(engine)
         for erasure_id, said_by, said_at, rewritten_at, destroyed in rows:
             now = engine.clock.now()
@@ -155,6 +163,4 @@ def _empty_logs(engine: Engine) -> None:
                 break
             engine.clock.sleep(REST_S)
         else:
-            must = "nobody who reads it for long"
-            hint = "the rest is done later: by hetki serve, or by hetki erase --finish"
-            raise Unavailable(Fault(name, "an open reader", must, hint))
+            raise Unavailable(Fault(name, "an open reader", "nobody who reads it for long"))

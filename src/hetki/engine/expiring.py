@@ -1,9 +1,9 @@
 """Expiring: what is past its class of retention is made unreadable, one period after the other (law 8).
 
 A period is what one source told under one class of retention in one month; it is over when its last instant
-plus the duration of the class has passed. What customers said of consent outlives it: that is told again by
-the engine, before the command that takes the period away is durable. From there on it is as with an erasure
-(`hetki.engine.erase`).
+plus the duration of the class has passed. Statements of consent are sealed for ever, and are not touched; a
+signal of privacy that came with an event which is to go is told again by the engine, before the command that
+takes the period away is durable. From there on it is as with an erasure (`hetki.engine.erase`).
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from hashlib import blake2b
 import msgspec
 
 from hetki.consent.retention import over_at
-from hetki.consent.statements import SPOKEN
 from hetki.engine.advance import advance, catch_up
-from hetki.engine.commands import SOURCE, Expire
+from hetki.engine.commands import Expire
 from hetki.engine.engine import Engine
 from hetki.engine.erase import finish
 from hetki.engine.folding import read_event
 from hetki.engine.forgetting import take_secrets
 from hetki.errors import Fault, Invalid
-from hetki.events.event import Event, EventId, LeafId
+from hetki.events.event import OWN_SOURCE, Event, EventId, LeafId
 from hetki.events.wire import Parsed
 from hetki.identity.identifier import as_leaf, leaf_of
 from hetki.store.journal import Kind
@@ -75,7 +74,7 @@ def expire_next(engine: Engine, said_by: str = SAID_BY) -> str | None:
     """
     now = engine.clock.now()
     for _, kept in _over(engine)[:1]:
-        _keep_statements(engine, kept, now)
+        _keep_signals(engine, kept, now)
         command = expiry_of(engine, kept, said_by, now)
         engine.acceptor.command(command)
         take_secrets(engine, command)
@@ -96,24 +95,21 @@ def _over(engine: Engine) -> list[tuple[int, Kept]]:
     return sorted(over, key=lambda pair: (pair[0], pair[1].period))
 
 
-def _keep_statements(engine: Engine, kept: Kept, now: int) -> None:
-    """Tell again what customers said of consent in a period. A repeat is the same message."""
-    signalled: dict[LeafId, tuple[Event, EventId]] = {}
-    said: list[Event] = []
-    for event, event_id, leaf in _events(engine, kept):
-        if event.name in SPOKEN:
-            said.append(_again(engine, event, event_id, leaf, now))
-        elif event.gpc:  # the last of them says what all have said
-            last = signalled.get(leaf)
-            if last is None or last[0].order_key < event.order_key:
-                signalled[leaf] = event, event_id
-    said += [_again(engine, event, own, leaf, now) for leaf, (event, own) in sorted(signalled.items())]
-    for start in range(0, len(said), ENTRIES_MAX):
-        engine.acceptor.accept([Parsed(said[start : start + ENTRIES_MAX], [])])
+def _keep_signals(engine: Engine, kept: Kept, now: int) -> None:
+    """Tell again which customers have sent a signal of privacy in a period. A repeat is the same message."""
+    last: dict[LeafId, tuple[Event, EventId]] = {}
+    for event, event_id, leaf in _signals(engine, kept):
+        before = last.get(leaf)  # the last of them says what all have said
+        if before is None or before[0].order_key < event.order_key:
+            last[leaf] = event, event_id
+    again = [_again(engine, event, own, leaf, now) for leaf, (event, own) in sorted(last.items())]
+    told = [each for each in again if each is not None]
+    for start in range(0, len(told), ENTRIES_MAX):
+        engine.acceptor.accept([Parsed(told[start : start + ENTRIES_MAX], [])])
 
 
-def _events(engine: Engine, kept: Kept) -> Iterator[tuple[Event, EventId, LeafId]]:
-    """The events of a period whose owner is known by a name."""
+def _signals(engine: Engine, kept: Kept) -> Iterator[tuple[Event, EventId, LeafId]]:
+    """The events of a period that came with a signal."""
     places = [
         (each.position, each.frame_offset)
         for each in engine.journal.framed([kept])
@@ -122,24 +118,24 @@ def _events(engine: Engine, kept: Kept) -> Iterator[tuple[Event, EventId, LeafId
     for start in range(0, len(places), ENTRIES_MAX):
         for stored in engine.journal.entries(places[start : start + ENTRIES_MAX]):
             event = read_event(stored)
-            if event is not None and any(event.identifiers.get(name) for name in _OWNERS):
+            if event is not None and event.gpc:
                 yield event, stored.event_id, stored.leaf
 
 
-def _again(engine: Engine, event: Event, event_id: EventId, leaf: LeafId, now: int) -> Event:
-    """A statement as the engine tells it: with nothing but whose it is, and what was said."""
-    is_said = event.name in SPOKEN
+def _again(engine: Engine, event: Event, event_id: EventId, leaf: LeafId, now: int) -> Event | None:
+    """A signal as the engine tells it: with nothing but whose it is, and when it was sent. None for one that
+    is nobody's."""
     told = msgspec.structs.replace(
         event,
-        source=SOURCE,
+        source=OWN_SOURCE,
         message_id=f"kept {event_id.hex()}",
-        name=event.name if is_said else SIGNALLED,
+        name=SIGNALLED,
         received_at=now,
-        properties=event.properties if is_said else b"{}",
+        properties=b"{}",
         context=b"{}",
     )
     for name in _OWNERS:
         one = msgspec.structs.replace(told, identifiers={name: event.identifiers.get(name, "")})
         if as_leaf(leaf_of(engine.keys.node, one).node) == leaf:
             return one
-    return told
+    return None

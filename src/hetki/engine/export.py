@@ -12,19 +12,20 @@ from hashlib import sha256
 import msgspec
 
 from hetki import __version__
-from hetki.consent.statements import SPOKEN
+from hetki.consent.record import Record
+from hetki.consent.statements import whole, why
 from hetki.decisions.question import Decision
 from hetki.dialogues.explaining import decision_words
 from hetki.dialogues.joining import status_words
-from hetki.dialogues.wording import Titles
+from hetki.dialogues.wording import Titles, standing_words
 from hetki.engine.engine import Engine
 from hetki.engine.folding import load_facts
-from hetki.engine.telling import known_traits, owner_words, titles, used_events
+from hetki.engine.telling import history_of, known_traits, owner_words, titles, used_events
 from hetki.errors import Fault, NotFound
 from hetki.events.event import LeafId, utc
 from hetki.events.fields import json_object
 from hetki.identity.identifier import NodeId, as_leaf
-from hetki.moments.fold import Fact, Folded, decode, in_force
+from hetki.moments.fold import Fact, Folded, decode
 from hetki.store.accounts import belongs_to
 from hetki.store.sheets import Line, archive, json_lines, sheet
 from hetki.store.views import Handled, Views, reading
@@ -84,7 +85,8 @@ def _tables(engine: Engine, views: Views, customer: LeafId, nodes: set[NodeId]) 
         "identifiers": _identifiers(views, customer),
         "links": _links(views, nodes),
         "traits": _traits(engine, folded),
-        "consents": _consents(engine, facts, folded),
+        "consents": _consents(engine, views, facts),
+        "purposes": _purposes(engine, folded),
         "occurrences": _occurrences(handled),
         "decisions": _decisions(engine, views, handled, nodes),
         "messages": _messages(views, leaves),
@@ -158,19 +160,31 @@ def _traits(engine: Engine, folded: Folded) -> Table:
     return Table(("trait", "value", "stands", "rule", "source", "told_at", "n_told", "event_id"), lines)
 
 
-def _consents(engine: Engine, facts: Sequence[Fact], folded: Folded) -> Table:
-    """Every statement as it was made, then what is in force for each purpose."""
+def _consents(engine: Engine, views: Views, facts: Sequence[Fact]) -> Table:
+    """Every statement as a record of consent, in order."""
+    found = history_of(engine, views, facts)
+    return Table(Record.__struct_fields__, [msgspec.to_builtins(each) for each in found])
+
+
+def _purposes(engine: Engine, folded: Folded) -> Table:
+    """What is in force at present for each purpose, and why."""
     lines: list[Line] = []
-    for event in (fact.event for fact in facts):
-        if event.name in SPOKEN or event.gpc:
-            said = event.name if event.name in SPOKEN else "Global Privacy Control"
-            purpose = json_object(event.properties).get("purpose") if event.name in SPOKEN else None
-            at = _when(event.occurred_at)
-            lines.append({"said": said, "purpose": _text(purpose), "occurred_at": at, "source": event.source})
-    bits = in_force(engine.program, folded, engine.clock.now())
-    for number, (name, _) in enumerate(engine.program.purposes):
-        lines.append({"said": "in force" if bits & 1 << number else "not in force", "purpose": name})
-    return Table(("said", "purpose", "occurred_at", "source"), lines)
+    said, now = whole(folded.statements), engine.clock.now()
+    for name, purpose in sorted(engine.project.purposes.items()):
+        because, statement = why(name, purpose, said, now), said.get(name)
+        until = statement.until if statement else None
+        lines.append(
+            {
+                "purpose": name,
+                "title": purpose.title,
+                "basis": purpose.basis,
+                "in_force": because in ("granted", "basis"),
+                "because": standing_words(because, purpose.basis),
+                "stated_at": _when(statement.stated_at) if statement else None,
+                "until": None if until is None else _when(until),
+            }
+        )
+    return Table(("purpose", "title", "basis", "in_force", "because", "stated_at", "until"), lines)
 
 
 def _occurrences(handled: Sequence[Handled]) -> Table:
@@ -251,7 +265,3 @@ def _accounts(engine: Engine, leaves: Sequence[LeafId]) -> Table:
 
 def _when(at: int) -> str:
     return utc(at).isoformat()
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

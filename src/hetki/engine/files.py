@@ -14,7 +14,7 @@ from typing import Generic, Iterator, TypeVar
 
 import msgspec
 
-from hetki.consent.purpose import Purpose
+from hetki.consent.purpose import Category, Controller, Purpose
 from hetki.consent.source import Source
 from hetki.decisions.action import Action, ContactPolicy, Weights
 from hetki.declarations.read import Declared, read, read_toml
@@ -53,6 +53,8 @@ class ProjectFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     hetki: Settings
     purposes: dict[str, Purpose]
+    categories: dict[str, Category] = {}
+    controller: Controller | None = None
     destinations: dict[str, Destination] = {}
     traits: dict[str, Survival] = {}
     household: Household | None = None

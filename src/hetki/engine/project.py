@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import time
 
-from hetki.consent.purpose import Purpose
+from hetki.consent.purpose import Category, Controller, Purpose, purpose_faults
 from hetki.consent.source import Source
 from hetki.decisions.action import Action, ContactPolicy, Weights
 from hetki.decisions.contact import read_cap, read_quiet_hours
@@ -51,6 +51,8 @@ class Project:
 
     settings: Settings
     purposes: dict[str, Purpose]
+    categories: dict[str, Category]
+    controller: Controller
     sources: dict[str, Source]
     destinations: dict[str, Destination]
     contact: ContactPolicy
@@ -97,10 +99,7 @@ def load(shelf: Shelf) -> Project:
     faults += across.check_templates(files, moments, templates, catalogue)
     faults += across.check_segments(files, segments, catalogue)
     faults += across.check_traits(files, moments, catalogue)
-    faults += _survival(files, catalogue)
-    if files.toml.value is not None:
-        fields = {**dict.fromkeys(REACH, "text"), **catalogue.events[IDENTIFIED].fields}
-        faults += household_faults(files.toml.value.household, fields, files.toml.where)
+    faults += _of_tables(files, catalogue)
     if faults:
         raise Invalid(*in_order(list(dict.fromkeys(faults))))
     toml = files.toml.value
@@ -110,6 +109,8 @@ def load(shelf: Shelf) -> Project:
     return Project(
         settings=toml.hetki,
         purposes=toml.purposes,
+        categories=toml.categories,
+        controller=toml.controller or Controller(toml.hetki.name),
         sources={spec.source: spec for spec, _ in files.sources.read()},
         destinations=toml.destinations,
         contact=toml.contact,
@@ -180,12 +181,17 @@ def _moments(
     return compiled
 
 
-def _survival(files: Files, catalogue: Catalogue) -> list[Fault]:
-    """What is wrong with the rules by which traits survive."""
-    if files.toml.value is None:
+def _of_tables(files: Files, catalogue: Catalogue) -> list[Fault]:
+    """What is wrong with the tables of `hetki.toml` that name events or their fields."""
+    given, where = files.toml.value, files.toml.where
+    if given is None:
         return []
     fields = {**dict.fromkeys(REACH, "text"), **catalogue.events[IDENTIFIED].fields}
-    return survival_faults(files.toml.value.traits, fields, files.sources.names, files.toml.where)
+    return [
+        *survival_faults(given.traits, fields, files.sources.names, where),
+        *household_faults(given.household, fields, where),
+        *purpose_faults(given.purposes, given.categories, catalogue.events, where),
+    ]
 
 
 def captures(files: Files, spec: MomentSpec, templates: Mapping[str, Template]) -> set[tuple[str, str]]:

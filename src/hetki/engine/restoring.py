@@ -27,6 +27,7 @@ from hetki.engine.rebuilding import fold_again
 from hetki.engine.receipts import public_key
 from hetki.errors import Conflict, Fault, Invalid, NotFound
 from hetki.store.chain import leave_links
+from hetki.store.erasing import fill_used
 from hetki.store.journal import Journal, Kind, Row, chained
 from hetki.store.ledger import FILE, Ledger
 from hetki.store.parts import read_parts
@@ -193,6 +194,7 @@ def _bring_ledger(opened: Opened, data: Disk, sealer: Sealer) -> tuple[Project, 
             "SELECT decision_id FROM chain WHERE decision_id NOT IN (SELECT decision_id FROM decisions)"
         )
         leave_links(db, [row[0] for row in lost.fetchall()])
+        fill_used(db)
         texts = ledger.declarations(opened.manifest.program)
     db.close()
     if texts is None:

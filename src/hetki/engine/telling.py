@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
+from hetki.consent.record import Declared, Record, records
 from hetki.decisions.question import Decision
 from hetki.dialogues.explaining import Used
 from hetki.dialogues.joining import why_words
@@ -19,7 +22,7 @@ from hetki.identity.identifier import KNOWN_BY, NodeId, identifier
 from hetki.identity.joining import Answer
 from hetki.identity.joining import why as why_joined
 from hetki.identity.survival import Survival, Word
-from hetki.moments.fold import Folded, Program
+from hetki.moments.fold import Fact, Folded, Program
 from hetki.moments.sentence import step_names
 from hetki.moments.why import Why, why
 from hetki.patterns.words import words
@@ -109,6 +112,8 @@ def known_traits(program: Program, folded: Folded, titles: Titles = PLAIN) -> li
     for name, heard in sorted(folded.heard.items()):
         others = [each for each in reversed(heard.words) if each is not heard.word]
         rule = survival_words(program.traits.get(name, Survival()), titles)
+        if heard.word is not None and heard.word.is_correction:
+            rule = "corrected, over what sources tell"
         found.append(Trait(name, heard.word, rule, others, heard.n_dropped))
     return found
 
@@ -141,6 +146,17 @@ def meant(engine: Engine, text: str) -> list[NodeId]:
         return [*found, NodeId(bytes.fromhex(text.strip()))]
     except ValueError:
         return found
+
+
+def history_of(engine: Engine, views: Views, facts: Sequence[Fact]) -> list[Record]:
+    """Every statement of a customer's events, in order, as records of consent."""
+    owners = views.identities.nodes({NodeId(fact.leaf) for fact in facts})
+    words = {leaf: owner_words(owner) for leaf, owner in owners.items()}
+    told = [
+        (words.get(NodeId(fact.leaf), fact.leaf.hex()), fact.event_id.hex(), fact.event)
+        for fact in sorted(facts, key=lambda fact: fact.order_key)
+    ]
+    return records(told, Declared(engine.project.purposes, engine.project.controller))
 
 
 def owner_words(owner: Named | None) -> str:

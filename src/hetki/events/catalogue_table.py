@@ -102,9 +102,12 @@ Trial Started: trial_start_date:t trial_end_date:t trial_plan_name
 Trial Ended: trial_start_date:t trial_end_date:t trial_plan_name
 
 # Consent and our own messages
-Consent Granted: purpose notice_version until:t
-Consent Refused: purpose notice_version until:t
-Consent Withdrawn: purpose notice_version until:t
+Consent Granted: purpose notice_version until:t method consent_type categories:l
+Consent Refused: purpose notice_version until:t method
+Consent Withdrawn: purpose notice_version until:t method
+Objection Raised: purpose method reason! said_by!
+Processing Restricted: method reason! said_by!
+Restriction Lifted: reason! said_by!
 Message Sent: decision_id action moment
 Message Failed: decision_id action moment reason
 

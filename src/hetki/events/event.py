@@ -26,6 +26,11 @@ SCREEN_VIEWED = "Screen Viewed"
 #: By it a system tells of a pool's staff. It belongs to no customer.
 STAFFED = "Staffing Reported"
 
+#: By these it comes back what became of a message.
+DELIVERED = frozenset({"Message Sent", "Message Failed"})
+#: The source of our own events: what was delivered, and what staff enter for a customer.
+OWN_SOURCE = "hetki"
+
 OrderKey = tuple[int, str, int, str]
 
 

@@ -14,7 +14,7 @@ from typing import Final, NewType
 
 import msgspec
 
-from hetki.events.event import Event, LeafId
+from hetki.events.event import OWN_SOURCE, Event, LeafId
 
 #: Where a name is from. Besides those of `BUILT_IN` a sender may tell any other (`context.externalIds`).
 Namespace = str
@@ -82,7 +82,10 @@ def leaf_of(key: bytes, event: Event) -> Identifier:
     named = _named(key, names.get("user_id", ""), names.get("anonymous_id", ""), names.get("record_id", ""))
     if named is not None:
         return named
-    own = identifier(key, "event", f"{event.source}:{event.message_id}")
+    itself = f"{event.source}:{event.message_id}"
+    if event.source == OWN_SOURCE:  # what staff enter for one event that nobody has put a name to
+        itself = names.get("event", itself)
+    own = identifier(key, "event", itself)
     assert own is not None, "an event names itself"
     return own
 

@@ -1,5 +1,6 @@
 """Survival: which of the values that were told of one trait stands, who told it, and what else was told.
 
+A correction that staff enter stands over every rule until it is taken back.
 `hear` takes one event into what was heard so far, `learned` does so for one trait; events come in total
 order. Nothing here looks at purposes or contracts: a trait is no more and no less open than it was told.
 """
@@ -12,7 +13,7 @@ from typing import Final, Literal
 import msgspec
 
 from hetki.errors import Fault, nearest, shown
-from hetki.events.event import Event, EventId
+from hetki.events.event import OWN_SOURCE, Event, EventId
 from hetki.events.fields import json_object, part_of
 from hetki.patterns.evaluate import INTEGER_MAX
 
@@ -56,6 +57,11 @@ class Word(msgspec.Struct, frozen=True, array_like=True, gc=False):
     n_told: int = 1
     verified: bool = False
 
+    @property
+    def is_correction(self) -> bool:
+        """Whether staff entered it for the customer: it stands over what sources tell."""
+        return self.source == OWN_SOURCE
+
 
 class Heard(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What was told of one trait: words in the order in which they were last told, which of them `stands`
@@ -84,6 +90,12 @@ def standing(heard: Mapping[str, Heard]) -> dict[str, Scalar]:
 def is_taken_back(heard: Mapping[str, Heard], name: str) -> bool:
     """Whether a trait was told, and all who told it have taken it back."""
     return name in heard and not heard[name].words
+
+
+def is_corrected(heard: Mapping[str, Heard], name: str) -> bool:
+    """Whether what stands of a trait is a correction."""
+    word = heard[name].word if name in heard else None
+    return word is not None and word.is_correction
 
 
 def hear(
@@ -168,10 +180,16 @@ def _told(heard: Heard | None, survival: Survival, word: Word, verified: object)
 
 
 def _judged(words: Sequence[Word], survival: Survival, n_dropped: int) -> Heard:
+    return Heard(tuple(words), _stands(words, survival), n_dropped)
+
+
+def _stands(words: Sequence[Word], survival: Survival) -> int:
+    """The place of the word that stands: the last correction, if there is one, else as the rule says."""
+    for place in range(len(words) - 1, -1, -1):
+        if words[place].is_correction:
+            return place
     stands = len(words) - 1 if words else 0
-    if stands and survival.survives != "most_recent":
-        stands = _best(_worth(words, survival))
-    return Heard(tuple(words), stands, n_dropped)
+    return _best(_worth(words, survival)) if stands and survival.survives != "most_recent" else stands
 
 
 def _best(worth: Sequence[tuple[int, int]]) -> int:
@@ -204,7 +222,7 @@ def _weakest(words: Sequence[Word], survival: Survival) -> int:
     what another one has told once.
     """
     worth = _worth(words, survival)
-    stays = {_best(worth), len(words) - 1}
+    stays = {_stands(words, survival), len(words) - 1}
     latest = {each.source: place for place, each in enumerate(words)}.values()
     counts_values = survival.survives == "most_frequent"
     others = [place for place in range(len(words)) if place not in stays]

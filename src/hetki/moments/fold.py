@@ -14,7 +14,7 @@ from typing import Collection, Final, Sequence
 import msgspec
 
 from hetki.consent.purpose import Purpose
-from hetki.consent.statements import SPOKEN, Statements, mask, spoken, strictest
+from hetki.consent.statements import SPOKEN, Statements, closing, mask, spoken, strictest, whole
 from hetki.events.event import GROUPED, IDENTIFIED, Event, EventId, LeafId, OrderKey
 from hetki.events.fields import Fields, MemberFields
 from hetki.identity.survival import Heard, Scalar, Survival, hear, standing
@@ -30,7 +30,7 @@ from hetki.settings import SECOND
 
 #: The form of folded states. It is part of the program's version: under another one everybody is folded
 #: again.
-FORM: Final = 7
+FORM: Final = 8
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -42,7 +42,8 @@ class Program(msgspec.Struct, frozen=True):
     `version` is the hash of the declarations, and the form of states. `watching` are the segments that an
     event's name concerns; `bits` has their purposes, too, by the names under which their windows are kept.
     `accounts` has the moments about accounts, if there are any, and `account` is the one that is folded.
-    `household` has the traits that make customers one household.
+    `household` has the traits that make customers one household. `categories` has the category of events
+    that have one, `closed_to` the purposes, as bits, that use no data of an event's category.
     """
 
     moments: tuple[Moment, ...]
@@ -58,6 +59,8 @@ class Program(msgspec.Struct, frozen=True):
     accounts: Program | None = None
     account: bytes = b""
     household: tuple[str, ...] = ()
+    categories: dict[str, str] = {}
+    closed_to: dict[str, int] = {}
 
     @property
     def every_moment(self) -> tuple[Moment, ...]:
@@ -224,10 +227,7 @@ def due_at(program: Program, folded: Folded) -> int | None:
 
 def in_force(program: Program, folded: Folded, at: int) -> int:
     """The purposes in force for the whole customer at an instant, as bits: the strictest of all groups."""
-    joined: Statements = {}
-    for group in sorted(folded.statements):
-        joined = strictest(joined, folded.statements[group])
-    return mask(program.purposes, joined, at)
+    return mask(program.purposes, whole(folded.statements), at)
 
 
 def _settle(
@@ -271,9 +271,9 @@ def _take(
         standing = folded.statements.get(group, {})
         said = spoken(event, dict(program.purposes), standing)
         if said:
-            before = mask(program.purposes, standing, event.occurred_at)
-            folded.statements[group] = {**standing, **said}
-            _drop_closed(program, folded, group, before, event.occurred_at, telling)
+            after = folded.statements[group] = {**standing, **said}
+            closed = closing(program.purposes, standing, after, event.occurred_at)
+            _drop_closed(program, folded, group, closed, event.occurred_at, telling)
     if fact.is_quiet:
         return
     if event.name == program.traits_told_by:
@@ -281,8 +281,9 @@ def _take(
     listening, watching = program.listening.get(event.name, ()), program.watching.get(event.name, ())
     if not listening and not watching:
         return
-    purposes = mask(program.purposes, folded.statements.get(group, {}), event.occurred_at)
-    purposes &= program.contracts.get(event.source, 0)
+    category = program.categories.get(event.name, "")
+    purposes = mask(program.purposes, folded.statements.get(group, {}), event.occurred_at, category)
+    purposes &= program.contracts.get(event.source, 0) & ~program.closed_to.get(event.name, 0)
     seen = Seen(
         fact.event_id,
         fact.leaf,
@@ -339,10 +340,10 @@ def _join(program: Program, folded: Folded, joined: Joined, telling: Telling | N
     folded.groups[other] = folded.groups[root] = root
     said_a, said_b = folded.statements.pop(a, {}), folded.statements.pop(b, {})
     if said_a or said_b:
-        before = mask(program.purposes, said_a, joined.joined_at)
-        before |= mask(program.purposes, said_b, joined.joined_at)
-        folded.statements[root] = strictest(said_a, said_b)
-        _drop_closed(program, folded, root, before, joined.joined_at, telling)
+        after = folded.statements[root] = strictest(said_a, said_b)
+        closed = closing(program.purposes, said_a, after, joined.joined_at)
+        closed |= closing(program.purposes, said_b, after, joined.joined_at)
+        _drop_closed(program, folded, root, closed, joined.joined_at, telling)
 
 
 def _lapse(program: Program, folded: Folded, at: int, telling: Telling | None) -> None:
@@ -353,22 +354,22 @@ def _lapse(program: Program, folded: Folded, at: int, telling: Telling | None) -
                 ended_at = max(each.until, each.stated_at)  # one that ended before it was given held never
                 before = mask(program.purposes, said, ended_at - 1) if ended_at == each.until else 0
                 del said[name]
-                _drop_closed(program, folded, group, before, ended_at, telling)
+                closed = before & ~mask(program.purposes, said, ended_at)
+                _drop_closed(program, folded, group, closed, ended_at, telling)
                 settled_at = ended_at - 1
                 folded.settled_at = max(settled_at, folded.settled_at or settled_at)
 
 
 def _drop_closed(
-    program: Program, folded: Folded, group: str, before: int, at: int, telling: Telling | None
+    program: Program, folded: Folded, group: str, bits: int, at: int, telling: Telling | None
 ) -> None:
-    """Drop what is half matched under purposes that were open before and are closed now: of an account, what
+    """Drop what is half matched under purposes that are closed now, or open to less: of an account, what
     rests on events of the member who closed them."""
 
     def is_theirs(leaf: LeafId) -> bool:
         return folded.groups.get(leaf.hex(), leaf.hex()) == group
 
-    now = mask(program.purposes, folded.statements[group], at)
-    closed = [name for name, bit in program.bits.items() if before & ~now & bit and name in folded.runs]
+    closed = [name for name, bit in program.bits.items() if bits & bit and name in folded.runs]
     if program.account:
         closed = [name for name in closed if rests_on(folded.runs[name], is_theirs)]
     for moment in program.moments:

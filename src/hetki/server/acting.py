@@ -18,6 +18,7 @@ from hetki.server.desk import Desk, leaf_in
 from hetki.server.forms import Form, answered, speaker
 from hetki.server.people import QUERY_CHARS_MAX, found_by, present_of
 from hetki.server.reviewing import link_of
+from hetki.server.rights import object_to, rectify, restrict
 
 TICK = "go back and tick 'although both have ...' if it is one person with two accounts"
 
@@ -87,5 +88,8 @@ def answer(desk: Desk, request: Request, form: Form) -> Response:
 ACTIONS = {
     "/customers/{customer}/undo": undo,
     "/customers/{customer}/merge": merge,
+    "/customers/{customer}/restrict": restrict,
+    "/customers/{customer}/object": object_to,
+    "/customers/{customer}/rectify": rectify,
     "/review/{link}/answer": answer,
 }

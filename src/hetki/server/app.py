@@ -33,7 +33,12 @@ from hetki.server.effects import Effects
 from hetki.server.feed import Feed
 from hetki.server.forms import COOKIE, Form, Handler, acting, name_of, session_of, token_of
 from hetki.server.ingest import Ingest
+from hetki.server.mine import HEADERS as SEALED
+from hetki.server.mine import PREFIX as MINE
+from hetki.server.mine import READS, WRITES, Mine, own_failure
 from hetki.server.pages import ASSETS, Pages
+from hetki.server.threads import start_threads
+from hetki.store.shortage import SHORT, shortage
 
 SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
 #: What a browser may open without a session.
@@ -83,6 +88,7 @@ class Served:
         self._committer = committer
         self._access = access
         self._is_stopping = is_stopping
+        self._has_threads = False
         self.engine = engine
         self._parts = self._made(engine)
 
@@ -94,6 +100,9 @@ class Served:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        if not self._has_threads:
+            self._has_threads = True
+            await start_threads()
         ingest, pages = self._parts
         is_ingest = scope["type"] == "http" and scope["path"].startswith("/v1/")
         await (ingest if is_ingest else pages)(scope, receive, send)
@@ -131,8 +140,11 @@ def console_app(engine: Engine, access: Access, is_stopping: Callable[[], bool] 
     def fail(request: Request, error: Exception) -> Response:
         signed_in = access.is_open(session_of(request))
         pages = desk_of(request).pages
-        if isinstance(error, HetkiError):
-            return pages.error(error, signed_in)
+        known = error if isinstance(error, HetkiError) else shortage(error)
+        if request.url.path.startswith(MINE):
+            return own_failure(pages, known or error)
+        if known is not None:
+            return pages.error(known, signed_in)
         if isinstance(error, HTTPException):
             return pages.failure(error.status_code, [error.detail], signed_in)
         return pages.failure(500, ["The operator's log says more."], signed_in)
@@ -145,12 +157,15 @@ def console_app(engine: Engine, access: Access, is_stopping: Callable[[], bool] 
         Route(SIGN_IN, partial(_sign_in, access, pages)),
         *(Route(f"/{name}", partial(_asset, pages, name)) for name in ASSETS),
     ]
-    handlers = dict.fromkeys((HetkiError, HTTPException, Exception), fail)
+    mine = Mine(desk)
+    routes += [Route(path, mine.reading(*each)) for path, each in READS.items()]
+    routes += [Route(path, mine.acting(*each), methods=["POST"]) for path, each in WRITES.items()]
+    handlers = dict.fromkeys((HetkiError, HTTPException, *SHORT, Exception), fail)
     return Guard(Starlette(routes=routes, exception_handlers=handlers), access)
 
 
 class Guard:
-    """Lets in who has a session, and puts the headers on every answer."""
+    """Lets in who has a session, or a link to a page of their own; puts the headers on every answer."""
 
     def __init__(self, inner: ASGIApp, access: Access) -> None:
         self.inner = inner
@@ -161,14 +176,17 @@ class Guard:
             await self.inner(scope, receive, send)
             return
 
+        is_own = scope["path"].startswith(MINE)
+
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                headers.update(SEALED if is_own else {})
                 for name, text in HEADERS.items():
                     headers.setdefault(name, text)
             await send(message)
 
-        if scope["path"] in OPEN or self._access.is_open(session_of(Request(scope))):
+        if is_own or scope["path"] in OPEN or self._access.is_open(session_of(Request(scope))):
             await self.inner(scope, receive, guarded)
         else:
             await RedirectResponse(SIGN_IN, 303)(scope, receive, guarded)

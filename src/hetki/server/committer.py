@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 from hetki.errors import Exhausted, Fault, HetkiError, Unavailable
 from hetki.events.wire import Parsed
+from hetki.server.trouble import Trouble
+from hetki.store.shortage import NO_MEMORY
 
 log = logging.getLogger("hetki.server")
 
@@ -84,36 +86,63 @@ class Committer:
         await waiting.done
 
     def _run(self) -> None:
-        while group := self._taken():
-            error: HetkiError | None = None
+        """Without memory this thread must not die: nobody would be answered ever again."""
+        trouble, no_memory = Trouble(log, "commit"), Unavailable(NO_MEMORY)
+        group: list[Waiting] = []
+        while True:
+            error: HetkiError | None = no_memory
             try:
-                self._commit([waiting.parsed for waiting in group])
-            except Unavailable as cause:
-                log.warning("commit failed n_requests=%d unavailable=%s", len(group), cause)
-                error = cause
-            except Exception:
-                log.exception("commit failed n_requests=%d", len(group))
-                error = Unavailable(Fault("journal", "a commit that failed", "sent again in a moment"))
-            by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
-            for waiting in group:
-                by_loop.setdefault(waiting.loop, []).append(waiting.done)
-            for loop, futures in by_loop.items():
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(_resolve, futures, error)
+                self._take(group)
+                if not group:
+                    return
+                error = self._committed(group, trouble)
+            except MemoryError:
+                pass  # as much as can be said is said by `error`
+            while group:
+                try:
+                    _answer(group, error)
+                    group.clear()
+                except MemoryError:
+                    continue  # what was answered already is left alone
 
-    def _taken(self) -> list[Waiting]:
-        """The next group, waiting for one; empty when stopped and drained."""
+    def _committed(self, group: list[Waiting], trouble: Trouble) -> HetkiError | None:
+        """Commit a group; why it failed, if it did."""
+        try:
+            self._commit([waiting.parsed for waiting in group])
+        except Unavailable as cause:
+            trouble.tell(f"unavailable={cause}")
+            return cause
+        except MemoryError:
+            trouble.tell(f"unavailable={NO_MEMORY}")
+            return Unavailable(NO_MEMORY)
+        except Exception:
+            log.exception("commit failed n_requests=%d", len(group))
+            return Unavailable(Fault("journal", "a commit that failed", "sent again in a moment"))
+        trouble.over()
+        return None
+
+    def _take(self, group: list[Waiting]) -> None:
+        """Fill in the next group, waiting for one; nothing when stopped and drained."""
         with self._changed:
             while not self._queue and not self._stopping:
                 self._changed.wait()
-            group: list[Waiting] = []
             n_events = 0
             while self._queue and n_events < self._n_events_max:
-                waiting = self._queue.popleft()
+                waiting = self._queue[0]
+                group.append(waiting)  # before it leaves the queue: who is in neither is never answered
+                self._queue.popleft()
                 self._n_bytes -= waiting.n_bytes
                 n_events += len(waiting.parsed.events) + len(waiting.parsed.rejected)
-                group.append(waiting)
-            return group
+
+
+def _answer(group: list[Waiting], error: HetkiError | None) -> None:
+    """Have the loop of each request tell it how its group ended."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    for waiting in group:
+        by_loop.setdefault(waiting.loop, []).append(waiting.done)
+    for loop, futures in by_loop.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_resolve, futures, error)
 
 
 def _resolve(futures: list[asyncio.Future[None]], error: HetkiError | None) -> None:

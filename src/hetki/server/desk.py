@@ -95,6 +95,20 @@ def page_of(request: Request) -> int:
     return min(max(int(text), 1), PAGES_MAX) if text.isascii() and text.isdigit() and len(text) < 9 else 1
 
 
+def entered_at(desk: Desk, request: Request) -> int | None:
+    """The journal's position of what was entered just now, as the address says; None if it says none."""
+    text = request.query_params.get("after", "")
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        return None
+    return int(text) if int(text) <= desk.journal().head()[0] else None
+
+
+def is_folded(views: Views, position: int) -> bool:
+    """Whether the fold has come to a position of the journal."""
+    progress = views.state.progress()
+    return progress is not None and progress.position >= position
+
+
 def leaf_in(text: str) -> LeafId | None:
     """A customer's id as it stands in an address; None if it cannot be one."""
     try:

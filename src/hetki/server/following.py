@@ -8,6 +8,8 @@ import threading
 from hetki.engine.warming import kept_project
 from hetki.errors import HetkiError
 from hetki.server.app import Served
+from hetki.server.trouble import Trouble
+from hetki.store.shortage import shortage
 from hetki.store.views import reading
 
 #: How often it is asked which declarations are in force.
@@ -34,13 +36,20 @@ class Follower:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping.wait(LOOK_S):
+        trouble = Trouble(log, "loop=follow")
+        rest_s = LOOK_S
+        while not self._stopping.wait(rest_s):
             try:
                 self.look()
-            except HetkiError as error:
-                log.warning("loop=follow %s=%s", error.code, error)
-            except Exception:
-                log.exception("loop=follow failed again_s=%s", LOOK_S)
+                trouble.over()
+                rest_s = LOOK_S
+            except Exception as error:
+                known = error if isinstance(error, HetkiError) else shortage(error)
+                if known is None:
+                    log.exception("loop=follow failed")
+                else:
+                    trouble.tell(f"{known.code}={known}")
+                rest_s = trouble.rest_s()
 
     def look(self) -> None:
         """Take up what is in force, if it is something else. Raises `Unavailable`."""

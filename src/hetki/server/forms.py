@@ -53,7 +53,7 @@ def acting(handler: Handler, desk_of: Callable[[Request], Desk]) -> Callable[[Re
 
     async def act(request: Request) -> Response:
         _check_origin(request)
-        form = await _read(request)
+        form = await read_form(request)
         if not compare_digest(form.get("token", "").encode(), token_of(session_of(request)).encode()):
             raise HTTPException(403, "This form was not made by this console for you. Open the page again.")
         return await run_in_threadpool(handler, desk_of(request), request, form)
@@ -68,7 +68,7 @@ def _check_origin(request: Request) -> None:
         raise HTTPException(403, f"This form came from {shown(origin)}, which is another site.")
 
 
-async def _read(request: Request) -> dict[str, str]:
+async def read_form(request: Request) -> dict[str, str]:
     """The fields of a form. Raises `Invalid` or `Exhausted`."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != FORM_TYPE:

@@ -17,7 +17,7 @@ from hetki.engine.telling import answer
 from hetki.events.event import LeafId
 from hetki.identity.identifier import NodeId
 from hetki.identity.joining import LOOKS, Judged, strongest_first
-from hetki.server.desk import Desk, Turning, leaf_in, page_of
+from hetki.server.desk import Desk, Turning, entered_at, is_folded, leaf_in, page_of
 from hetki.server.evidence import Shown, causes_of, shown
 from hetki.server.graph import layout
 from hetki.server.graph_svg import graph_svg, legend_svg
@@ -116,14 +116,10 @@ def _legend(links: Sequence[Judged]) -> list[tuple[Markup, str]]:
 def pending_of(desk: Desk, views: Views, customer: LeafId, request: Request) -> Pending | None:
     """What the address says was asked for: the journal's position of the command, its link or the other."""
     asked = request.query_params
-    text = asked.get("after", "")
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
+    position = entered_at(desk, request)
+    if position is None:
         return None
-    position = int(text)
-    if position > desk.journal().head()[0]:
-        return None
-    progress = views.state.progress()
-    if progress is None or progress.position < position:
+    if not is_folded(views, position):
         return Pending(True)
     link_id, other = leaf_in(asked.get("link", "")), leaf_in(asked.get("other", ""))
     link = views.identities.link(bytes(link_id)) if link_id else None

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from functools import partial
 
 import msgspec
+from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from hetki.consent.source import KEY_CHARS_MAX, Admitted, digest_of
@@ -26,6 +27,7 @@ from hetki.server.committer import Committer
 from hetki.server.status import status_of
 from hetki.settings import Limits
 from hetki.store.ports import Clock
+from hetki.store.shortage import NO_MEMORY, shortage
 
 #: The paths under /v1/ and how their bodies are read; browsers' SDKs use the short ones.
 KINDS = {
@@ -131,10 +133,18 @@ class Ingest:
         except HetkiError as error:
             await _refuse(send, error, status_of(error))
             return
+        except (MemoryError, RuntimeError) as error:
+            if (short := shortage(error)) is None:
+                raise
+            await _refuse(send, short, status_of(short))
+            return
         try:
             await self._committer.commit(parsed, n_bytes)
         except HetkiError as error:
             await _refuse(send, error, 429 if error.code == "exhausted" else 503)
+            return
+        except MemoryError:
+            await _refuse(send, Unavailable(NO_MEMORY), 503)
             return
         await _send(send, 200, msgspec.json.encode(Answer(True, len(parsed.rejected))))
 
@@ -147,7 +157,7 @@ class Ingest:
         body = _inflated(body, headers.get("content-encoding", ""), self._limits)
         admitted = admitted or self._admitted(_key_in(body), received_at)
         read = partial(self._read, body, kind, headers, admitted, received_at)
-        return (await asyncio.to_thread(read) if len(body) > INLINE_BYTES_MAX else read()), len(body)
+        return (await run_in_threadpool(read) if len(body) > INLINE_BYTES_MAX else read()), len(body)
 
     def _read(
         self, body: bytes, kind: str, headers: dict[str, str], admitted: Admitted, received_at: int

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from hetki.consent.purpose import Purpose
-from hetki.consent.statements import GRANTED, SPOKEN, Statement, Statements, in_force, strictest
+from hetki.consent.statements import Why, whole, why
 from hetki.dialogues.explaining import chosen_words
 from hetki.dialogues.message import Message
-from hetki.dialogues.wording import Titles, reason_words
-from hetki.engine.engine import OWN_SOURCE
-from hetki.events.event import Event
+from hetki.dialogues.wording import Titles, reason_words, standing_words
+from hetki.events.event import DELIVERED, Event
 from hetki.events.fields import json_object
 from hetki.moments.fold import Fact, Folded
 from hetki.store.views import Handled, Views
@@ -58,9 +57,11 @@ class Standing(msgspec.Struct, frozen=True):
     title: str
     basis: str
     is_open: bool
+    because: Why
     said: str
     stated_at: int | None
     until: int | None
+    categories: list[str] | None = None
 
 
 def lines(views: Views, titles: Titles, handled: Sequence[Handled]) -> list[Line]:
@@ -101,7 +102,7 @@ def story(
 ) -> list[Told]:
     """Everything of a customer, newest first. Messages stand for the events that tell of them."""
     events = sorted((fact.event for fact in facts), key=lambda event: event.order_key, reverse=True)
-    told = [_event(event, titles) for event in events if event.source != OWN_SOURCE]
+    told = [_event(event, titles) for event in events if event.name not in DELIVERED]
     told += [Told(line.occurred_at, "moment", line.title, line=line) for line in happened]
     told += [
         Told(
@@ -134,45 +135,22 @@ def _event(event: Event, titles: Titles) -> Told:
 
 def standing(purposes: Mapping[str, Purpose], folded: Folded, now: int) -> list[Standing]:
     """The grants of a customer now: of joined identifiers the strictest word counts."""
-    said: Statements = {}
-    for group in sorted(folded.statements):
-        said = strictest(said, folded.statements[group])
-    return [
-        Standing(
-            name,
-            purpose.title,
-            purpose.basis.replace("_", " "),
-            in_force(purpose, said.get(name), now),
-            _said(said.get(name), now),
-            said[name].stated_at if name in said else None,
-            said[name].until if name in said else None,
-        )
-        for name, purpose in purposes.items()
-    ]
-
-
-def _said(statement: Statement | None, now: int) -> str:
-    if statement is None:
-        return "nothing said"
-    if not statement.granted:
-        return "refused"
-    return "granted" if statement.holds(now) else "granted, and the grant has ended"
-
-
-def spoken_facts(facts: Sequence[Fact]) -> list[Told]:
-    """What a customer said of consent, newest first; a `Sec-GPC` header speaks too."""
-    told = []
-    for fact in facts:
-        event = fact.event
-        if event.name in SPOKEN:
-            words = json_object(event.properties)
-            about: list[tuple[str, object]] = [
-                (name, words[name]) for name in ("purpose", "until", "notice_version") if name in words
-            ]
-            kind = "granted" if event.name == GRANTED else "refused"
-            told.append(Told(event.occurred_at, kind, event.name, event.channel, event.source, about))
-        elif event.gpc:
-            told.append(
-                Told(event.occurred_at, "refused", "Sec-GPC with " + event.name, event.channel, event.source)
+    said = whole(folded.statements)
+    found = []
+    for name, purpose in purposes.items():
+        because, statement = why(name, purpose, said, now), said.get(name)
+        basis = purpose.basis.replace("_", " ")
+        found.append(
+            Standing(
+                name,
+                purpose.title,
+                basis,
+                because in ("granted", "basis"),
+                because,
+                standing_words(because, basis),
+                statement.stated_at if statement else None,
+                statement.until if statement else None,
+                list(statement.categories) if statement and statement.categories is not None else None,
             )
-    return sorted(told, key=lambda each: each.occurred_at, reverse=True)
+        )
+    return found

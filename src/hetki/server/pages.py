@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
-from hetki.dialogues.wording import counted, spoken_at
+from hetki.dialogues.wording import counted, no_effect_words, own_standing_words, spoken_at
 from hetki.errors import HetkiError
 from hetki.events.event import utc
 from hetki.server.status import status_of
@@ -28,6 +28,8 @@ ASSETS = {
 }
 SHORT_CHARS = 8
 VALUE_CHARS_MAX = 60
+#: When it makes sense to load a page again that was not available.
+RETRY_AFTER_S = 5
 
 _HEADLINES = {
     400: "Not understood",
@@ -64,6 +66,8 @@ class Pages:
             spaced=spaced,
             addressed=addressed,
             counted=counted,
+            no_effect=no_effect_words,
+            own_standing=own_standing_words,
         )
 
     def spoken_for(self, token: str, speaker: str) -> Pages:
@@ -87,7 +91,10 @@ class Pages:
     def failure(self, status: int, lines: list[str], signed_in: bool = True) -> Response:
         """The page of a status that is not 200."""
         headline = _HEADLINES.get(status, "Something went wrong")
-        return self.page("error", status, headline=headline, lines=lines, signed_in=signed_in)
+        answer = self.page("error", status, headline=headline, lines=lines, signed_in=signed_in)
+        if status == 503:
+            answer.headers["retry-after"] = str(RETRY_AFTER_S)
+        return answer
 
     def asset(self, name: str) -> Response:
         """A file that pages load. Its address changes with its content, so it may be kept for long."""

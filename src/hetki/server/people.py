@@ -8,8 +8,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from hetki.consent.statements import is_restricted, whole
 from hetki.engine.folding import read_event
-from hetki.engine.telling import known_traits, meant
+from hetki.engine.telling import history_of, known_traits, meant
 from hetki.errors import Fault, NotFound, shown
 from hetki.events.event import LeafId
 from hetki.identity.identifier import NodeId, as_leaf
@@ -18,8 +19,8 @@ from hetki.moments.fold import Fact, Folded, decode
 from hetki.moments.present import dropped, in_segments
 from hetki.server import evidence
 from hetki.server.accounts import layers
-from hetki.server.desk import Desk, Turning, leaf_in, page_of
-from hetki.server.lines import lines, spoken_facts, standing, story
+from hetki.server.desk import Desk, Turning, entered_at, is_folded, leaf_in, page_of
+from hetki.server.lines import lines, standing, story
 from hetki.store.accounts import groups_of
 from hetki.store.identity_views import Named
 from hetki.store.views import Views
@@ -86,6 +87,7 @@ def _customer(desk: Desk, views: Views, customer: LeafId, request: Request) -> R
     turning = Turning(page_of(request), STORY_ROWS, False, request.url.path)
     rest = told[turning.n_skipped :]
     joinings = strongest_first(views.identities.links(nodes))
+    position = entered_at(desk, request)
     return desk.pages.page(
         "customer",
         customer=customer.hex(),
@@ -94,7 +96,15 @@ def _customer(desk: Desk, views: Views, customer: LeafId, request: Request) -> R
         joinings=evidence.shown(views, joinings[:JOININGS]),
         n_joinings=len(joinings),
         standing=standing(project.purposes, folded, now),
-        spoken=spoken_facts(facts),
+        spoken=history_of(desk.engine, views, facts)[::-1],
+        is_restricted=is_restricted(whole(folded.statements)),
+        is_waiting=position is not None and not is_folded(views, position),
+        objectionable=[
+            each
+            for each in standing(project.purposes, folded, now)
+            if project.purposes[each.purpose].basis == "consent"
+            or project.purposes[each.purpose].may_be_objected_to
+        ],
         segments=in_segments(desk.engine.program, folded, now),
         dropped=dropped(folded),
         layers=layers(desk, views, customer, leaves),

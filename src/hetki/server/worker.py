@@ -24,18 +24,20 @@ from hetki.engine.expiring import expire_next
 from hetki.engine.project import Project
 from hetki.engine.warming import OTHER_DECLARATIONS, activate, is_in_force, keep, open_in_force
 from hetki.errors import HetkiError
+from hetki.server.trouble import AGAIN_S, Trouble
 from hetki.server.watch import Watch
 from hetki.store.lake import refresh
 from hetki.store.network import SystemNet
 from hetki.store.ports import Net
+from hetki.store.shortage import shortage
 from hetki.store.system import SystemChance, SystemClock, SystemDisk, collect_rarely, environment
 
 #: How long a thread rests when it found nothing to do.
 REST_S = 0.1
 #: How often the lake takes in what is new.
 LAKE_S = 30.0
-#: How long a thread waits after it failed, and the server before it starts another worker.
-AGAIN_S = 1.0
+#: A worker that ended by itself within this time of its start is not started again at once.
+YOUNG_S = 30.0
 #: How long a worker may take to end what it has begun; then it is killed, which loses nothing.
 STOPPING_S = 5.0
 
@@ -65,21 +67,26 @@ class Keeper:
         # the worker inherits. The tracker that comes with a first process unblocks it, so it comes before.
         resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        trouble = Trouble(log, "worker")
         while not self._stopping.is_set():
             try:
-                self._keep_one()
-            except OSError as error:  # no room for one more process
-                log.error("worker=not started error=%s again_s=%s", error, AGAIN_S)
-            self._stopping.wait(AGAIN_S)
+                self._keep_one(trouble)
+            except (OSError, MemoryError) as error:  # no room for one more process
+                trouble.tell(f"not started error={error}")
+            self._stopping.wait(trouble.rest_s())
 
-    def _keep_one(self) -> None:
+    def _keep_one(self, trouble: Trouble) -> None:
         """Start a worker, afresh so that it shares nothing with this process; return when it has ended."""
         worker = get_context("spawn").Process(target=work, args=(self._folder, self._data), daemon=True)
         worker.start()
+        n_looks = 0
         while worker.is_alive() and not self._stopping.is_set():
             worker.join(REST_S)
+            n_looks += 1
         if not self._stopping.is_set():
-            log.error("worker=ended exitcode=%s again_s=%s", worker.exitcode, AGAIN_S)
+            if n_looks * REST_S > YOUNG_S or (worker.exitcode or 0) < 0:  # what was killed is not to blame
+                trouble.over()
+            trouble.tell(f"ended exitcode={worker.exitcode}")
             return
         worker.terminate()
         worker.join(STOPPING_S + REST_S)
@@ -99,6 +106,7 @@ def work(folder: str, data: str) -> None:
     shelf, disk = SystemDisk(folder), SystemDisk(f"{folder}/{data}")
     watch = Watch(shelf, data)
     known: Project | None = None
+    trouble = Trouble(log, "worker")
     while not stop.is_set():
         try:
             opened = open_in_force(shelf, disk, SystemClock(), SystemChance(), environment(), known)
@@ -107,11 +115,23 @@ def work(folder: str, data: str) -> None:
             else:
                 activate(opened)
         except HetkiError as error:
-            log.error("worker=not started fault=%s", error)
-            return
+            trouble.tell(f"not started {error.code}={error}")
+            if not _rest(stop, trouble.rest_s()):
+                return
+            continue
+        trouble.over()
         if not _work_under(opened, watch, stop):
             return
         known = watch.taken_up()
+
+
+def _rest(stop: threading.Event, rest_s: float) -> bool:
+    """Wait before another try; False if there is to be none."""
+    parent = parent_process()
+    for _ in range(round(rest_s / REST_S)):
+        if stop.wait(REST_S) or (parent is not None and not parent.is_alive()):
+            return False
+    return True
 
 
 def _work_under(opened: Engine, watch: Watch, stop: threading.Event) -> bool:
@@ -152,6 +172,7 @@ def _loop(opened: Engine, name: str, once: Callable[[Engine], float], over: thre
     other declarations that have come into force end them all, and they begin again under those.
     """
     engine: Engine | None = None
+    trouble = Trouble(log, f"loop={name}")
     while not over.is_set():
         try:
             if engine is None:
@@ -159,16 +180,19 @@ def _loop(opened: Engine, name: str, once: Callable[[Engine], float], over: thre
                     opened.project, opened.disk, opened.clock, opened.chance, opened.environment
                 )
             rest_s = once(engine)
-        except HetkiError as error:
-            if OTHER_DECLARATIONS in error.faults:
+            trouble.over()
+        except Exception as error:
+            engine = None
+            known = error if isinstance(error, HetkiError) else shortage(error)
+            if known is None:
+                log.exception("loop=%s failed again_s=%s", name, AGAIN_S)
+                rest_s = AGAIN_S
+            elif OTHER_DECLARATIONS in known.faults:
                 log.warning("declarations=others loop=%s", name)
                 over.set()
             else:
-                log.warning("loop=%s %s=%s", name, error.code, error)
-            engine, rest_s = None, AGAIN_S
-        except Exception:
-            log.exception("loop=%s failed again_s=%s", name, AGAIN_S)
-            engine, rest_s = None, AGAIN_S
+                trouble.tell(f"{known.code}={known}")
+                rest_s = trouble.rest_s()
         over.wait(rest_s)
 
 

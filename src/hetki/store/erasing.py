@@ -25,6 +25,11 @@ CREATE TABLE IF NOT EXISTS erasures(
     rewritten_at INTEGER NOT NULL, destroyed BLOB NOT NULL, finished_at INTEGER, receipt BLOB,
     signature BLOB) WITHOUT ROWID;
 """
+#: Grain: one row per decision and leaf whose data it used, but the leaf that it is about: erasures look here.
+USED = """
+CREATE TABLE IF NOT EXISTS decisions_used(
+    leaf BLOB NOT NULL, decision_id TEXT NOT NULL, PRIMARY KEY (leaf, decision_id)) WITHOUT ROWID;
+"""
 
 
 #: What a receipt calls decisions of which only the values were taken.
@@ -58,6 +63,19 @@ class _Recorded(msgspec.Struct, frozen=True):
 
 _recorded = msgspec.json.Decoder(_Recorded)
 _decisions = msgspec.json.Decoder(Decision)
+
+
+def add_used(db: sqlite3.Connection, decision_id: str, customer: bytes, data_of: Iterable[str]) -> None:
+    """Note whose data a decision used."""
+    rows = [(leaf, decision_id) for each in data_of if (leaf := bytes.fromhex(each)) != customer]
+    db.executemany("INSERT OR IGNORE INTO decisions_used VALUES (?, ?)", rows)
+
+
+def fill_used(db: sqlite3.Connection) -> None:
+    """Note it of every decision again, from what is recorded: after a restore."""
+    db.execute("DELETE FROM decisions_used")
+    for decision_id, customer, record in db.execute("SELECT decision_id, customer, record FROM decisions"):
+        add_used(db, decision_id, customer, data_of(record))
 
 
 def data_of(record: bytes) -> list[str]:
@@ -171,8 +189,9 @@ def erase_deeds(
         done = db.execute(f"DELETE FROM assignments WHERE customer IN ({marks})", part)
         n_assignments += done.rowcount
         db.execute(f"DELETE FROM revisions WHERE customer IN ({marks})", part)
-        for table in ("touched", "warmed", "changes"):
+        for table in ("touched", "warmed", "changes", "page_links"):
             db.execute(f"DELETE FROM {table} WHERE customer IN ({marks})", part)
+    _drop_used(db, decisions)
     for marks, listed in chunks(decisions):
         db.execute(
             "DELETE FROM revisions WHERE occurrence_id IN"
@@ -187,16 +206,25 @@ def erase_deeds(
 
 
 def _decisions_of(db: sqlite3.Connection, leaves: Collection[LeafId]) -> tuple[list[str], list[str]]:
-    """The decisions about leaves, and those about others that used their data: every record is looked at."""
-    names = {leaf.hex() for leaf in leaves}
-    mine: list[str] = []
-    others: list[str] = []
-    for decision_id, customer, record in db.execute("SELECT decision_id, customer, record FROM decisions"):
-        if customer in leaves:
-            mine.append(decision_id)
-        elif not names.isdisjoint(data_of(record)):
-            others.append(decision_id)
-    return mine, others
+    """The decisions about leaves, and those about others that used their data."""
+    mine: set[str] = set()
+    used: set[str] = set()
+    for marks, part in chunks(leaves):
+        about = db.execute(f"SELECT decision_id FROM decisions WHERE customer IN ({marks})", part)
+        mine.update(row[0] for row in about)
+        rows = db.execute(f"SELECT decision_id FROM decisions_used WHERE leaf IN ({marks})", part)
+        used.update(row[0] for row in rows)
+    return sorted(mine), sorted(used - mine)
+
+
+def _drop_used(db: sqlite3.Connection, decisions: Iterable[str]) -> None:
+    """Forget whose data these decisions used."""
+    for marks, part in chunks(decisions):
+        rows = db.execute(f"SELECT decision_id, record FROM decisions WHERE decision_id IN ({marks})", part)
+        used = [
+            (bytes.fromhex(leaf), decision_id) for decision_id, record in rows for leaf in data_of(record)
+        ]
+        db.executemany("DELETE FROM decisions_used WHERE leaf = ? AND decision_id = ?", used)
 
 
 def blank_deeds(

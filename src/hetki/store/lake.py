@@ -1,8 +1,8 @@
 """The lake: the columnar copy, in documented tables that any tool can read with DuckDB or Parquet.
 
 `events` is compacted from the journal, partitioned by a hash of the leaf and by month, so that an erasure
-rewrites few files; it grows by what is new. The other tables are small and written whole. All of it can be
-deleted and made again at any time. docs/lake.md describes the columns.
+rewrites few files; it grows by what is new. The other tables are in `lake_tables`. All of it can be deleted
+and made again at any time. docs/lake.md describes the columns.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ import pyarrow.parquet as pq
 
 from hetki.errors import Fault
 from hetki.events.event import Event, utc
-from hetki.store.accounts import members_query
 from hetki.store.journal import Journal, Kind, Stored
+from hetki.store.lake_tables import FOLDER, INSTANT, TABLES, forget_rows, write_table, write_tables
 from hetki.store.ports import Disk
 from hetki.store.sqlite import alone
 from hetki.store.state import State
 
-FOLDER = "lake"
 MARK = f"{FOLDER}/position.json"
 #: Where DuckDB puts what does not fit into memory.
 SPILLED = f"{FOLDER}/spilled"
@@ -34,7 +33,6 @@ BUSY = Fault(FOLDER, "a refresh by another process", "written by one at a time",
 #: Buckets of leaves: the first hex digit of the leaf.
 ENTRIES_MAX = 100_000
 
-INSTANT = pa.timestamp("us", tz="UTC")
 EVENTS = pa.schema(
     [
         ("leaf", pa.string()),
@@ -52,147 +50,6 @@ EVENTS = pa.schema(
         ("context", pa.string()),
     ]
 )
-
-#: Small tables: name -> (columns with types, how each is read from state.db).
-TABLES: dict[str, tuple[pa.Schema, str]] = {
-    "customers": (
-        pa.schema([("leaf", pa.string()), ("namespace", pa.string()), ("customer", pa.string())]),
-        "SELECT lower(hex(node)), namespace, lower(hex(customer)) FROM nodes ORDER BY 3, 1",
-    ),
-    "links": (
-        pa.schema(
-            [
-                ("link_id", pa.string()),
-                ("kind", pa.string()),
-                ("node_a", pa.string()),
-                ("node_b", pa.string()),
-                ("linked_at", INSTANT),
-                ("status", pa.string()),
-            ]
-        ),
-        "SELECT lower(hex(link_id)), kind, lower(hex(node_a)), lower(hex(node_b)), linked_at,"
-        " CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN refusal <> '' THEN 'refused: '"
-        " || refusal WHEN joins THEN 'stands' ELSE 'agrees' END FROM links ORDER BY linked_at, 1",
-    ),
-    "accounts": (
-        pa.schema(
-            [
-                ("account", pa.string()),
-                ("group_id", pa.string()),
-                ("first_at", INSTANT),
-                ("n_members", pa.int64()),
-                ("n_folded", pa.int64()),
-            ]
-        ),
-        "SELECT lower(hex(a.account)), a.group_id, a.first_at, count(m.joined_at), sum(m.is_folded)"
-        f" FROM accounts a JOIN ({members_query()}) m USING (account)"
-        " GROUP BY a.account ORDER BY 2, 1",
-    ),
-    "account_members": (
-        pa.schema(
-            [
-                ("account", pa.string()),
-                ("customer", pa.string()),
-                ("joined_at", INSTANT),
-                ("first_at", INSTANT),
-                ("is_folded", pa.bool_()),
-            ]
-        ),
-        "SELECT lower(hex(account)), lower(hex(customer)), joined_at, first_at, is_folded"
-        f" FROM ({members_query()}) ORDER BY 1, 4, 2",
-    ),
-    "households": (
-        pa.schema([("household", pa.string()), ("customer", pa.string()), ("n_members", pa.int64())]),
-        "SELECT lower(hex(household)), lower(hex(customer)), n_members FROM (SELECT household, customer,"
-        " count(*) OVER (PARTITION BY household) AS n_members FROM customers WHERE household IS NOT NULL)"
-        " WHERE n_members > 1 ORDER BY 1, 2",
-    ),
-    "occurrences": (
-        pa.schema(
-            [
-                ("occurrence_id", pa.string()),
-                ("moment", pa.string()),
-                ("customer", pa.string()),
-                ("account", pa.string()),
-                ("occurred_at", INSTANT),
-                ("status", pa.string()),
-            ]
-        ),
-        "SELECT o.occurrence_id, o.moment, CASE WHEN a.account IS NULL THEN lower(hex(o.customer)) END,"
-        " nullif(lower(hex(a.account)), ''), o.occurred_at,"
-        " CASE WHEN m.occurrence_id IS NOT NULL THEN 'missed' WHEN r.occurrence_id IS NOT NULL THEN 'revised'"
-        " ELSE 'caught' END FROM occurrences o LEFT JOIN accounts a ON a.account = o.customer"
-        " LEFT JOIN missed m USING (occurrence_id)"
-        " LEFT JOIN (SELECT DISTINCT occurrence_id FROM revisions WHERE kind = 'revised') r"
-        " USING (occurrence_id) UNION ALL SELECT r.occurrence_id, r.moment,"
-        " CASE WHEN a.account IS NULL THEN lower(hex(coalesce(n.customer, r.customer))) END,"
-        " nullif(lower(hex(a.account)), ''), coalesce(d.occurred_at, m.occurred_at), 'retracted'"
-        " FROM (SELECT occurrence_id, moment, customer, max(revised_at) FROM revisions"
-        " WHERE kind = 'retracted' GROUP BY occurrence_id) r LEFT JOIN nodes n ON n.node = r.customer"
-        " LEFT JOIN accounts a ON a.account = r.customer"
-        " LEFT JOIN decisions d USING (occurrence_id) LEFT JOIN missed m USING (occurrence_id)"
-        " WHERE NOT EXISTS (SELECT 1 FROM occurrences o WHERE o.occurrence_id = r.occurrence_id)"
-        " ORDER BY 5, 2, 1",
-    ),
-    "decisions": (
-        pa.schema(
-            [
-                ("decision_id", pa.string()),
-                ("occurrence_id", pa.string()),
-                ("moment", pa.string()),
-                ("initiative", pa.string()),
-                ("customer", pa.string()),
-                ("leaf", pa.string()),
-                ("account", pa.string()),
-                ("occurred_at", INSTANT),
-                ("decided_at", INSTANT),
-                ("arm", pa.string()),
-                ("chosen", pa.string()),
-                ("propensity", pa.float64()),
-                ("holdout_share", pa.float64()),
-            ]
-        ),
-        "SELECT d.decision_id, d.occurrence_id, d.moment, d.initiative,"
-        " lower(hex(coalesce(n.customer, d.customer))), lower(hex(d.customer)),"
-        " nullif(lower(hex(d.account)), ''), d.occurred_at, d.decided_at,"
-        " d.arm, d.chosen, d.propensity, d.holdout_share FROM decisions d LEFT JOIN nodes n"
-        " ON n.node = d.customer WHERE NOT EXISTS (SELECT 1 FROM chain c"
-        " WHERE c.decision_id = d.decision_id AND c.blanked IS NOT NULL)"
-        " ORDER BY d.decided_at, d.decision_id",
-    ),
-    "assignments": (
-        pa.schema(
-            [
-                ("initiative", pa.string()),
-                ("leaf", pa.string()),
-                ("customer", pa.string()),
-                ("account", pa.string()),
-                ("arm", pa.string()),
-                ("holdout_share", pa.float64()),
-                ("assigned_at", INSTANT),
-            ]
-        ),
-        "SELECT a.initiative, CASE WHEN x.account IS NULL THEN lower(hex(a.customer)) END,"
-        " CASE WHEN x.account IS NULL THEN lower(hex(coalesce(n.customer, a.customer))) END,"
-        " nullif(lower(hex(x.account)), ''), a.arm, a.holdout_share, a.assigned_at FROM assignments a"
-        " LEFT JOIN nodes n ON n.node = a.customer LEFT JOIN accounts x ON x.account = a.customer"
-        " ORDER BY a.initiative, a.assigned_at, 2",
-    ),
-    "deliveries": (
-        pa.schema(
-            [
-                ("message_id", pa.string()),
-                ("decision_id", pa.string()),
-                ("destination", pa.string()),
-                ("status", pa.string()),
-                ("sent_at", INSTANT),
-                ("n_attempts", pa.int64()),
-            ]
-        ),
-        "SELECT message_id, decision_id, destination, status, sent_at, n_attempts FROM outbox"
-        " ORDER BY created_at, message_id",
-    ),
-}
 
 _event = msgspec.msgpack.Decoder(Event)
 _Columns = list[list[object]]
@@ -218,6 +75,13 @@ def refresh(
         return _refresh(disk, journal, state, progress)
 
 
+def forget(disk: Disk, journal: Journal, state: State) -> None:
+    """Take out what was erased since the lake was written, and nothing else: its cost is not that of a
+    refresh. Raises `Conflict` while another writes."""
+    with alone(disk, LOCK, BUSY, LOCK_WAIT_S):
+        _forget(disk, journal, state, read_mark(disk))
+
+
 def _refresh(disk: Disk, journal: Journal, state: State, progress: Callable[[int], None]) -> Mark:
     folded = state.progress()
     mark = _forget(disk, journal, state, read_mark(disk))
@@ -229,16 +93,7 @@ def _refresh(disk: Disk, journal: Journal, state: State, progress: Callable[[int
         mark = Mark(stored[-1].position, mark.n_events + n_new, mark.n_erasures)
         disk.write(MARK, msgspec.json.encode(mark))
         progress(mark.position)
-    state.db.execute("BEGIN")  # one reading of all tables, so that they fit together
-    try:
-        read = {name: state.db.execute(query).fetchall() for name, (_, query) in TABLES.items()}
-    finally:
-        state.db.execute("COMMIT")
-    for name, rows in read.items():
-        schema = TABLES[name][0]
-        columns = list(zip(*rows, strict=True)) or [()] * len(schema)
-        arrays = [_as_kind(column, field.type) for column, field in zip(columns, schema, strict=True)]
-        _write_table(disk, f"{FOLDER}/{name}.parquet", pa.Table.from_arrays(arrays, schema=schema))
+    write_tables(disk, state.db)
     return mark
 
 
@@ -266,6 +121,9 @@ def _forget(disk: Disk, journal: Journal, state: State, mark: Mark) -> Mark:
         for name in disk.names(f"{FOLDER}/events/bucket={bucket}/*/*"):
             n = _forget_in(disk, name, leaves, events.keys())
             n_gone += n if _start(name) <= mark.position else 0  # an interrupted refresh has not counted it
+    forget_rows(disk, {node.hex() for node in journal.secrets.erased_after(mark.n_erasures, names=True)})
+    if framed:  # nobody is gone, but what is left of somebody may have other rows
+        write_tables(disk, state.db)
     after = Mark(mark.position, mark.n_events - n_gone, number)
     disk.write(MARK, msgspec.json.encode(after))
     return after
@@ -287,13 +145,8 @@ def _forget_in(disk: Disk, name: str, leaves: Collection[str], events: Collectio
     if n_gone == len(is_gone):
         disk.remove(name)
     elif n_gone:
-        _write_table(disk, name, file.read().filter(pc.invert(is_gone)))
+        write_table(disk, name, file.read().filter(pc.invert(is_gone)))
     return n_gone
-
-
-def _as_kind(column: Sequence[object], kind: pa.DataType) -> pa.Array:
-    """What SQLite gave as a column of the lake: it has no booleans."""
-    return pa.array(column).cast(kind) if pa.types.is_boolean(kind) and column else pa.array(column, kind)
 
 
 def has_lake(disk: Disk) -> bool:
@@ -362,7 +215,7 @@ def _write_events(disk: Disk, state: State, stored: Sequence[Stored], start: int
     for (bucket, month), columns in parts.items():
         arrays = [pa.array(column, field.type) for column, field in zip(columns, EVENTS, strict=True)]
         name = f"{FOLDER}/events/bucket={bucket}/month={month}/from-{start + 1:012}.parquet"
-        _write_table(disk, name, pa.Table.from_arrays(arrays, schema=EVENTS))
+        write_table(disk, name, pa.Table.from_arrays(arrays, schema=EVENTS))
     return n
 
 
@@ -382,9 +235,3 @@ def _row(stored: Stored, event: Event) -> Iterable[object]:
         event.properties.decode(),
         event.context.decode(),
     )
-
-
-def _write_table(disk: Disk, name: str, table: pa.Table) -> None:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    disk.write(name, sink.getvalue().to_pybytes())

@@ -16,7 +16,8 @@ from hetki.decisions.question import Arm, Assignment, Decision
 from hetki.dialogues.message import Message, Status
 from hetki.events.event import LeafId
 from hetki.store.chain import CHAIN, add_link
-from hetki.store.erasing import ERASURES
+from hetki.store.erasing import ERASURES, USED, add_used
+from hetki.store.pages import PAGES
 from hetki.store.sqlite import chunks, prepare
 
 LEDGER = """
@@ -80,7 +81,7 @@ class Ledger:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
-        prepare(db, FILE, LEDGER + ERASURES + CHAIN)
+        prepare(db, FILE, LEDGER + ERASURES + USED + CHAIN + PAGES)
 
     def handled(self, occurrence_ids: Iterable[str]) -> set[str]:
         """Occurrences that were decided or missed before: never again."""
@@ -114,6 +115,7 @@ class Ledger:
         )
         self.db.execute("INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         add_link(self.db, row)
+        add_used(self.db, decision.decision_id, customer, question.data_of)
         if decision.assigned_now:
             self.db.execute(
                 "INSERT INTO assignments VALUES (?, ?, ?, ?, ?, ?)",
@@ -163,6 +165,14 @@ class Ledger:
             (decision_id,),
         ).fetchone()
         return row is not None
+
+    def occurrence_of(self, decision_id: str) -> bytes | None:
+        """What a decision answered, as it stands after all repairs; None once it is gone."""
+        row = self.db.execute(
+            "SELECT o.body FROM decisions d JOIN occurrences o USING (occurrence_id) WHERE d.decision_id = ?",
+            (decision_id,),
+        ).fetchone()
+        return row[0] if row else None
 
     def standing(self, initiative: str, leaves: Iterable[LeafId]) -> Assignment | None:
         """The first assignment of any leaf of a customer in an initiative."""

@@ -160,9 +160,11 @@ class Secrets:
             )
         self.number()
 
-    def erased_after(self, number: int) -> set[LeafId]:
-        """The leaves that were erased after a number of changes."""
-        rows = self._db.execute("SELECT node FROM erased WHERE is_leaf AND number > ?", (number,))
+    def erased_after(self, number: int, names: bool = False) -> set[LeafId]:
+        """The leaves that were erased after a number of changes; with `names`, these, too."""
+        rows = self._db.execute(
+            "SELECT node FROM erased WHERE (is_leaf OR ?) AND number > ?", (names, number)
+        )
         return {LeafId(row[0]) for row in rows}
 
     def periods(self) -> list[Kept]:

@@ -9,6 +9,7 @@ from typing import Iterable, Iterator, TypeVar
 
 from hetki.errors import Conflict, Fault, Invalid, Unavailable
 from hetki.store.ports import Disk
+from hetki.store.shortage import is_held, shortage
 
 #: The version of all tables. A change of theirs makes another, and says how old files come along.
 SCHEMA = 3
@@ -22,7 +23,7 @@ IN_MAX = 500
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """One atomic, durable write. Raises `Unavailable` if the disk is full, locked or failing.
+    """One atomic, durable write. Raises `Unavailable` if the disk is full, locked or failing, or memory is.
 
     On any error nothing of the block is kept, and the error goes on to the caller.
     """
@@ -30,7 +31,7 @@ def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         db.execute("BEGIN IMMEDIATE")
         yield db
         db.execute("COMMIT")
-    except sqlite3.OperationalError as error:
+    except (sqlite3.OperationalError, MemoryError) as error:
         _undo(db)
         raise _unavailable(error) from error
     except BaseException:
@@ -42,7 +43,7 @@ def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 def alone(disk: Disk, name: str, taken: Fault, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the lock that a file of this name is, one process at a time; a process that dies lets go of it.
 
-    Raises `Conflict` with `taken` if another still holds it after `wait_s`.
+    Raises `Conflict` with `taken` if another still holds it after `wait_s`, or `Unavailable`.
     """
     db = disk.connect(name)
     try:
@@ -50,7 +51,7 @@ def alone(disk: Disk, name: str, taken: Fault, wait_s: float = 0.0) -> Iterator[
         db.execute("BEGIN IMMEDIATE")
     except sqlite3.OperationalError as error:
         db.close()
-        raise Conflict(taken) from error
+        raise (Conflict(taken) if is_held(error) else _unavailable(error)) from error
     try:
         yield
     finally:
@@ -62,9 +63,10 @@ def _undo(db: sqlite3.Connection) -> None:
         db.execute("ROLLBACK")
 
 
-def _unavailable(error: sqlite3.OperationalError) -> Unavailable:
-    must = "a disk with room that no other process holds"
-    return Unavailable(Fault("store", str(error), must, "try again later"))
+def _unavailable(error: sqlite3.OperationalError | MemoryError) -> Unavailable:
+    short = shortage(error)
+    assert short is not None, "SQLite's refusals are shortages"
+    return short
 
 
 def prepare(db: sqlite3.Connection, file: str, script: str) -> None:

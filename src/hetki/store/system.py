@@ -17,7 +17,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Iterator, Mapping
 
-from hetki.errors import Fault, Invalid, NotFound, Unavailable, shown
+from hetki.errors import Fault, Invalid, NotFound, shown
+from hetki.store.shortage import refused
 
 #: How long a statement waits for another connection's lock.
 BUSY_S = 10.0
@@ -200,8 +201,7 @@ def _as_unavailable(name: str) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError, UnicodeError) as error:  # SQLite may quote broken bytes
-        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise Unavailable(Fault(name, said, "a file that can be opened, read and written")) from error
+        raise refused(error, name) from error
 
 
 def _created(path: Path) -> bool:

@@ -14,12 +14,13 @@ import msgspec
 
 from hetki.decisions.question import Decision
 from hetki.dialogues.message import Message
-from hetki.errors import Fault, Unavailable
+from hetki.errors import Fault
 from hetki.events.event import LeafId
 from hetki.identity.identifier import NodeId
 from hetki.store.identity_views import IdentityViews
 from hetki.store.ledger import Ledger
 from hetki.store.ports import Disk
+from hetki.store.shortage import shortage
 from hetki.store.sqlite import chunks
 from hetki.store.state import FILE, State
 
@@ -320,7 +321,7 @@ def reading(disk: Disk) -> Iterator[Views]:
     views = Views(disk)
     try:
         yield views
-    except sqlite3.OperationalError as error:
-        raise Unavailable(Fault("store", str(error), "readable", "try again in a moment")) from error
+    except (sqlite3.OperationalError, MemoryError) as error:
+        raise shortage(error) or error from error
     finally:
         views.close()

@@ -1,0 +1,247 @@
+"""The small tables of the lake: what they hold, how they are read from `state.db`, and written as Parquet.
+
+They are written whole by a refresh, in pieces, so that no table must fit into memory. An erasure takes rows
+out of the files as they are. docs/lake.md describes the columns.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from hetki.store.accounts import members_query
+from hetki.store.ports import Disk
+
+FOLDER = "lake"
+INSTANT = pa.timestamp("us", tz="UTC")
+#: Rows that are held in memory while a table is written.
+ROWS_AT_ONCE = 50_000
+#: Columns that say whose a row is.
+OWNERS = ("leaf", "customer", "account", "node_a", "node_b")
+
+#: Small tables: name -> (columns with types, how each is read from state.db).
+TABLES: dict[str, tuple[pa.Schema, str]] = {
+    "customers": (
+        pa.schema([("leaf", pa.string()), ("namespace", pa.string()), ("customer", pa.string())]),
+        "SELECT lower(hex(node)), namespace, lower(hex(customer)) FROM nodes ORDER BY 3, 1",
+    ),
+    "links": (
+        pa.schema(
+            [
+                ("link_id", pa.string()),
+                ("kind", pa.string()),
+                ("node_a", pa.string()),
+                ("node_b", pa.string()),
+                ("linked_at", INSTANT),
+                ("status", pa.string()),
+            ]
+        ),
+        "SELECT lower(hex(link_id)), kind, lower(hex(node_a)), lower(hex(node_b)), linked_at,"
+        " CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN refusal <> '' THEN 'refused: '"
+        " || refusal WHEN joins THEN 'stands' ELSE 'agrees' END FROM links ORDER BY linked_at, 1",
+    ),
+    "accounts": (
+        pa.schema(
+            [
+                ("account", pa.string()),
+                ("group_id", pa.string()),
+                ("first_at", INSTANT),
+                ("n_members", pa.int64()),
+                ("n_folded", pa.int64()),
+            ]
+        ),
+        "SELECT lower(hex(a.account)), a.group_id, a.first_at, count(m.joined_at), sum(m.is_folded)"
+        f" FROM accounts a JOIN ({members_query()}) m USING (account)"
+        " GROUP BY a.account ORDER BY 2, 1",
+    ),
+    "account_members": (
+        pa.schema(
+            [
+                ("account", pa.string()),
+                ("customer", pa.string()),
+                ("joined_at", INSTANT),
+                ("first_at", INSTANT),
+                ("is_folded", pa.bool_()),
+            ]
+        ),
+        "SELECT lower(hex(account)), lower(hex(customer)), joined_at, first_at, is_folded"
+        f" FROM ({members_query()}) ORDER BY 1, 4, 2",
+    ),
+    "households": (
+        pa.schema([("household", pa.string()), ("customer", pa.string()), ("n_members", pa.int64())]),
+        "SELECT lower(hex(household)), lower(hex(customer)), n_members FROM (SELECT household, customer,"
+        " count(*) OVER (PARTITION BY household) AS n_members FROM customers WHERE household IS NOT NULL)"
+        " WHERE n_members > 1 ORDER BY 1, 2",
+    ),
+    "occurrences": (
+        pa.schema(
+            [
+                ("occurrence_id", pa.string()),
+                ("moment", pa.string()),
+                ("customer", pa.string()),
+                ("account", pa.string()),
+                ("occurred_at", INSTANT),
+                ("status", pa.string()),
+            ]
+        ),
+        "SELECT o.occurrence_id, o.moment, CASE WHEN a.account IS NULL THEN lower(hex(o.customer)) END,"
+        " nullif(lower(hex(a.account)), ''), o.occurred_at,"
+        " CASE WHEN m.occurrence_id IS NOT NULL THEN 'missed' WHEN r.occurrence_id IS NOT NULL THEN 'revised'"
+        " ELSE 'caught' END FROM occurrences o LEFT JOIN accounts a ON a.account = o.customer"
+        " LEFT JOIN missed m USING (occurrence_id)"
+        " LEFT JOIN (SELECT DISTINCT occurrence_id FROM revisions WHERE kind = 'revised') r"
+        " USING (occurrence_id) UNION ALL SELECT r.occurrence_id, r.moment,"
+        " CASE WHEN a.account IS NULL THEN lower(hex(coalesce(n.customer, r.customer))) END,"
+        " nullif(lower(hex(a.account)), ''), coalesce(d.occurred_at, m.occurred_at), 'retracted'"
+        " FROM (SELECT occurrence_id, moment, customer, max(revised_at) FROM revisions"
+        " WHERE kind = 'retracted' GROUP BY occurrence_id) r LEFT JOIN nodes n ON n.node = r.customer"
+        " LEFT JOIN accounts a ON a.account = r.customer"
+        " LEFT JOIN decisions d USING (occurrence_id) LEFT JOIN missed m USING (occurrence_id)"
+        " WHERE NOT EXISTS (SELECT 1 FROM occurrences o WHERE o.occurrence_id = r.occurrence_id)"
+        " ORDER BY 5, 2, 1",
+    ),
+    "decisions": (
+        pa.schema(
+            [
+                ("decision_id", pa.string()),
+                ("occurrence_id", pa.string()),
+                ("moment", pa.string()),
+                ("initiative", pa.string()),
+                ("customer", pa.string()),
+                ("leaf", pa.string()),
+                ("account", pa.string()),
+                ("occurred_at", INSTANT),
+                ("decided_at", INSTANT),
+                ("arm", pa.string()),
+                ("chosen", pa.string()),
+                ("propensity", pa.float64()),
+                ("holdout_share", pa.float64()),
+            ]
+        ),
+        "SELECT d.decision_id, d.occurrence_id, d.moment, d.initiative,"
+        " lower(hex(coalesce(n.customer, d.customer))), lower(hex(d.customer)),"
+        " nullif(lower(hex(d.account)), ''), d.occurred_at, d.decided_at,"
+        " d.arm, d.chosen, d.propensity, d.holdout_share FROM decisions d LEFT JOIN nodes n"
+        " ON n.node = d.customer WHERE NOT EXISTS (SELECT 1 FROM chain c"
+        " WHERE c.decision_id = d.decision_id AND c.blanked IS NOT NULL)"
+        " ORDER BY d.decided_at, d.decision_id",
+    ),
+    "assignments": (
+        pa.schema(
+            [
+                ("initiative", pa.string()),
+                ("leaf", pa.string()),
+                ("customer", pa.string()),
+                ("account", pa.string()),
+                ("arm", pa.string()),
+                ("holdout_share", pa.float64()),
+                ("assigned_at", INSTANT),
+            ]
+        ),
+        "SELECT a.initiative, CASE WHEN x.account IS NULL THEN lower(hex(a.customer)) END,"
+        " CASE WHEN x.account IS NULL THEN lower(hex(coalesce(n.customer, a.customer))) END,"
+        " nullif(lower(hex(x.account)), ''), a.arm, a.holdout_share, a.assigned_at FROM assignments a"
+        " LEFT JOIN nodes n ON n.node = a.customer LEFT JOIN accounts x ON x.account = a.customer"
+        " ORDER BY a.initiative, a.assigned_at, 2",
+    ),
+    "deliveries": (
+        pa.schema(
+            [
+                ("message_id", pa.string()),
+                ("decision_id", pa.string()),
+                ("destination", pa.string()),
+                ("status", pa.string()),
+                ("sent_at", INSTANT),
+                ("n_attempts", pa.int64()),
+            ]
+        ),
+        "SELECT message_id, decision_id, destination, status, sent_at, n_attempts FROM outbox"
+        " ORDER BY created_at, message_id",
+    ),
+}
+
+
+def write_tables(disk: Disk, db: sqlite3.Connection) -> None:
+    """Write every table anew, by one reading of all of them, so that they fit together."""
+    db.execute("BEGIN")
+    try:
+        for name, (schema, query) in TABLES.items():
+            sink = pa.BufferOutputStream()
+            with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+                rows = db.execute(query)
+                while part := rows.fetchmany(ROWS_AT_ONCE):
+                    columns = zip(zip(*part, strict=True), schema, strict=True)
+                    arrays = [_as_kind(column, field.type) for column, field in columns]
+                    writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            disk.write(_file_of(name), sink.getvalue().to_pybytes())
+    finally:
+        db.execute("COMMIT")
+
+
+def write_table(disk: Disk, name: str, table: pa.Table) -> None:
+    """Write one file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    disk.write(name, sink.getvalue().to_pybytes())
+
+
+def forget_rows(disk: Disk, nodes: Collection[str]) -> None:
+    """Take the rows of erased customers out of the files: by whose they are, accounts that have no member any
+    more, and what was sent for decisions that are gone. `nodes` are hex ids.
+
+    What else an erasure changes, as how many members an account has, the next refresh brings.
+    """
+    gone = pa.array(sorted(nodes), pa.string())
+    members = _read(disk, "account_members", ["account", "customer"])
+    if members is not None:
+        left = members.filter(pc.invert(pc.is_in(members["customer"], gone)))["account"]
+        known = members["account"]
+        empty = known.filter(pc.invert(pc.is_in(known, left.combine_chunks())))
+        gone = pa.concat_arrays([gone, *empty.chunks])
+    decisions = _read(disk, "decisions", ["decision_id", "leaf", "customer", "account"])
+    for name, (schema, _) in TABLES.items():
+        owners = [each for each in OWNERS if each in schema.names]
+        if owners:
+            _forget_in(disk, name, owners, gone)
+    if decisions is not None:
+        dropped = decisions.filter(_is_one_of(decisions, ["leaf", "customer", "account"], gone))
+        _forget_in(disk, "deliveries", ["decision_id"], dropped["decision_id"].combine_chunks())
+
+
+def _forget_in(disk: Disk, name: str, columns: Sequence[str], gone: pa.Array) -> None:
+    """Write a table without the rows of which one of these columns is gone, if there are any."""
+    found = _read(disk, name, columns)
+    if found is None or len(gone) == 0:
+        return
+    is_gone = _is_one_of(found, columns, gone)
+    if pc.any(is_gone).as_py():
+        table = _read(disk, name, None)
+        assert table is not None, "it was there just now, and the lake is held"
+        write_table(disk, _file_of(name), table.filter(pc.invert(is_gone)))
+
+
+def _is_one_of(table: pa.Table, columns: Sequence[str], gone: pa.Array) -> pa.ChunkedArray:
+    found = pc.is_in(table[columns[0]], gone)
+    for each in columns[1:]:
+        found = pc.or_(found, pc.is_in(table[each], gone))
+    return found
+
+
+def _read(disk: Disk, name: str, columns: Sequence[str] | None) -> pa.Table | None:
+    """Columns (None: all) of a table; None if it was never written."""
+    if _file_of(name) not in disk.names(f"{FOLDER}/*"):
+        return None
+    return pq.ParquetFile(disk.path(_file_of(name))).read(columns=columns)
+
+
+def _file_of(name: str) -> str:
+    return f"{FOLDER}/{name}.parquet"
+
+
+def _as_kind(column: Sequence[object], kind: pa.DataType) -> pa.Array:
+    """What SQLite gave as a column of the lake: it has no booleans."""
+    return pa.array(column).cast(kind) if pa.types.is_boolean(kind) else pa.array(column, kind)

@@ -1,0 +1,275 @@
+"""The customer's own page: a link opens one customer and nobody else, and what it says is so."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from console import EVIL, MINUTE, SEEN, House, browsing, serving, words
+
+from hetki.engine.advance import advance
+from hetki.engine.commands import Merge, Unmerge
+from hetki.engine.export import export
+from hetki.engine.receipts import listed
+from hetki.events.event import LeafId
+from hetki.identity.identifier import NodeId
+from hetki.moments.fold import decode, in_force
+from hetki.server.forms import token_of
+from hetki.server.mine import COSTLY_MAX, LOOKS_MAX, MISSES_MAX
+from hetki.server.pace import KEYS_MAX, Pace
+from hetki.settings import DAY, SECOND
+from hetki.store.pages import PageLinks
+from hetki.store.sqlite import transaction
+
+CONTROLLER = '\n[controller]\nname = "Ravintolat Oy"\ncontact = "tieto@ravintolat.example"\n'
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+    house = House(tmp_path_factory.mktemp("mine"), CONTROLLER)
+    for user in ("anna", "berta"):
+        house.say(user, "Consent Granted", purpose="marketing", notice_version="7")
+        house.late_order(user)
+    return house
+
+
+def link(house: House, user: str, days: int = 7) -> str:
+    """A new link to somebody's page, as `hetki page` makes it."""
+    engine, now = house.engine, house.clock.now()
+    customer = LeafId(bytes.fromhex(house.customer("user_id", user)))
+    with transaction(engine.db):
+        links = PageLinks(engine.db)
+        token = links.make(engine.state, engine.chance, customer, "desk", now, now + days * DAY)
+    return f"/my/{token}"
+
+
+def opened(house: House, address: str) -> httpx.Response:
+    """A page as somebody opens it who is not signed in anywhere."""
+    return house.get(address, "")
+
+
+def post(house: House, address: str, to: str, **fields: str) -> httpx.Response:
+    fields.setdefault("token", token_of(address.rpartition("/")[2]))
+    return house.post(f"{address}/{to}", "", **fields)
+
+
+def is_open(house: House, user: str, purpose: str) -> bool:
+    customer = LeafId(bytes.fromhex(house.customer("user_id", user)))
+    folded = decode(house.engine.state.load_customers([customer])[customer].state)
+    bits = in_force(house.engine.program, folded, house.clock.now())
+    names = [name for name, _ in house.engine.program.purposes]
+    return bool(bits & 1 << names.index(purpose))
+
+
+def test_the_page_tells_what_is_known_and_why_in_plain_words(house: House) -> None:
+    page = opened(house, link(house, "anna"))
+    text = words(page)
+    assert page.status_code == 200
+    for told in (
+        "Ravintolat Oy",
+        "tieto@ravintolat.example",
+        "anna@example.com",
+        "Reminders and offers yes You have allowed it.",
+        "Late order; searches help on the phone and finds nothing",
+        "We chose 'Tell the new time' for you, because it seemed to be worth most to you",
+        "Consent Granted marketing, notice 7",
+    ):
+        assert told in text, told
+    assert EVIL not in page.text and "berta" not in page.text and "<script" not in page.text
+    assert "Sign out" not in text and "Customers" not in text, "nothing of the console"
+
+
+def test_what_a_link_opens_tells_its_address_to_nobody_and_is_not_kept(house: House) -> None:
+    address = link(house, "anna")
+    for page in (opened(house, address), opened(house, f"{address}/data.zip"), opened(house, "/my/x")):
+        assert page.headers["referrer-policy"] == "no-referrer"
+        assert page.headers["cache-control"] == "no-store" and "set-cookie" not in page.headers
+        assert page.headers["x-robots-tag"] == "noindex"
+        assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    text = opened(house, address).text
+    assert not re.findall(r'(?:href|src|action)="(?:https?:|//)', text)
+
+
+def test_only_the_hash_of_a_token_is_kept(house: House) -> None:
+    token = link(house, "anna").rpartition("/")[2]
+    for name in house.disk.names("**"):
+        data = Path(house.disk.path(name))
+        assert not data.is_file() or token.encode() not in data.read_bytes(), name
+
+
+def test_no_session_helps_and_no_other_address_opens_anything(house: House) -> None:
+    address = link(house, "anna")
+    wrong = "/my/" + "0" * 64
+    for session in ("", house.session):
+        for path in (wrong, f"{wrong}/data.zip", f"{wrong}/erase", address[:-1], f"{address}0"):
+            page = house.get(path, session)
+            assert page.status_code == 404 and "anna" not in page.text, path
+    for to in ("say", "erased"):
+        assert house.post(f"{wrong}/{to}", house.session, what="restrict").status_code == 404
+    assert house.get("/customers", "").status_code == 303, "and a link is no session"
+    assert house.get("/customers", address.rpartition("/")[2]).status_code == 303
+
+
+def test_a_link_ends_and_can_be_ended(house: House) -> None:
+    address, other = link(house, "anna", days=1), link(house, "berta", days=30)
+    ended = words(opened(house, "/my/x"))
+    house.clock.move(house.clock.now() + DAY)
+    assert opened(house, address).status_code == 404 and words(opened(house, address)) == ended
+    assert opened(house, other).status_code == 200
+    customer = LeafId(bytes.fromhex(house.customer("user_id", "berta")))
+    with transaction(house.engine.db):
+        assert PageLinks(house.engine.db).revoke(house.engine.state, customer) == 1
+    assert opened(house, other).status_code == 404
+
+
+def test_a_merge_shows_nobody_more_and_an_unmerge_nobody_less(house: House) -> None:
+    for user in ("dora", "ella"):
+        house.say(user, "Order Tracked", order_id=f"secret-{user}")
+    advance(house.engine)
+    before = link(house, "dora")
+    house.identify(anonymousId="dora-phone", userId="dora", traits={})
+    advance(house.engine)
+    assert "dora-phone" in words(opened(house, before)), "a visit of her own closes nothing"
+    ends = sorted((house.node("user_id", "dora"), house.node("user_id", "ella")))
+    house.engine.acceptor.command(Merge(*ends, "Sami", house.clock.now(), True))
+    advance(house.engine)
+    assert opened(house, before).status_code == 404, "the link was made when ella was somebody else"
+    both = link(house, "dora")
+    assert "ella" in words(opened(house, both))
+    ((link_id,),) = house.engine.db.execute("SELECT link_id FROM links WHERE kind = 'merge'").fetchall()
+    house.engine.acceptor.command(Unmerge(link_id.hex(), "Sami", house.clock.now()))
+    advance(house.engine)
+    assert opened(house, both).status_code == 404, "nobody knows whose it is"
+    assert opened(house, before).status_code == 200, "dora is who she was"
+
+
+def test_what_a_customer_says_takes_effect(house: House) -> None:
+    address = link(house, "berta")
+    assert is_open(house, "berta", "marketing")
+    answer = post(house, address, "say", what="withdraw", purpose="marketing")
+    assert answer.status_code == 303 and answer.headers["location"].startswith(f"{address}?after=")
+    assert "we have kept your word" in words(opened(house, answer.headers["location"]))
+    advance(house.engine)
+    assert "Your word is in effect" in words(opened(house, answer.headers["location"]))
+    assert not is_open(house, "berta", "marketing")
+    assert "Reminders and offers no You have said no." in words(opened(house, address))
+    house.clock.move(house.clock.now() + SECOND)
+    assert post(house, address, "say", what="grant", purpose="marketing").status_code == 303
+    advance(house.engine)
+    assert is_open(house, "berta", "marketing")
+    house.clock.move(house.clock.now() + SECOND)
+    assert post(house, address, "say", what="object").status_code == 303
+    house.clock.move(house.clock.now() + SECOND)
+    assert post(house, address, "say", what="restrict").status_code == 303
+    advance(house.engine)
+    assert not is_open(house, "berta", "service")
+    page = words(opened(house, address))
+    assert "use it for nothing else" in page and "Processing Restricted all" in page
+    assert "Allow this" not in page, "staff lift it"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"what": "restrict", "token": "0" * 64},
+        {"what": "restrict", "token": ""},
+        {"what": "erase"},
+        {"what": "grant", "purpose": "nobodys"},
+        {},
+    ],
+)
+def test_no_other_form_says_anything(house: House, fields: dict[str, str]) -> None:
+    address, before = link(house, "anna"), house.engine.journal.head()[0]
+    assert post(house, address, "say", **fields).status_code == (403 if "token" in fields else 400)
+    assert opened(house, f"{address}/say").status_code == 405, "a look says nothing"
+    assert house.engine.journal.head()[0] == before
+
+
+def test_the_download_is_the_export(house: House) -> None:
+    address = link(house, "anna")
+    answer = opened(house, f"{address}/data.zip")
+    customer = LeafId(bytes.fromhex(house.customer("user_id", "anna")))
+    assert answer.content == export(house.engine, customer).archive
+    assert answer.headers["content-disposition"] == 'attachment; filename="my-data.zip"'
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as packed:
+        assert b"berta" not in b"".join(packed.read(name) for name in packed.namelist())
+
+
+def test_an_erasure_asks_first_and_then_is_one(house: House) -> None:
+    house.late_order("faye")
+    address = link(house, "faye")
+    assert "cannot be brought back" in words(opened(house, f"{address}/erase"))
+    refused = post(house, address, "erased", word="yes")
+    assert refused.status_code == 400 and "Nothing has been erased" in words(refused)
+    assert post(house, address, "erased", word="erase", token="0" * 64).status_code == 403
+    assert opened(house, address).status_code == 200
+    done = post(house, address, "erased", word=" Erase ")
+    assert done.status_code == 200 and "You are erased" in words(done)
+    assert opened(house, address).status_code == 404
+    assert not house.engine.state.customers_of([NodeId(bytes.fromhex(house.node("user_id", "faye")))])
+    assert house.engine.db.execute("SELECT count(*) FROM page_links WHERE digest IS NULL").fetchone() == (0,)
+    receipt = listed(house.engine.journal.secrets, house.engine.db)[-1]
+    assert receipt.said_by == "the customer, by their own link"
+
+
+def test_what_is_asked_for_too_often_is_refused(house: House) -> None:
+    house.clock.move(house.clock.now() + MINUTE)
+    address, other = link(house, "anna"), link(house, "berta")
+    answers = [opened(house, f"{address}/data.zip").status_code for _ in range(COSTLY_MAX + 1)]
+    assert answers == [200] * COSTLY_MAX + [429]
+    assert int(opened(house, f"{address}/data.zip").headers["retry-after"]) in range(1, 61)
+    assert opened(house, f"{other}/data.zip").status_code == 200, "it is counted for each link"
+    house.clock.move(house.clock.now() + MINUTE)
+    assert opened(house, f"{address}/data.zip").status_code == 200
+
+
+def test_a_pace_counts_in_its_bound() -> None:
+    pace = Pace(2, 60)
+    assert [pace.wait_s("a", 0), pace.wait_s("a", 30 * SECOND), pace.wait_s("a", 31 * SECOND)] == [0, 0, 29]
+    assert pace.wait_s("b", 31 * SECOND) == 0 and pace.wait_s("a", 60 * SECOND) == 0
+    for number in range(KEYS_MAX + 5):
+        pace.wait_s(str(number), 0)
+    assert len(pace._began) == KEYS_MAX
+    assert LOOKS_MAX > COSTLY_MAX and MISSES_MAX > LOOKS_MAX
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with browsing() as found:
+        yield found
+
+
+def test_on_a_phone_without_script_it_is_read_and_used(house: House, browser: Any, tmp_path: Path) -> None:
+    house.late_order("greta")
+    address = link(house, "greta")
+    with serving(house) as server:
+        context = browser.new_context(
+            viewport={"width": 390, "height": 844}, java_script_enabled=False, accept_downloads=True
+        )
+        page = context.new_page()
+        page.goto(server + address)
+        page.screenshot(path=str(tmp_path / "mine.png"), full_page=True)
+        page.get_by_role("button", name=re.compile("Stop this.*Keeping what we promised")).click()
+        assert "we have kept your word" in page.inner_text("main")
+        with page.expect_download() as waiting:
+            page.get_by_role("link", name="Download everything").click()
+        assert zipfile.is_zipfile(waiting.value.path())
+        page.get_by_role("link", name="Have everything erased").click()
+        assert "cannot be brought back" in page.inner_text("main")
+        context.close()
+        context = browser.new_context(viewport={"width": 390, "height": 844})
+        page = context.new_page()
+        for path in ("", "/erase"):
+            page.goto(server + address + path)
+            seen = page.evaluate(SEEN)
+            assert seen["wide"] <= 390 and seen["named"] and len(set(seen["ids"])) == len(seen["ids"])
+            assert seen["headings"][0] == 1 and seen["headings"].count(1) == 1
+        context.close()
+    advance(house.engine)
+    assert not is_open(house, "greta", "service")
