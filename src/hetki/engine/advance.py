@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from hetki import __version__
-from hetki.engine.commands import Activated, Erase, Expire, Replayed, Said, read_command
+from hetki.engine.commands import Activated, Replayed, Said, Taking, read_command
 from hetki.engine.deciding import Decided, apply_repairs, decide_all
 from hetki.engine.engine import Engine
 from hetki.engine.folding import Folding, fold_batch, pass_time, read_event
@@ -125,7 +125,7 @@ def open_batch(engine: Engine, stored: Sequence[Stored]) -> Batch:
             command = read_command(each.body)
             if isinstance(command, Replayed):
                 engine.state.mark_replayed(command.rejected_id, command.said_at)
-            elif isinstance(command, Erase | Expire):
+            elif isinstance(command, Taking):
                 take_secrets(engine, command)
             elif not isinstance(command, Activated):
                 commands.append((each.event_id, command))

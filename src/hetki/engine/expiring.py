@@ -8,7 +8,7 @@ takes the period away is durable. From there on it is as with an erasure (`hetki
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 
 import msgspec
@@ -74,7 +74,7 @@ def expire_next(engine: Engine, said_by: str = SAID_BY) -> str | None:
     """
     now = engine.clock.now()
     for _, kept in _over(engine)[:1]:
-        _keep_signals(engine, kept, now)
+        _keep_signals(engine, kept)
         command = expiry_of(engine, kept, said_by, now)
         engine.acceptor.command(command)
         take_secrets(engine, command)
@@ -95,10 +95,17 @@ def _over(engine: Engine) -> list[tuple[int, Kept]]:
     return sorted(over, key=lambda pair: (pair[0], pair[1].period))
 
 
-def _keep_signals(engine: Engine, kept: Kept, now: int) -> None:
-    """Tell again which customers have sent a signal of privacy in a period. A repeat is the same message."""
+def _keep_signals(engine: Engine, kept: Kept) -> None:
+    """Tell again which customers have sent a signal of privacy in a period."""
+    tell_signals(engine, _signals(engine, kept))
+
+
+def tell_signals(engine: Engine, signals: Iterable[tuple[Event, EventId, LeafId]]) -> None:
+    """Tell signals of privacy again, without the events that they came with: each with its event, the id of
+    that and its leaf. A repeat is the same message."""
     last: dict[LeafId, tuple[Event, EventId]] = {}
-    for event, event_id, leaf in _signals(engine, kept):
+    now = engine.clock.now()
+    for event, event_id, leaf in signals:
         before = last.get(leaf)  # the last of them says what all have said
         if before is None or before[0].order_key < event.order_key:
             last[leaf] = event, event_id

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from hetki.decisions.question import Decision
 from hetki.engine.accounts import accounts_around, namings
-from hetki.engine.commands import Erase, Expire, read_command
+from hetki.engine.commands import Erase, Expire, Remove, Taking, read_command
 from hetki.engine.deciding import apply_repairs, miss_all
 from hetki.engine.engine import Engine
 from hetki.engine.folding import Folding, Repair, load_facts, refold
@@ -36,6 +37,7 @@ from hetki.store.journal import Framed, Kind, Stored
 
 #: Why an occurrence is no more, or its message not sent.
 EXPIRED = "expired"
+ERASED = "erased events"
 
 
 class Removal(msgspec.Struct, frozen=True):
@@ -46,23 +48,27 @@ class Removal(msgspec.Struct, frozen=True):
     counted: dict[str, int]
 
 
-def erasures_in(engine: Engine, stored: Sequence[Stored]) -> list[Erase | Expire]:
+def erasures_in(engine: Engine, stored: Sequence[Stored]) -> list[Taking]:
     """The erasures among journal entries; when this returns, nobody can read what they erase."""
-    found: list[Erase | Expire] = []
+    found: list[Taking] = []
     for each in stored:
         if each.kind is Kind.COMMAND and each.body is not None:
             command = read_command(each.body)
-            if isinstance(command, Erase | Expire):
+            if isinstance(command, Taking):
                 take_secrets(engine, command)
                 found.append(command)
     return found
 
 
-def take_secrets(engine: Engine, command: Erase | Expire) -> None:
+def take_secrets(engine: Engine, command: Taking) -> None:
     """Take the secrets of an erasure's leaves, or of a period, away from every reader, durably; a repeat does
     nothing."""
     if isinstance(command, Expire):
         engine.journal.secrets.expire([command.period], command.said_at)
+        return
+    if isinstance(command, Remove):
+        engine.journal.secrets.remove(bytes.fromhex(command.erasure_id), command.places, command.said_at)
+        engine.journal.overwrite(command.places)
         return
     leaves = [bytes.fromhex(each) for each in command.leaves]
     names = [bytes.fromhex(each) for each in command.names]
@@ -79,17 +85,22 @@ def joined(foldings: Sequence[Folding]) -> Folding:
     )
 
 
-def forget(engine: Engine, command: Erase | Expire, advance_to: int, now: int) -> Folding:
+def forget(engine: Engine, command: Taking, advance_to: int, now: int) -> Folding:
     """Rewrite projections and ledger without what a command takes away, in the caller's transaction."""
     if isinstance(command, Erase):
         return _forget_customer(engine, command, advance_to, now)
     secrets = engine.journal.secrets
+    if isinstance(command, Remove):
+        framed = list(engine.journal.framed_at(command.places))
+        return _forget_places(engine, command, Removal(ERASED, framed, {}), advance_to, now)
     periods = [each for each in secrets.expired_after(0) if each.period == command.period]
     removal = Removal(EXPIRED, list(engine.journal.framed(periods)), {"periods": len(periods)})
     return _forget_places(engine, command, removal, advance_to, now)
 
 
-def _forget_places(engine: Engine, command: Expire, removal: Removal, advance_to: int, now: int) -> Folding:
+def _forget_places(
+    engine: Engine, command: Expire | Remove, removal: Removal, advance_to: int, now: int
+) -> Folding:
     """Rewrite projections without some entries, and fold whom they concern again; blank the values in
     decisions that rest on them. What occurs only because of the gap is missed and never answered."""
     state, framed = engine.state, removal.framed
@@ -98,6 +109,7 @@ def _forget_places(engine: Engine, command: Expire, removal: Removal, advance_to
     n_rejected = erase_rejected(state.db, [each for each in framed if each.kind is Kind.REJECTED])
     leaves = {each.leaf for each in gone}
     units = set(state.customers_of(NodeId(leaf) for leaf in leaves).values())
+    about = {node.hex() for nodes in state.members(units).values() for node in nodes}
     erased = erase_places(state.db, engine.keys.event, gone)
     stitched = _unlink(engine, {NodeId(leaf) for leaf in leaves}, set())
     left = load_facts(engine.journal, state, sorted(leaves))
@@ -111,9 +123,14 @@ def _forget_places(engine: Engine, command: Expire, removal: Removal, advance_to
     miss_all(engine.project, engine.ledger, folding.caught, now)
     ids = {each.event_id.hex() for each in gone}
     since = min((each.received_at for each in gone), default=now)
-    n_decisions, n_messages = blank_deeds(
-        state.db, lambda each: not ids.isdisjoint(each.question.data_used), since, removal.cause
-    )
+
+    def is_told_of(decision: Decision) -> bool:
+        question = decision.question
+        if removal.cause == ERASED and not about.isdisjoint([question.customer, *question.data_of]):
+            return True  # by whatever way something of it came into the decision
+        return not ids.isdisjoint(question.data_used)
+
+    n_decisions, n_messages = blank_deeds(state.db, is_told_of, since, removal.cause)
     counts = {
         "events": erased.n_events,
         "rejections": n_rejected,
@@ -168,7 +185,7 @@ def _rests_on(repair: Repair, leaves: set[LeafId]) -> bool:
     return repair.kind == "retracted" and any(each.leaf in leaves for each in events)
 
 
-def _enter(engine: Engine, command: Erase | Expire, now: int, destroyed: dict[str, int]) -> None:
+def _enter(engine: Engine, command: Taking, now: int, destroyed: dict[str, int]) -> None:
     """Enter the erasure in the ledger: what is left to do for it is done from there."""
     row = command.erasure_id, command.said_by, command.said_at, now, msgspec.json.encode(destroyed)
     engine.db.execute("INSERT OR IGNORE INTO erasures VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL)", row)

@@ -2,7 +2,7 @@
 
 One row per batch in `journal.db`; a row's body is a run of frames, one per entry. The row's chain is
 SHA-256 over the chain before it, its numbers and the SHA-256 of its ciphertext, so any changed byte is found
-by `verify`.
+by `verify`. Where entries were overwritten, the row keeps the SHA-256 that was.
 An entry is addressed by its row's position and its frame's byte offset.
 """
 
@@ -44,9 +44,14 @@ CREATE TABLE IF NOT EXISTS journal(
     n_entries INTEGER NOT NULL,
     n_statements INTEGER NOT NULL, -- entries that speak of consent: a send waits until they are folded
     chain BLOB NOT NULL,
-    body BLOB NOT NULL);
+    body BLOB NOT NULL,
+    was BLOB);                     -- SHA-256 of the body as committed, if some of it is overwritten
 CREATE INDEX IF NOT EXISTS journal_statements ON journal(position) WHERE n_statements > 0;
 """
+
+
+#: Where an entry lies: the position of its row, and its frame's byte in it.
+Place = tuple[int, int]
 
 
 class Kind(IntEnum):
@@ -89,6 +94,7 @@ class Framed(NamedTuple):
     kind: Kind
     leaf: LeafId
     event_id: EventId
+    period: int
 
 
 class Row(NamedTuple):
@@ -100,10 +106,11 @@ class Row(NamedTuple):
     n_statements: int
     chain: bytes
     body: bytes
+    was: bytes | None = None
 
 
 class Journal:
-    """`journal.db`. Any process may append; rows are never changed."""
+    """`journal.db`. Any process may append; rows are never changed, but for what is erased by its place."""
 
     def __init__(self, disk: Disk, chance: Chance, secrets: Secrets) -> None:
         self._db = disk.connect(FILE)
@@ -130,9 +137,10 @@ class Journal:
             rows = []
             for n_entries, body in bodies:
                 position += 1
-                chain = _link(chain, position, received_at, n_entries, n_statements, body)
+                digest = hashlib.sha256(body).digest()
+                chain = _link(chain, position, received_at, n_entries, n_statements, digest)
                 rows.append(Row(position, received_at, n_entries, n_statements, chain, body))
-            self._db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self._db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         return position
 
     def settle(self) -> None:
@@ -192,7 +200,7 @@ class Journal:
         """The rows behind one position up to another, as they lie in the file."""
         while after < until:
             found = self._db.execute(
-                "SELECT position, received_at, n_entries, n_statements, chain, body FROM journal"
+                "SELECT position, received_at, n_entries, n_statements, chain, body, was FROM journal"
                 " WHERE position > ? AND position <= ? ORDER BY position LIMIT ?",
                 (after, until, ROWS_READ),
             ).fetchall()
@@ -214,29 +222,83 @@ class Journal:
             )
             for (position,) in rows.fetchall():
                 for row in self.rows(position - 1, position):
-                    yield from _framed(row, numbers)
+                    yield from (each for each in _framed(row) if each.period in numbers)
+
+    def framed_at(self, places: Iterable[Place]) -> Iterator[Framed]:
+        """The entries at places, whether they can still be read or not."""
+        by_row: dict[int, set[int]] = {}
+        for position, frame_offset in places:
+            by_row.setdefault(position, set()).add(frame_offset)
+        for position, offsets in sorted(by_row.items()):
+            for row in self.rows(position - 1, position):
+                yield from (each for each in _framed(row) if each.frame_offset in offsets)
+
+    def removed_after(self, number: int) -> list[Framed]:
+        """The entries that have expired, or were overwritten, after a number of changes."""
+        expired = self.framed(self.secrets.expired_after(number))
+        return [*expired, *self.framed_at(self.secrets.removed_after(number))]
 
     def chain_at(self, position: int) -> bytes | None:
         """The chain of a row; None without such a row."""
         row = self._db.execute("SELECT chain FROM journal WHERE position = ?", (position,)).fetchone()
         return row[0] if row else None
 
-    def verify(self, progress: Callable[[int], None] = lambda position: None) -> int:
-        """Walk the whole chain; return the number of rows. Raises `Invalid` at the first broken row."""
+    def verify(
+        self,
+        progress: Callable[[int], None] = lambda position: None,
+        tell_overwritten: Callable[[int, bytes], None] = lambda position, digest: None,
+    ) -> int:
+        """Walk the whole chain; return the number of rows. Raises `Invalid` at the first broken row.
+
+        `tell_overwritten` hears of rows with overwritten entries, and the SHA-256 of the body that is left:
+        whether that is what it must be is not known here.
+        """
         check(self._db, FILE)
         n_rows = 0
         with sound(FILE):
             for row in chained(self.rows(0, self.head()[0])):
                 n_rows += 1
+                if row.was is not None:
+                    tell_overwritten(row.position, hashlib.sha256(row.body).digest())
                 progress(row.position)
         return n_rows
+
+    def without(self, places: Collection[Place]) -> dict[int, bytes]:
+        """The SHA-256 of each row's body, by position, once the entries at places are overwritten."""
+        return {at: hashlib.sha256(body).digest() for at, _, body in self._emptied(places)}
+
+    def overwrite(self, places: Collection[Place]) -> None:
+        """Overwrite what is sealed at places with zeros, durably; what lies around it stays. A repeat changes
+        nothing."""
+        with transaction(self._db):
+            for position, before, body in self._emptied(places):
+                if before != body:
+                    was = hashlib.sha256(before).digest()
+                    self._db.execute(
+                        "UPDATE journal SET body = ?, was = coalesce(was, ?) WHERE position = ?",
+                        (body, was, position),
+                    )
+
+    def _emptied(self, places: Collection[Place]) -> Iterator[tuple[int, bytes, bytes]]:
+        """Rows as they are and as they will be, with their positions."""
+        by_row: dict[int, list[int]] = {}
+        for position, frame_offset in places:
+            by_row.setdefault(position, []).append(frame_offset)
+        for position, offsets in sorted(by_row.items()):
+            for row in self.rows(position - 1, position):
+                body = bytearray(row.body)
+                for frame_offset in offsets:
+                    start = frame_offset + FRAME.size
+                    n_bytes = FRAME.unpack_from(body, frame_offset)[4]
+                    body[start : start + n_bytes] = bytes(n_bytes)
+                yield position, row.body, bytes(body)
 
     def bring_back(self, rows: Iterable[Row]) -> None:
         """Put rows of a backup into an empty journal, durably. Raises `Invalid` at a row that breaks the
         chain; then nothing is kept."""
         with transaction(self._db):
             assert self.head() == (0, ORIGIN), "rows are brought back into an empty journal"
-            self._db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", chained(rows))
+            self._db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", chained(rows))
 
     def _forget_erased(self) -> None:
         """Drop the keys in memory, if an erasure has happened since they were made."""
@@ -291,7 +353,7 @@ class Journal:
             try:
                 body = cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], event_id)
             except InvalidTag as error:
-                if not self.secrets.is_newer(leaf, received_at):
+                if any(sealed) and not self.secrets.is_newer(leaf, received_at):
                     where = f"{FILE}: row {position} at byte {frame_offset}"
                     got, must = "bytes that its key does not open", "what was once sealed"
                     raise Invalid(Fault(where, got, must, "hetki verify")) from error
@@ -306,12 +368,11 @@ class Journal:
         return cipher
 
 
-def _framed(row: Row, periods: Collection[int]) -> Iterator[Framed]:
+def _framed(row: Row) -> Iterator[Framed]:
     frame_offset = 0
     while frame_offset < len(row.body):
         kind, period, leaf, event_id, n_bytes = FRAME.unpack_from(row.body, frame_offset)
-        if period in periods:
-            yield Framed(row.position, frame_offset, row.received_at, Kind(kind), leaf, event_id)
+        yield Framed(row.position, frame_offset, row.received_at, Kind(kind), leaf, event_id, period)
         frame_offset += FRAME.size + n_bytes
 
 
@@ -319,7 +380,8 @@ def chained(rows: Iterable[Row]) -> Iterator[Row]:
     """The same rows, from the first one on. Raises `Invalid` at the first that does not fit the chain."""
     chain, expected = ORIGIN, 1
     for row in rows:
-        chain = _link(chain, row.position, row.received_at, row.n_entries, row.n_statements, row.body)
+        digest = row.was or hashlib.sha256(row.body).digest()
+        chain = _link(chain, row.position, row.received_at, row.n_entries, row.n_statements, digest)
         if row.position != expected or chain != row.chain:
             hint = f"restore {FILE} from a backup; rows before this one are intact"
             got, must = "bytes that do not fit the hash chain", "what was once committed"
@@ -329,7 +391,7 @@ def chained(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def _link(
-    chain: bytes, position: int, received_at: int, n_entries: int, n_statements: int, body: bytes
+    chain: bytes, position: int, received_at: int, n_entries: int, n_statements: int, digest: bytes
 ) -> bytes:
     numbers = ROW.pack(position, received_at, n_entries, n_statements)
-    return hashlib.sha256(chain + numbers + hashlib.sha256(body).digest()).digest()
+    return hashlib.sha256(chain + numbers + digest).digest()

@@ -107,7 +107,7 @@ def _forget(disk: Disk, journal: Journal, state: State, mark: Mark) -> Mark:
     if number == mark.n_erasures:
         return mark
     leaves = {leaf.hex() for leaf in journal.secrets.erased_after(mark.n_erasures)}
-    framed = list(journal.framed(journal.secrets.expired_after(mark.n_erasures)))
+    framed = journal.removed_after(mark.n_erasures)
     places = state.places_of([each.event_id for each in framed])
     events = {
         each.event_id.hex(): each.leaf.hex()

@@ -39,6 +39,9 @@ CREATE TABLE IF NOT EXISTS erasures(number INTEGER PRIMARY KEY CHECK (number > 0
 CREATE TABLE IF NOT EXISTS expired(
     period INTEGER PRIMARY KEY, source TEXT NOT NULL, retention TEXT NOT NULL, month TEXT NOT NULL,
     number INTEGER NOT NULL, expired_at INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS removed(
+    position INTEGER NOT NULL, frame_offset INTEGER NOT NULL, erasure BLOB NOT NULL, number INTEGER NOT NULL,
+    removed_at INTEGER NOT NULL, PRIMARY KEY (position, frame_offset)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS heads(name TEXT PRIMARY KEY, number INTEGER NOT NULL, chain BLOB NOT NULL)
     WITHOUT ROWID; -- how far chains were known to go: what is cut off at their end is found by it
 """
@@ -52,6 +55,7 @@ COPIED = {
     "erased": "SELECT node, erasure, number, is_leaf, is_name, erased_at, back_at FROM erased",
     "erasures": "SELECT number FROM erasures",
     "expired": "SELECT period, source, retention, month, number, expired_at FROM expired",
+    "removed": "SELECT position, frame_offset, erasure, number, removed_at FROM removed",
     "sequence": "SELECT name, seq FROM sqlite_sequence",
 }
 
@@ -198,6 +202,37 @@ class Secrets:
             "SELECT period, source, retention, month FROM expired WHERE number > ? ORDER BY period", (number,)
         )
         return [Kept(*row) for row in rows]
+
+    def remove(self, erasure: bytes, places: Collection[tuple[int, int]], removed_at: int) -> None:
+        """Note which entries of the journal are overwritten, so that a restore does it again. Durable when it
+        returns; a repeat changes nothing."""
+        known = self._db.execute("SELECT 1 FROM removed WHERE erasure = ? LIMIT 1", (erasure,)).fetchone()
+        if known is not None:
+            return
+        with transaction(self._db):
+            number = self._next_number()
+            self._db.executemany(
+                "INSERT OR IGNORE INTO removed VALUES (?, ?, ?, ?, ?)",
+                [(*place, erasure, number, removed_at) for place in sorted(places)],
+            )
+        self.number()
+
+    def removed_after(self, number: int) -> list[tuple[int, int]]:
+        """The entries of the journal that were overwritten after a number of changes."""
+        rows = self._db.execute("SELECT position, frame_offset FROM removed WHERE number > ?", (number,))
+        return rows.fetchall()
+
+    def removed_by(self, until: int) -> dict[bytes, tuple[int, list[tuple[int, int]]]]:
+        """What each erasure has overwritten, in order, and when; what lies behind a position is forgotten, as
+        other entries may come to lie there."""
+        with transaction(self._db):
+            self._db.execute("DELETE FROM removed WHERE position > ?", (until,))
+        found: dict[bytes, tuple[int, list[tuple[int, int]]]] = {}
+        for position, frame_offset, erasure, removed_at in self._db.execute(
+            "SELECT position, frame_offset, erasure, removed_at FROM removed ORDER BY number, 1, 2"
+        ):
+            found.setdefault(erasure, (removed_at, []))[1].append((position, frame_offset))
+        return found
 
     def truncate_log(self) -> bool:
         """Copy the write-ahead log into the file and empty it; False while a reader is in the way."""
