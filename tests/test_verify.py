@@ -154,7 +154,7 @@ def test_a_journal_that_was_cut_off_is_found() -> None:
         verify(world.engine)
     world.engine.db.execute("UPDATE progress SET position = position - 1")
     verify(world.engine)  # cut off before the first walk, and not folded: nobody can know
-    journal.execute("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", last)
+    journal.execute("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", last)
     verify(world.engine)
     journal.execute("DELETE FROM journal WHERE position = ?", last[:1])
     with pytest.raises(Invalid, match="journal up to"):

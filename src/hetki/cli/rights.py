@@ -73,9 +73,7 @@ def erase(
     if since or until:
         wanted = Range(instant_of(since, "--from"), instant_of(until, "--until"), source, event)
         found = find_range(engine, wanted)
-        rejected = counted(found.n_rejected, "rejected body") if found.n_rejected == 1 else ""
-        rejected = rejected or f"{found.n_rejected:,} rejected bodies"
-        print(f"{counted(found.n_events, 'event')}, {rejected}")
+        print(f"{counted(found.n_events, 'event')}, {counted(found.n_rejected, 'rejected body')}")
         for each in [] if dry_run else remove(engine, wanted, by):
             print("\n".join(_told(engine, each)))
         return
