@@ -1,14 +1,16 @@
 # make demo    the demo, then the console            (ARGS=--no-serve ends by itself)
 # make test    lint, types, tests, house rules, docs (ARGS goes to pytest)
-# make torture the long forms of the tests of durability: hours (SHARE=0.01 runs a hundredth of them)
+# make torture the long forms of the tests of durability and of what comes in: hours (SHARE=0.01 runs a hundredth of them)
 # make format  format the code and sort the imports
+# make sbom    what it is made of, as CycloneDX, in sbom.json
 # make lock    compile the locks again               (ARGS=--upgrade takes newer versions)
 #
 # Needs Python >= 3.11 and make. uv is taken from PATH, else installed into .uv from its own lock.
 
 PYTHON ?= python3
 SHARE ?= 1
-TORTURE := tests/test_crashes.py tests/test_disk_faults.py tests/test_kill.py
+# Every file of tests that has a long form.
+TORTURE = $(shell grep -l HETKI_TORTURE tests/test_*.py)
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -16,7 +18,7 @@ NPM := $(shell command -v npm 2>/dev/null)
 COMPILE := $(UV) pip compile -q --universal --generate-hashes --python-version 3.11 --no-annotate \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: demo test torture format lock install
+.PHONY: demo test torture format sbom lock install
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -34,6 +36,9 @@ torture: $(INSTALLED)
 format: $(INSTALLED)
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
+
+sbom: $(INSTALLED)
+	@$(BIN)/python scripts/sbom > sbom.json
 
 # The base lock follows the versions of the dev lock, so that what is tested is what is shipped.
 lock: $(UV)

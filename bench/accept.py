@@ -34,6 +34,8 @@ from hetki.engine.engine import open_engine
 from hetki.engine.project import Project, load
 from hetki.server.committer import Committer
 from hetki.server.ingest import Ingest
+from hetki.server.rates import Rates
+from hetki.settings import Server
 from hetki.store.system import SystemChance, SystemClock, SystemDisk, collect_rarely
 
 PROJECT = Path(hetki.simulation.__file__).parent / "restaurants_project"
@@ -84,7 +86,8 @@ def run_hetki(folder: str, port: int) -> None:
     engine = open_engine(project, SystemDisk(folder), SystemClock(), SystemChance(), {})
     committer = Committer(engine.acceptor.accept)
     committer.start()
-    app = Ingest(admitted(_keyed(project)), committer, engine.clock, project.settings.limits)
+    rates = Rates(Server(key_events_per_s=10**7, address_events_per_s=10**7))  # what is measured is no sender
+    app = Ingest(admitted(_keyed(project)), committer, engine.clock, project.settings.limits, rates)
     uvicorn.run(app, port=port, log_level="error", access_log=False, lifespan="off")
 
 

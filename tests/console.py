@@ -31,15 +31,20 @@ from hetki.identity.identifier import Namespace, NodeId, identifier
 from hetki.server.access import Access
 from hetki.server.app import Served, console_app
 from hetki.server.committer import Committer
-from hetki.server.forms import COOKIE, FORM_TYPE, token_of
+from hetki.server.forms import FORM_TYPE
+from hetki.server.site import COOKIE
+from hetki.server.visit import token_of
 from hetki.settings import SECOND, Limits
 from hetki.simulation import demo
 from hetki.simulation.world import SimulatedClock
+from hetki.store.staff import Role, Staff
 from hetki.store.system import SystemDisk
 
 PROJECT = Path(demo.__file__).parent / "restaurants_project"
 MINUTE = 60 * SECOND
 EVIL = "<script>alert('evil')</script>"
+#: Of everybody who has an account.
+PASSWORD = "five words that nobody says"
 
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
@@ -142,6 +147,12 @@ class House:
         found = identifier(self.engine.keys.node, namespace, value)
         assert found is not None
         return found.node.hex()
+
+    def signed_in(self, name: str, role: Role) -> str:
+        """A session of a new person with an account."""
+        staff = Staff(self.disk, self.engine.chance)
+        staff.add(name, role, PASSWORD, self.clock.now())
+        return self.access.enter(name, PASSWORD)
 
     def get(self, path: str, session: str | None = None, method: str = "GET") -> httpx.Response:
         return ask(self.app, path, self.session if session is None else session, method)

@@ -15,8 +15,13 @@ from hetki.simulation.world import MemoryDisk
 
 BEGINS = "10:00"
 #: Once Vera has taken her consent back, nothing may be sent to her for marketing.
-VERA, HER_WITHDRAWAL = "vera", "withdrawn"
+VERA, HER_WITHDRAWAL = "vera-kanerva", "withdrawn"
 MARKETING = "remind"
+PEOPLE, BROWSERS = ("anna-kataja", "bertta-pihlaja"), ("browser-koivu", "browser-paju")
+#: Words that are long enough to be found in bytes by nothing but what was told: names, and e-mail addresses.
+MAILS = {VERA: "sinivuokko@kauppa.fi", PEOPLE[0]: "kielo.talo@kauppa.fi", PEOPLE[1]: "orvokki@kauppa.fi"}
+STRANGER = "browser-tammi"
+CANARIES = (VERA, *PEOPLE, *BROWSERS, STRANGER, *MAILS.values())
 #: (weight, what is told); `u=` and `a=` say who.
 WORDS = (
     (5, "u={u} Help Searched n_results=0"),
@@ -27,8 +32,17 @@ WORDS = (
     (2, "a={a} Product Viewed product_id=p1"),
     (2, "u={u} a={a} Product Added product_id=p1"),
     (1, "u={u} Order Completed order_id=o1"),
-    (1, "u={u} a={a} Customer Identified email={u}@kauppa.fi"),
+    (1, "u={u} a={a} Customer Identified email={m}"),
+    (1, "a={a} mail={m} Help Searched n_results=0"),
     (1, "u={u} Consent Granted purpose=marketing"),
+)
+#: What is told of whom a life erases: by name, or by an address from a browser that may be anybody's.
+HERS = (
+    "u={u} Product Viewed product_id=p1",
+    "u={u} Help Searched n_results=0",
+    "u={u} a={a} Product Viewed product_id=p1",
+    "a={a} mail={m} Product Viewed product_id=p1",
+    "a={a} mail={m} Product Viewed product_id=p1",
 )
 #: What a life is about, by its seed: it begins like this, and the first strike is aimed at that operation.
 STORIES = {
@@ -42,8 +56,12 @@ STORIES = {
     "replay": "reject advance replay replay",
     "refresh": "tell advance refresh refresh",
     "rebuild": "views advance rebuild",
+    "erase": "hers hers advance erase hers deliver hers advance deliver",
+    "forget": "hers advance refresh erase",
 }
-PEOPLE, BROWSERS = ("anna", "bertta"), ("web1", "web2")
+#: By name: so a name is in what is waiting to be sent.
+GREETED = "Subject: hello\n\nHello, {{ customer.name }}."
+GREETING = dict.fromkeys(("templates/call.liquid", "templates/remind.liquid"), GREETED)
 AGAIN = moment("again", "a: Product Viewed | b: Product Viewed", "remind", "marketing", "within: 2 hours")
 AFTER = moment("after", "m: Message Sent where action = 'call' | no a: Order Tracked, for 5 minutes", "note")
 
@@ -58,7 +76,7 @@ def kept(version: str) -> Project | None:
 def projects() -> tuple[Project, Project]:
     """The declarations, and others that have one moment more, one less and one that means something else."""
     help_later = moment("help", "a: Help Searched where n_results = 0 | no c: Chat Started, for 6 minutes")
-    files = {**AFTER, **action("note"), **AGAIN}
+    files = {**AFTER, **action("note"), **AGAIN, **GREETING}
     seen = moment("seen", "a: Product Viewed", "note", more="repeat: once per 10 minutes")
     return project(files), project({**files, **help_later, **seen, "moments/basket.yaml": None})
 
@@ -66,10 +84,12 @@ def projects() -> tuple[Project, Project]:
 def began() -> list[Event]:
     """Who they are, and that they agree to marketing."""
     words = (
-        "mail={u}@kauppa.fi Customer Identified email={u}@kauppa.fi",
+        "mail={m} Customer Identified email={m} name={u}",
         "Consent Granted purpose=marketing",
     )
-    return [event(f"{BEGINS} web u={u} {each.format(u=u)}") for u in (VERA, *PEOPLE) for each in words]
+    return [
+        event(f"{BEGINS} web u={u} {each.format(u=u, m=MAILS[u])}") for u in (VERA, *PEOPLE) for each in words
+    ]
 
 
 @cache

@@ -18,9 +18,12 @@ from crash_scene import (
     BEGINS,
     BROWSERS,
     HER_WITHDRAWAL,
+    HERS,
+    MAILS,
     MARKETING,
     PEOPLE,
     STORIES,
+    STRANGER,
     VERA,
     WORDS,
     began,
@@ -29,24 +32,30 @@ from crash_scene import (
     projects,
     repaired,
 )
-from faults import Crashed, Fate, Process, Strike, What
+from faults import Crashed, Fate, Process, SharedDisk, Strike, What
 from world import at, clock, event
 
 from hetki.engine import repair as repairing
 from hetki.engine.advance import advance
 from hetki.engine.changing import target
 from hetki.engine.commands import CannotLink, Merge, Unmerge
-from hetki.engine.deliver import deliver
+from hetki.engine.deliver import DEEDS, deed_id, deliver
 from hetki.engine.engine import Engine, open_engine
+from hetki.engine.erase import erase, finish
 from hetki.engine.rebuilding import rebuild
 from hetki.engine.warming import begin, warm_once
-from hetki.errors import Conflict, Fault, Unavailable
-from hetki.events.event import Event
+from hetki.errors import Conflict, Fault, NotFound, Unavailable
+from hetki.events.event import OWN_SOURCE, Event, event_id
 from hetki.events.wire import Parsed, Rejected
 from hetki.identity.identifier import identifier
 from hetki.settings import SECOND
 from hetki.simulation.world import LocalNet, MemoryDisk, SeededChance, SimulatedClock
 from hetki.store.lake import refresh
+
+#: What the first strike is aimed at, where it is not the operation that a life is called after.
+AIMS = {"late": "deliver", "forget": "erase"}
+#: How many points an operation has that the first strike is aimed at, where they are more than a dozen.
+REACH = {"erase": 40, "forget": 64}
 
 
 class Life:
@@ -58,13 +67,16 @@ class Life:
         self.n_operations = n_operations or (7 if seed < 2_000 else 12)  # later ones are longer
         self.about = list(STORIES)[seed % len(STORIES)]
         is_blank = seed % 16 == 15
-        self.has_lake = self.about == "refresh"
+        self.has_lake = self.about in ("refresh", "forget")
         self.fate = Fate(self._drawn_plan() if plan is None else plan, is_blank)
         self.fate.visit = self._visit
+        self.her = self.dice.choice((VERA, *PEOPLE))
+        self.visits = (self._hers,) * 3 + (self._addressed,) * 3 if self.about in REACH else ()
+        self.visits += (self._tell, self._advance, self._deliver, self._deliver, self._finish, self._erase)
         self.is_rough = True
         self.clock = SimulatedClock(at(BEGINS))
         self.chance = SeededChance(seed)
-        self.disk = MemoryDisk()
+        self.disk = SharedDisk()
         if not is_blank:
             _copy(prepared(), self.disk)
         self.receiver = Receiver(self, seed)
@@ -78,7 +90,9 @@ class Life:
         self.folder = projects()[0]
         self._processes: list[tuple[Process, Engine] | None] = [None, None]
         self._running: Process | None = None
-        self._observer: sqlite3.Connection | None = None
+        self._observers: dict[str, sqlite3.Connection] = {}
+        self.erased: set[str] = set()
+        self.whose: dict[str, set[str]] = {}
         self._is_withdrawn = False
         self._is_visited = False
 
@@ -86,8 +100,12 @@ class Life:
         """One to three strikes, half of them crashes; the first is aimed at what the life is about."""
         dice = random.Random(f"fate {self.seed}")
         kinds: tuple[What, ...] = ("crash", "crash", "crash", "crash", "full", "lost", "unsure", "visit")
-        aim = "deliver" if self.about == "late" else self.about
-        plan = [Strike(dice.randint(1, 12), dice.choice(kinds), aim)]
+        aim = AIMS.get(self.about, self.about)
+        if self.about in REACH:
+            kinds += ("visit", "visit", "visit")
+        kind = dice.choice(kinds)
+        early = kind == "visit" and dice.random() < 0.5  # while it is found out what is known of a person
+        plan = [Strike(dice.randint(1, 8 if early else REACH.get(self.about, 12)), kind, aim)]
         others = range(dice.randint(0, 2))
         return plan + [Strike(dice.randint(1, 40), dice.choice(kinds)) for _ in others]
 
@@ -138,7 +156,9 @@ class Life:
         was, self.fate.operation = self.fate.operation, "open"
         self._running = process
         try:
-            return open_engine(self.folder, process, self.clock, self.chance, {})
+            engine = open_engine(self.folder, process, self.clock, self.chance, {})
+            self.keys = engine.keys
+            return engine
         except BaseException:
             process.end()
             raise
@@ -156,25 +176,38 @@ class Life:
         assert self._running is not None
         self.fate.point(self._running, "network", place)
 
-    def look(self, query: str, *values: object) -> list[tuple[object, ...]]:
-        """What is committed in `state.db`."""
-        if self._observer is None:
-            self._observer = self.disk.connect("state.db")
-        return self._observer.execute(query, values).fetchall()
+    def look(self, query: str, *values: object, file: str = "state.db") -> list[tuple[object, ...]]:
+        """What is committed in a database."""
+        if file not in self._observers:
+            self._observers[file] = self.disk.connect(file)
+        return self._observers[file].execute(query, values).fetchall()
 
     def must_be_sent(self, message_id: str) -> None:
         """What must hold, and be durable, at the instant of sending."""
         rows = self.look(
-            "SELECT o.status, d.chosen, d.occurrence_id, o.recipient FROM outbox o JOIN decisions d"
-            " USING (decision_id) WHERE o.message_id = ?",
+            "SELECT o.status, d.chosen, d.occurrence_id, o.recipient, o.customer, d.record FROM outbox o"
+            " JOIN decisions d USING (decision_id) WHERE o.message_id = ?",
             message_id,
         )
+        if self._is_visited and not rows and self.look("SELECT 1 FROM erasures"):
+            self.whose[message_id] = set()
+            return  # it was erased between the claim and the sending
         assert len(rows) == 1, "a message is sent that no decision made"
-        status, chosen, occurrence_id, recipient = rows[0]
-        assert status == "claimed", f"a message is sent that is {status}"
+        status, chosen, occurrence_id, recipient, customer, record = rows[0]
+        assert isinstance(customer, bytes) and isinstance(record, bytes)
+        self.whose[message_id] = {customer.hex(), *msgspec.json.decode(record)["question"]["data_of"]}
         if self._is_visited:
             return  # what was said between the claim and the sending comes too late
-        if self._is_withdrawn and VERA in str(recipient):
+        assert status == "claimed", f"a message is sent that is {status}"
+        told = [event_id(self.keys.event, OWN_SOURCE, deed_id(name, message_id)) for name, _ in DEEDS]
+        for each in told:
+            known = self.look("SELECT 1 FROM journal WHERE instr(body, ?) > 0", each, file="journal.db")
+            assert not known, "a message is sent again that was told of"
+        gone = self.look(
+            "SELECT 1 FROM erased WHERE node = ? AND is_leaf AND back_at IS NULL", customer, file="secrets.db"
+        )
+        assert not gone, "sent to a customer who was erased"
+        if self._is_withdrawn and recipient in (VERA, MAILS[VERA]):
             assert chosen != MARKETING, "sent after a withdrawal that was acknowledged"
         retracted = self.look(
             "SELECT 1 FROM revisions WHERE occurrence_id = ? AND kind = 'retracted'", occurrence_id
@@ -189,7 +222,8 @@ class Life:
         told = []
         for _ in range(self.dice.choice((1, 1, 2, 3))):
             text = self.dice.choices([each for _, each in WORDS], [weight for weight, _ in WORDS])[0]
-            text = text.format(u=self.dice.choice(PEOPLE), a=self.dice.choice(BROWSERS))
+            who = self.dice.choice(PEOPLE)
+            text = text.format(u=who, m=MAILS[who], a=self.dice.choice(BROWSERS))
             now = self.clock.now()
             when = max(at("09:30"), now - self.dice.choice((0, 0, 0, 30, 300, 700)) * SECOND)
             told.append(self._event(when, text))
@@ -263,21 +297,23 @@ class Life:
 
     def _reject(self, engine: Engine) -> None:
         """A body that cannot be read, and later one that is repaired."""
-        body = f'[{self.dice.randrange(3)}, "anna"]'.encode()
+        body = f'[{self.dice.randrange(3)}, "{PEOPLE[0]}"]'.encode()
         fault = Fault("batch[0]", "a list", "an object")
         engine.acceptor.accept([Parsed([], [Rejected("web", self.clock.now(), body, fault)])])
 
     def _replay(self, engine: Engine) -> None:
         """A person repairs one: whoever says that it is repaired has it accepted."""
-        listed = repairing.list_rejected(engine)
+        listed = [each for each in repairing.list_rejected(engine) if each.got == "a list"]
         if listed:
             rejected_id = self.dice.choice(listed).rejected_id
             message_id = repaired(rejected_id)
-            self.told[message_id] = began()[0]
-            said = {"type": "track", "event": "Help Searched", "userId": "anna", "messageId": message_id}
+            who = f"{BEGINS} web u={PEOPLE[0]} id={message_id} Help Searched n_results=0"
+            self.told[message_id] = event(who)
+            said = {"type": "track", "event": "Help Searched", "userId": PEOPLE[0], "messageId": message_id}
             body = msgspec.json.encode({**said, "properties": {"n_results": 0}})
-            done = repairing.replay_rejected(engine, rejected_id, body)
-            assert done.n_accepted == 1, done.faults
+            with suppress(NotFound):  # it was erased meanwhile
+                done = repairing.replay_rejected(engine, rejected_id, body)
+                assert done.n_accepted == 1, done.faults
 
     def _advance(self, engine: Engine) -> None:
         advance(engine, self.dice.choice((1, 2, 10_000)))
@@ -323,6 +359,35 @@ class Life:
     def _refresh(self, engine: Engine) -> None:
         refresh(engine.disk, engine.journal, engine.state)
 
+    def _hers(self, engine: Engine) -> None:
+        """Something is told of whom this life erases, in a way that may be a new one."""
+        text = self.dice.choice(HERS).format(u=self.her, m=MAILS[self.her], a=self.dice.choice(BROWSERS))
+        self._say(engine, [self._event(self.clock.now(), text) for _ in range(2)])
+
+    def _addressed(self, engine: Engine) -> None:
+        """A browser that nobody knows tells the e-mail address of whom this life erases."""
+        text = f"a={STRANGER} mail={MAILS[self.her]} Product Viewed product_id=p1"
+        self._say(engine, [self._event(self.clock.now(), text)])
+
+    def _erase(self, engine: Engine) -> None:
+        """A person is erased, wholly; whoever hears of it by a receipt is promised everything."""
+        namespace, value = self.dice.choice(
+            (("user_id", self.her), ("user_id", self.her), ("anonymous_id", self.dice.choice(BROWSERS)))
+        )
+        named = identifier(engine.keys.node, namespace, value)
+        assert named is not None
+        found = engine.state.customers_of([named.node])
+        if named.node not in found:
+            return
+        assert value.encode() in self.disk.image("state.db"), "the scan is blind"
+        self.disk.keep_logs()
+        with suppress(NotFound):  # another process was faster
+            self.erased.add(erase(engine, found[named.node], "desk"))
+
+    def _finish(self, engine: Engine) -> None:
+        """What a worker does now and then."""
+        finish(engine)
+
     def _visit(self) -> None:
         """Another process, in the middle of what the first one does."""
         was, process = self._running, Process(self.disk, self.fate)
@@ -330,7 +395,7 @@ class Life:
         try:
             engine = self._opened(process)
             with suppress(Unavailable, Conflict):
-                self.dice.choice((self._tell, self._advance, self._deliver, self._deliver))(engine)
+                self.dice.choice(self.visits)(engine)
         finally:
             process.end()
             self._running = was
@@ -349,6 +414,7 @@ class Life:
             self._accept(engine)
         for _ in range(200):
             advance(engine)
+            finish(engine)
             for destination in ("app", "mail"):
                 deliver(engine, self.net, destination)
             due = self.look(
@@ -390,4 +456,7 @@ OPERATIONS: dict[str, tuple[int, Callable[[Life, Engine], None]]] = {
     "declare": (1, Life._declare),
     "rebuild": (1, Life._rebuild),
     "refresh": (0, Life._refresh),
+    "hers": (1, Life._hers),
+    "erase": (1, Life._erase),
+    "finish": (1, Life._finish),
 }

@@ -7,10 +7,15 @@ when a process dies is there for the next one; what was not is gone. `Fate` says
 
 from __future__ import annotations
 
+import io
 import sqlite3
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
+
+import pyarrow.parquet as pq
 
 from hetki.errors import Fault, Unavailable
 from hetki.simulation.world import MemoryDisk
@@ -19,6 +24,8 @@ from hetki.simulation.world import MemoryDisk
 #: though a second try is told that all is well. `unsure`: the commit fails for the process, and yet is
 #: there. `visit`: another process does something just then.
 What = Literal["crash", "full", "lost", "unsure", "visit"]
+#: Files that are nothing but a lock: who holds one holds up nobody but who wants it, too.
+LOCKS = ("erasing.db", "lake.db")
 FULL, BROKEN = "database or disk is full", "disk I/O error"
 
 
@@ -84,7 +91,7 @@ class Fate:
         if what == "visit":
             return self.visit is not None and not process.holds_lock()
         if what == "full":
-            return place in ("begin", "commit", "write")
+            return place in ("begin", "commit", "write", "truncate")
         return place == "commit" if what in ("lost", "unsure") else True
 
     def _visited(self) -> None:
@@ -96,13 +103,56 @@ class Fate:
             self._is_visited = False
 
 
+class SharedDisk(MemoryDisk):
+    """The disk that all processes share, with the logs of its databases.
+
+    A database in memory has no write-ahead log. On a real disk the log holds what was written, and the file
+    what was there before, until the log is emptied: from `keep_logs` on, these are kept as whole images.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logs: dict[str, list[bytes]] | None = None
+
+    def keep_logs(self) -> None:
+        """From here on; what was written before may still be in the logs, too."""
+        if self._logs is None:
+            self._logs = {name: [self.image(name)] for name in self._databases}
+
+    def wrote(self, name: str) -> None:
+        """A commit: what is written is in the log."""
+        if self._logs is not None:
+            self._logs.setdefault(name, []).append(self.image(name))
+
+    def emptied(self, name: str) -> None:
+        """The log was copied into its file."""
+        if self._logs is not None:
+            self._logs[name] = []
+
+    def image(self, name: str) -> bytes:
+        """Every byte of a database."""
+        return b"" if name in LOCKS else self._databases[name][1].serialize()  # what is empty has no bytes
+
+    def every_byte(self) -> Iterator[tuple[str, bytes]]:
+        """Every file and log; Parquet is decoded."""
+        for name in self._databases:
+            yield name, self.image(name)
+        for name, images in (self._logs or {}).items():
+            for image in images:
+                yield f"the log of {name}", image
+        for name, data in self._files.items():
+            is_table = name.endswith(".parquet")
+            yield name, repr(pq.read_table(io.BytesIO(data)).to_pylist()).encode() if is_table else data
+
+
 class Process:
     """One process on the shared disk: the Disk port as it sees it."""
 
-    def __init__(self, shared: MemoryDisk, fate: Fate) -> None:
+    def __init__(self, shared: SharedDisk, fate: Fate) -> None:
         self._shared = shared
         self._fate = fate
         self._connections: list[Watched] = []
+        self._copies: TemporaryDirectory[str] | None = None
         self.is_dead = False
 
     def connect(self, name: str) -> sqlite3.Connection:
@@ -128,8 +178,15 @@ class Process:
         return self._shared.names(pattern)
 
     def path(self, name: str) -> str:
+        """Where a library that opens files by itself finds a copy."""
         self._alive()
-        return self._shared.path(name)
+        self._copies = self._copies or TemporaryDirectory()
+        copy = Path(self._copies.name, name.replace("/", "-"))
+        copy.write_bytes(self._shared.read(name))
+        return str(copy)
+
+    def tidy(self, folder: str) -> None:
+        self._alive()
 
     def remove(self, name: str) -> None:
         if self._fate.point(self, _kind(name), "write") == "full":
@@ -138,7 +195,13 @@ class Process:
         self._fate.point(self, _kind(name), "written")
 
     def holds_lock(self) -> bool:
-        return any(each.in_transaction for each in self._connections)
+        return any(each.in_transaction for each in self._connections if each.file not in LOCKS)
+
+    def wrote(self, file: str) -> None:
+        self._shared.wrote(file)
+
+    def emptied(self, file: str) -> None:
+        self._shared.emptied(file)
 
     def closed(self, connection: Watched) -> None:
         self._connections.remove(connection)
@@ -148,6 +211,8 @@ class Process:
         self.is_dead = True
         for each in self._connections:
             each.db.close()
+        if self._copies is not None:
+            self._copies.cleanup()
 
     def _alive(self) -> None:
         if self.is_dead:
@@ -159,7 +224,7 @@ class Watched:
 
     def __init__(self, db: sqlite3.Connection, file: str, process: Process, fate: Fate) -> None:
         self.db = db
-        self._file = file
+        self.file = file
         self._process = process
         self._fate = fate
         self._is_lost = False
@@ -173,7 +238,7 @@ class Watched:
         if self._process.is_dead:
             raise Crashed
         if sql == "BEGIN IMMEDIATE":
-            self._refuse(self._fate.point(self._process, self._file, "begin"))
+            self._refuse(self._fate.point(self._process, self.file, "begin"))
             self._is_read_only = False
         elif sql == "BEGIN":
             self._is_read_only = True
@@ -181,10 +246,15 @@ class Watched:
             return self._commit()
         elif sql == "ROLLBACK":
             self._is_lost = False
+        elif sql.startswith("PRAGMA busy_timeout ="):
+            sql = "SELECT 1"  # all is one thread: who waits would wait for ever
+        elif sql == "PRAGMA wal_checkpoint(TRUNCATE)":
+            return self._empty(sql)
         elif not self.db.in_transaction and _writes(sql):
-            self._refuse(self._fate.point(self._process, self._file, "write"))
+            self._refuse(self._fate.point(self._process, self.file, "write"))
             done = self.db.execute(sql, values)  # type: ignore[arg-type]
-            self._fate.point(self._process, self._file, "written")
+            self._process.wrote(self.file)
+            self._fate.point(self._process, self.file, "written")
             return done
         return self.db.execute(sql, values)  # type: ignore[arg-type]
 
@@ -202,7 +272,7 @@ class Watched:
         for line in script.splitlines(keepends=True):
             statement += line
             if sqlite3.complete_statement(statement):
-                self._refuse(self._fate.point(self._process, self._file, "write"))
+                self._refuse(self._fate.point(self._process, self.file, "write"))
                 self.db.execute(statement)
                 statement = ""
         assert not statement.strip(), statement
@@ -220,14 +290,22 @@ class Watched:
         if self._is_lost:
             self._is_lost = False
             return self.db.execute("ROLLBACK")
-        what = self._fate.point(self._process, self._file, "commit")
+        what = self._fate.point(self._process, self.file, "commit")
         if what == "lost":
             self._is_lost = True
         self._refuse(what if what != "unsure" else None)
         done = self.db.execute("COMMIT")
+        self._process.wrote(self.file)
         if what == "unsure":
             self._refuse(what)
-        self._fate.point(self._process, self._file, "committed")
+        self._fate.point(self._process, self.file, "committed")
+        return done
+
+    def _empty(self, sql: str) -> sqlite3.Cursor:
+        self._refuse(self._fate.point(self._process, self.file, "truncate"))
+        done = self.db.execute(sql)
+        self._process.emptied(self.file)
+        self._fate.point(self._process, self.file, "truncated")
         return done
 
     def _refuse(self, what: What | None) -> None:

@@ -13,6 +13,7 @@ from collections import Counter
 import pyarrow.parquet as pq
 from crash_scene import repaired
 from crashing import Life
+from forgotten import Erasures, erasures_hold, no_byte_is_left
 
 from hetki.engine.deliver import deliver
 from hetki.engine.engine import Engine
@@ -26,24 +27,27 @@ from hetki.store.lake import refresh
 def everything_holds(life: Life) -> None:
     """All that is promised, of one life."""
     engine = life.engine(0)
-    acknowledged_is_stored(life, engine)
+    erasures = Erasures(engine, engine.journal.read(0, 10**9))
+    acknowledged_is_stored(life, engine, erasures)
     every_occurrence_is_handled_once(engine)
-    every_answer_has_one_message(engine)
-    the_ledger_is_honest(life, engine)
+    every_answer_has_one_message(engine, erasures)
+    the_ledger_is_honest(life, engine, erasures)
     each_deed_is_told_once(engine)
-    everything_can_be_made_again(life, engine)
+    erasures_hold(life, engine, erasures)
+    everything_can_be_made_again(life, engine, erasures)
+    no_byte_is_left(life, erasures)
 
 
-def acknowledged_is_stored(life: Life, engine: Engine) -> None:
-    """Every acknowledged event is in the journal, can be read, and is folded once."""
-    entries = engine.journal.read(0, 10**9)
-    assert all(each.body is not None for each in entries), "an entry whose key is missing"
-    events = [each for each in entries if each.kind is Kind.EVENT]
+def acknowledged_is_stored(life: Life, engine: Engine, erasures: Erasures) -> None:
+    """Every acknowledged event is in the journal, can be read unless it was erased, and is folded once."""
+    events = [each for each in erasures.entries if each.kind is Kind.EVENT]
     told = {each.event_id: read_event(each) for each in events}
     stored = {each.message_id for each in told.values() if each is not None and each.source != "hetki"}
-    assert life.acknowledged <= stored, "an acknowledged event is missing"
+    missing = life.acknowledged - stored
+    assert all(erasures.may_hide(life.told[each]) for each in missing), "an acknowledged event is missing"
     assert stored <= life.told.keys(), "an event that nobody told of"
-    assert len(told) == len({(each.source, each.message_id) for each in told.values() if each})
+    named = [(each.source, each.message_id) for each in told.values() if each]
+    assert len(named) == len(set(named))
     folded = dict(engine.db.execute("SELECT event_id, position FROM events"))
     first: dict[bytes, int] = {}
     for entry in events:
@@ -51,11 +55,14 @@ def acknowledged_is_stored(life: Life, engine: Engine) -> None:
     assert folded == first, "each event is folded once, where it was accepted first"
     counts = engine.state.counts()
     assert (counts.get("events", 0), counts.get("duplicates", 0)) == (len(told), len(events) - len(told))
-    rejected = {each.event_id.hex() for each in entries if each.kind is Kind.REJECTED}
+    bodies = [each for each in erasures.entries if each.kind is Kind.REJECTED and each.body is not None]
+    rejected = {each.event_id.hex() for each in bodies}
     listed = dict(engine.db.execute("SELECT rejected_id, replayed_at FROM rejected"))
     assert set(listed) == rejected, "a rejected body that is not listed"
     done = {repaired(each) for each, replayed_at in listed.items() if replayed_at is not None}
-    assert done <= stored, "it is marked as repaired, and was not accepted"
+    assert all(erasures.may_hide(life.told[each]) for each in done - stored), (
+        "it is marked as repaired, and was not accepted"
+    )
 
 
 def every_occurrence_is_handled_once(engine: Engine) -> None:
@@ -72,9 +79,10 @@ def every_occurrence_is_handled_once(engine: Engine) -> None:
     assert set(handled) - caught <= retracted, "what was decided is gone, and nothing says why"
 
 
-def every_answer_has_one_message(engine: Engine) -> None:
+def every_answer_has_one_message(engine: Engine, erasures: Erasures) -> None:
     """A decision has one message if it says something, an assignment if it drew one."""
-    posted = Counter(row[0] for row in engine.db.execute("SELECT decision_id FROM outbox"))
+    kept = "SELECT decision_id FROM outbox WHERE recipient <> ''"  # else it was being sent when it was erased
+    posted = Counter(row[0] for row in engine.db.execute(kept))
     assigned = {row[0] for row in engine.db.execute("SELECT decision_id FROM assignments")}
     speaks, draws = set(), set()
     for (decision_id,) in engine.db.execute("SELECT decision_id FROM decisions").fetchall():
@@ -85,16 +93,19 @@ def every_answer_has_one_message(engine: Engine) -> None:
         if decision.assigned_now:
             draws.add(decision_id)
     assert set(posted) == speaks and set(posted.values()) <= {1}, "one message for each answer"
-    assert assigned == draws, "an assignment that is not kept"
+    assert draws <= assigned, "an assignment that is not kept"
+    without = {each for each in assigned - draws if engine.ledger.decision(each) is not None}
+    assert not without and (assigned == draws or erasures.commands), "an assignment that nobody drew"
 
 
-def the_ledger_is_honest(life: Life, engine: Engine) -> None:
+def the_ledger_is_honest(life: Life, engine: Engine, erasures: Erasures) -> None:
     """What is marked as sent has had its effect; what has had one is marked, or has an attempt to show."""
     outbox = engine.db.execute("SELECT message_id, status, detail, n_attempts FROM outbox").fetchall()
     attempts = Counter(row[0] for row in engine.db.execute("SELECT message_id FROM attempts"))
     went_well = Counter(row[0] for row in engine.db.execute("SELECT message_id FROM attempts WHERE ok"))
     effects = life.receiver.effects
-    assert set(effects) <= {row[0] for row in outbox}, "an effect without a message"
+    without = set(effects) - {row[0] for row in outbox}
+    assert all(erasures.may_be_gone(life, each) for each in without), "an effect without a message"
     for message_id, status, detail, n_attempts in outbox:
         assert status in ("sent", "failed", "cancelled", "expired"), status
         assert n_attempts == attempts[message_id]
@@ -113,11 +124,14 @@ def each_deed_is_told_once(engine: Engine) -> None:
     own = [each for each in told.values() if isinstance(each, Event) and each.source == "hetki"]
     names = Counter((each.name, json.loads(each.properties)["decision_id"]) for each in own)
     assert set(names.values()) <= {1}, "one deed is told as two events"
-    sent = {row[0] for row in engine.db.execute("SELECT decision_id FROM outbox WHERE status = 'sent'")}
+    ends = Counter(whose for _, whose in names)
+    assert set(ends.values()) <= {1}, "a message is told to have been sent, and to have failed"
+    kept = "SELECT decision_id FROM outbox WHERE status = 'sent' AND recipient <> ''"
+    sent = {row[0] for row in engine.db.execute(kept)}
     assert {whose for name, whose in names if name == "Message Sent"} >= sent, "a deed that is not told"
 
 
-def everything_can_be_made_again(life: Life, engine: Engine) -> None:
+def everything_can_be_made_again(life: Life, engine: Engine, erasures: Erasures) -> None:
     """The chain is whole, a rebuild is the live state, and nothing is left to be done."""
     n_rows, _ = engine.journal.head()
     assert engine.journal.verify() == n_rows
@@ -129,4 +143,5 @@ def everything_can_be_made_again(life: Life, engine: Engine) -> None:
         names = engine.disk.names("lake/events/*/*/*.parquet")
         files = [pq.read_table(io.BytesIO(engine.disk.read(name)), partitioning=None) for name in names]
         lake = sorted(each for file in files for each in file.column("event_id").to_pylist())
-        assert lake == sorted(row[0].hex() for row in engine.db.execute("SELECT event_id FROM events"))
+        events = [each for each in erasures.entries if each.kind is Kind.EVENT and each.body is not None]
+        assert lake == sorted({each.event_id.hex() for each in events})

@@ -98,9 +98,9 @@ def ack_before_commit(patch: Patch) -> None:
         if waiting is not None:
             append(self, *waiting)
 
-    def later(self: Journal, batches: Sequence[Sequence[Entry]], received_at: int, n_statements: int) -> int:
+    def later(self: Journal, batches: Sequence[Sequence[Entry]], at: int, n: int, *looked_at: int) -> int:
         flush(self)
-        self.__dict__["waiting"] = (batches, received_at, n_statements)
+        self.__dict__["waiting"] = (batches, at, n)
         return self.head()[0] + len(batches)
 
     def read_all(self: Journal, after: int, n_entries_max: int) -> list[journals.Stored]:
@@ -174,9 +174,9 @@ def secrets_after_the_journal(patch: Patch) -> None:
             inner.setattr(keeping, "transaction", nullcontext)
             ensure(self, leaves, periods, now)
 
-    def append_first(self: Journal, batches: Sequence[Sequence[Entry]], at: int, n_statements: int) -> int:
+    def append_first(self: Journal, batches: Sequence[Sequence[Entry]], at: int, *given: int) -> int:
         try:
-            position = append(self, batches, at, n_statements)
+            position = append(self, batches, at, *given)
         except Unavailable:
             self.secrets._db.execute("ROLLBACK")
             raise
@@ -330,6 +330,11 @@ def replayed_before_it_is_accepted(patch: Patch) -> None:
     patch.setattr(repairing, "replay_rejected", mark_first)
 
 
+def told_and_sent_again(patch: Patch) -> None:
+    """A message whose deed was told before a crash is sent again."""
+    patch.setattr(delivering, "_heard", lambda engine, message, position: False)
+
+
 #: Each bug, and what the lives are about that are to find it.
 BUGS: tuple[tuple[Callable[[Patch], None], str], ...] = (
     (id_before_event, "advance"),
@@ -350,4 +355,5 @@ BUGS: tuple[tuple[Callable[[Patch], None], str], ...] = (
     (head_remembered, "tell"),
     (retraction_not_looked_at, "late"),
     (replayed_before_it_is_accepted, "replay"),
+    (told_and_sent_again, "deliver"),
 )

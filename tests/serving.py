@@ -20,27 +20,10 @@ from pathlib import Path
 
 PATIENCE_S = 60.0
 
-FORKING = """
-import json, os, resource, sys
-import hetki.cli.running
-from hetki.cli.main import main
-print("ready", flush=True)
-for line in sys.stdin:
-    told = json.loads(line)
-    if "wait" in told:
-        print(os.waitstatus_to_exitcode(os.waitpid(told["wait"], 0)[1]), flush=True)
-        continue
-    pid = os.fork()
-    if pid == 0:
-        os.setsid()
-        out = os.open(told["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0), os.dup2(out, 1), os.dup2(out, 2)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (told["bytes_max"], told["bytes_max"]))
-        sys.argv = ["hetki", *told["words"]]
-        main()
-        sys.exit(0)
-    print(pid, flush=True)
-"""
+#: Forks commands from itself.
+FORKING = Path(__file__).with_name("warm.py")
+#: How the command line of a worker begins that was spawned, and what one is called that was forked.
+SPAWNED, FORKED = b"spawn_main", b"hetki-worker"
 
 
 def eventually(what: str, ask: Callable[[], bool]) -> None:
@@ -83,7 +66,7 @@ class Command:
         found: list[int] = []
 
         def is_there() -> bool:
-            found.extend(pid for pid in group(self.pid) if b"spawn_main" in _command_line(pid))
+            found.extend(pid for pid in group(self.pid) if _is_worker(pid))
             return bool(found)
 
         eventually("a worker", is_there)
@@ -127,10 +110,12 @@ def _state(pid: int) -> str:
     return (_fields(pid) or [""])[0]
 
 
-def _command_line(pid: int) -> bytes:
+def _is_worker(pid: int) -> bool:
     with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b""
+        of_process = Path(f"/proc/{pid}")
+        is_forked = (of_process / "comm").read_bytes().strip() == FORKED
+        return is_forked or SPAWNED in (of_process / "cmdline").read_bytes()
+    return False
 
 
 class Warm:
@@ -142,7 +127,7 @@ class Warm:
         self._started: list[Command] = []
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", FORKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(FORKING)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert self._process.stdout is not None and self._process.stdout.readline() == "ready\n"
 

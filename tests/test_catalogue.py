@@ -67,8 +67,21 @@ def test_the_shipped_table_is_well_formed() -> None:
 
 def test_personal_fields_are_marked() -> None:
     assert {"email", "phone", "first_name", "birthday"} <= set(SHIPPED.events["Customer Identified"].personal)
-    assert SHIPPED.events["Help Searched"].personal == ["query"]
-    assert SHIPPED.events["Order Completed"].personal == []
+    assert SHIPPED.events["Help Searched"].personal == ["order_id", "query"]
+    assert SHIPPED.events["Order Completed"].personal == ["checkout_id", "order_id"]
+
+
+def test_every_shipped_field_is_personal_or_free_or_holds_what_nobody_declared() -> None:
+    singled_out = re.compile(
+        r"(user|group|previous|order|cart|message|contact|conversation|agent).*_id|.*(url|email|phone).*"
+    )
+    for name, spec in SHIPPED.events.items():
+        assert not set(spec.personal) & set(spec.free), name
+        assert {spec.fields[field] for field in spec.unsaid} <= {"list", "object"}, name
+        for field in spec.free:
+            assert (
+                not singled_out.fullmatch(field) or spec.fields[field] == "boolean" or field == "image_url"
+            ), (name, field)
 
 
 def test_built_in_fields_belong_to_known_events_only() -> None:
@@ -87,9 +100,36 @@ def test_a_project_adds_events_and_fields() -> None:
     assert more.field_type("Offer Sent", "amount") == "number"
     assert more.field_type("Help Searched", "shop") == "text"
     assert more.field_type("Help Searched", "n_results") == "integer"
-    assert more.events["Help Searched"].personal == ["query", "shop"]
+    assert more.events["Help Searched"].personal == ["order_id", "query", "shop"]
     assert more.events["Help Searched"].title == "Help Searched"
     assert SHIPPED.field_type("Offer Sent", "amount") is None, "the shipped catalogue is left alone"
+
+
+def test_nothing_is_free_unless_somebody_said_so_and_nobody_said_otherwise() -> None:
+    added = EventSpec(
+        "Offer Sent", fields={"a": "text", "b": "text", "c": "text"}, personal=["b"], free=["a"]
+    )
+    more = SHIPPED.extended([added, EventSpec("Help Searched", personal=["topic"])])
+    assert [field for field in "abcd" if more.is_free("Offer Sent", field)] == ["a"]
+    assert more.events["Offer Sent"].unsaid == ["c"]
+    assert SHIPPED.is_free("Help Searched", "topic") and not more.is_free("Help Searched", "topic")
+    assert not any(
+        more.is_free("Offer Snet", field) or more.is_free("Offer Sent", field) for field in BUILT_IN
+    )
+    with pytest.raises(Invalid) as caught:
+        more.extended(
+            [
+                EventSpec("Offer Sent", free=["b", "d", "channel"]),
+                EventSpec("Order Completed", free=["products", "order_id", "total"]),
+            ]
+        )
+    assert [(fault.where, fault.must) for fault in caught.value.faults] == [
+        ("Offer Sent.free.b", "a field that is not personal"),
+        ("Offer Sent.free.d", "a field of this event to be free"),
+        ("Offer Sent.free.channel", "a field of this event to be free"),
+        ("Order Completed.free.products", "a field with one value to be free"),
+        ("Order Completed.free.order_id", "a field that is not personal"),
+    ]
 
 
 def test_what_a_project_may_not_change_is_said_at_once() -> None:
@@ -113,7 +153,11 @@ def test_the_short_form_of_the_table() -> None:
     assert table == Catalogue(
         {
             "Thing Done": EventSpec(
-                "Thing Done", "Thing Done", {"a": "text", "b": "number", "c": "time", "d": "list"}, ["b"]
+                "Thing Done",
+                "Thing Done",
+                {"a": "text", "b": "number", "c": "time", "d": "list"},
+                ["b"],
+                ["a", "c"],
             ),
             "Thing Left": EventSpec("Thing Left", "Thing Left"),
         }

@@ -494,3 +494,15 @@ print([name for name in ("tea_tasting", "scipy", "uvicorn", "jinja2") if name in
 """
     ran = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True)
     assert (ran.stdout, ran.stderr) == ("[]\n", "")
+
+
+def test_the_lake_is_shared_without_personal_data(hetki: Hetki) -> None:
+    hetki("init", hetki.project)
+    rows, mapped = hetki.put("rows.csv", IN_VAIN), hetki.put("map.yaml", MAP)
+    hetki.on("import", rows, "--map", mapped)
+    to = hetki.folder / "shared"
+    said = hetki.on("lake", "share", to)
+    assert re.search(r"^\d+ events without personal data in ", said, re.MULTILINE)
+    assert list(to.glob("events/month=*/part.parquet"))
+    again = hetki("lake", "share", to, "-C", hetki.project)
+    assert again.code == EXIT["conflict"] and "an empty or a new folder" in again.err

@@ -35,7 +35,7 @@ from hetki.server.desk import days
 from hetki.server.effects import Effects
 from hetki.server.feed import LISTENERS_MAX
 from hetki.server.following import Follower
-from hetki.server.forms import COOKIE
+from hetki.server.site import COOKIE
 from hetki.settings import SECOND, Limits
 from hetki.simulation import demo
 from hetki.simulation.world import LocalNet, MemoryDisk, SeededChance, SimulatedClock
@@ -100,7 +100,7 @@ def test_a_token_opens_once() -> None:
     signing = Signing()
     token = signing.access.new_token()
     session = signing.access.sign_in(token)
-    assert signing.access.is_open(session)
+    assert signing.access.who(session)
     with pytest.raises(Forbidden, match="hetki token"):
         signing.access.sign_in(token)
 
@@ -112,7 +112,7 @@ def test_no_other_token_opens(token: str) -> None:
         with pytest.raises(Forbidden):
             signing.access.sign_in(token)
         signing.access.new_token()
-    assert not signing.access.is_open("") and not signing.access.is_open(token)
+    assert not signing.access.who("") and not signing.access.who(token)
 
 
 def test_only_the_first_run_makes_a_token_by_itself() -> None:
@@ -146,11 +146,11 @@ def test_a_session_ends_after_twelve_hours_or_by_signing_out_and_outlives_a_rest
     first = signing.access.sign_in(signing.access.new_token())
     second = signing.access.sign_in(signing.access.new_token())
     again = Access(signing.disk, signing.clock, SeededChance(2))
-    assert again.is_open(first) and again.is_open(second)
+    assert again.who(first) and again.who(second)
     again.sign_out(first)
-    assert not again.is_open(first) and again.is_open(second)
+    assert not again.who(first) and again.who(second)
     signing.clock.move(signing.clock.now() + SESSION_S * SECOND)
-    assert not again.is_open(second)
+    assert not again.who(second)
 
 
 def test_what_is_stored_opens_nothing() -> None:
@@ -189,11 +189,6 @@ def test_opening_the_printed_address_signs_in(house: House) -> None:
     assert house.get("/", session).status_code == 200, "a form that is none signs nobody out"
     assert house.post("/sign-out", session).headers["location"] == "/sign-in"
     assert house.get("/", session).status_code == 303
-
-
-def test_over_https_the_cookie_is_for_https_alone(house: House) -> None:
-    answer = ask(house.app, f"https://hetki/sign-in?token={house.access.new_token()}", "")
-    assert "; Secure" in answer.headers["set-cookie"]
 
 
 # What is shown

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import email
 import email.policy
+import resource
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email.message import EmailMessage
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -237,6 +241,18 @@ def test_all_faults_of_all_languages_come_at_once() -> None:
         "{% assign x = a.text %}{% for i in (1..900) %}{% assign x = x | append: x %}{% endfor %}{{ x }}",
         "{% assign x = 9 %}{% for i in (1..900) %}{% assign x = x | times: x %}{% endfor %}{{ x }}",
         "{% capture x %}{% for i in (1..900) %}{{ a.text }}{% endfor %}{% endcapture %}x",
+        "{% for i in (1..a.many) reversed %}x{% endfor %}",
+        "{% for i in (1..a.many) reversed limit: 3 offset: 90000000 %}x{% endfor %}",
+        "{% for i in (1..a.many) limit: 3 offset: 90000000 %}x{% endfor %}",
+        "{% for i in (1..a.more) %}x{% endfor %}",
+        "{{ (1..a.many) | reverse | first }}",
+        "{{ (1..a.many) | sort | last }}",
+        "{{ (1..a.many) | uniq | size }}",
+        "{{ (1..a.more) | compact | size }}",
+        "{% assign x = (1..a.many) %}{{ 'x' | append: x }}",
+        "{% assign y = a.all | times: a.all | times: a.all %}{{ y | plus: a.all }}",
+        "{{ a.infinite | ceil }}",
+        "{{ a.text | slice: a.infinite, a.infinite }}",
         "{{ a.n | divided_by: 0 }}",
         "{{ a.text | date: '%H:%M' }}",
         "{{ a.at | date: '%999999999d' }}",
@@ -251,14 +267,48 @@ def test_a_template_that_goes_wrong_stops_the_message_and_nothing_else(source: s
         "a": {
             "text": "secret" * 20,
             "n": 1,
+            "many": "99999999999",
+            "more": 10**40,
+            "all": "9" * 3_999,
+            "infinite": "1e999999999",
             "at": "2026-01-10",
             "long": "x" * 5_000,
             "white": " \n",
         }
     }
-    with pytest.raises(Invalid) as refused:
+    with bytes_max(256 * 1024 * 1024), pytest.raises(Invalid) as refused:
         render(made(source), "en", values)
-    assert "secret" not in str(refused.value)
+    assert "secret" not in str(refused.value) and "99999999999" not in str(refused.value)
+
+
+@contextmanager
+def bytes_max(n: int) -> Iterator[None]:
+    """No more memory than `n` bytes above what there is; what would write a range out fails by it at once."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + n, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{{ a.secret }}",
+        "{% for i in (1..9) %}{{ i }}{% endfor %}",
+        "{%- assign x = 1 -%}{{- x -}}",
+        "}}{{ a.secret }}{{",
+        "{% endif %}{% if true %}",
+        "{% comment %}",
+        "{{ 'x' | upcase }}",
+    ],
+)
+def test_what_a_value_says_in_liquid_is_text(value: str) -> None:
+    text = "Subject: {{ a.v }}!\n\n{% if a.v %}{{ a.v }}{% endif %}{% assign w = a.v | append: a.v %}{{ w }}"
+    found = render(made(text), "", {"a": {"v": value, "secret": "seen"}})
+    assert found.subject == f"{value}!" and found.body == value * 3
 
 
 def test_no_template_reads_the_clock() -> None:

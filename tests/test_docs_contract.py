@@ -36,10 +36,8 @@ from hetki.errors import Fault, HetkiError
 from hetki.events.catalogue import BUILT_IN, SHIPPED
 from hetki.events.mapping import MapSpec, compile_map
 from hetki.identity.resolve import Refusal
-from hetki.server.acting import ACTIONS
-from hetki.server.app import OPEN, PAGES
 from hetki.server.ingest import KINDS as WAYS_IN
-from hetki.server.mine import READS, WRITES
+from hetki.server.roles import LEAST
 from hetki.server.status import status_of
 from hetki.simulation.world import MemoryDisk
 from hetki.store.lake import EVENTS, TABLES
@@ -176,8 +174,11 @@ def test_every_event_of_the_catalogue_is_listed_with_its_fields() -> None:
 def test_every_path_is_listed() -> None:
     ways_in = names_in(section(page("operations.md"), "Ways in"))
     assert {f"/v1/{name}" for name in (*WAYS_IN, "health")} <= ways_in
-    console = names_in(section(page("operations.md"), "Console"))
-    assert {*PAGES, *ACTIONS, *OPEN, *READS, *WRITES, "/feed", "/sign-out"} <= console
+    rows = re.findall(
+        r"^\| (`/.*?) \|.*\| ?(\S*) \|$", section(page("operations.md"), "Console"), re.MULTILINE
+    )
+    listed = {path: role or None for paths, role in rows for path in names_in(paths)}
+    assert listed == LEAST
 
 
 def test_every_code_of_an_error_is_said_with_its_statuses() -> None:
@@ -366,3 +367,15 @@ def test_a_missing_name_is_noticed() -> None:
     assert {"column", "format", "zone", "names", "type", "import"} <= set(fields(MapSpec))
     assert {"lake rebuild", "rejected", "rejected replay", "init"} <= set(commands())
     assert names_in(section("## A\n`a`\n```text\n`b`\n```\n## B\n`c`", "A")) == {"a"}
+
+
+@pytest.mark.parametrize("name", ["trust.md", "threats.md"])
+def test_tests_that_a_page_names_exist(name: str) -> None:
+    defined = {
+        node.name
+        for path in (ROOT / "tests").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    }
+    named = {code for code in names_in(page(name)) if re.fullmatch(r"test_\w+", code)}
+    assert named and named - defined == set()

@@ -272,7 +272,7 @@ def test_a_lake_that_was_never_finished_is_erased_too(
 
 
 STEPS: dict[str, tuple[object, str]] = {
-    "the command": (World, ""),
+    "the command": (erasing, "_enter"),
     "the secrets are taken": (erasing, "take_secrets"),
     "the fold takes them": (forgetting, "take_secrets"),
     "rows of leaves": (forgetting, "erase_leaves"),
@@ -305,8 +305,6 @@ def test_a_crash_at_any_step_is_taken_up_to_the_same_end(
     leaf, other = person.leaf(world), control.leaf(world)
     secrets, kept = secrets_of(world, leaf), rows_of(world, other)
     owner, name = STEPS[step]
-    if step == "the command":
-        owner, name = type(world.engine.acceptor), "command"
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, killed(getattr(owner, name), is_after))
         with pytest.raises(Killed):
@@ -502,6 +500,26 @@ def test_what_arrives_beside_an_erasure_is_folded_once() -> None:
     world.tell("09:02 web u=bertta Help Searched n_results=0")
     world.catch_up()
     assert world.rows("SELECT n_events FROM customers") == [(2,)]
+    world.assert_rebuilds()
+
+
+def test_what_was_retracted_before_an_erasure_and_is_somebody_elses_stays_retracted() -> None:
+    """A browser has gone over to somebody else before the erasure; what was said to it by name goes."""
+    by_name = {"templates/call.liquid": "Subject: hello\n\nHello, {{ customer.name }}."}
+    world = World(project(GREETED | by_name))
+    world.live("09:00 web u=anna mail=anna@kauppa.fi Customer Identified name=Annikki")
+    world.live("09:00 web u=anna Consent Granted purpose=marketing")
+    for minute in (10, 11):
+        world.live(f"09:{minute} web a=web1 mail=anna@kauppa.fi Product Viewed product_id=p1")
+    assert len(world.decisions()) == 1
+    world.live("09:05>09:20 web u=bertta a=web1 Chat Started")
+    was = world.rows("SELECT occurrence_id, kind FROM revisions")
+    assert was and not world.occurrences()
+    assert [row for row in world.rows("SELECT * FROM outbox") if "Annikki" in str(row)]
+    erase(world.engine, LeafId(world.node("anna")), "desk")
+    assert not [row for row in world.rows("SELECT * FROM outbox") if "Annikki" in str(row)]
+    assert not world.decisions() and len(world.missed()) == 1, "it is not decided again"
+    assert world.rows("SELECT occurrence_id, kind FROM revisions") == was
     world.assert_rebuilds()
 
 

@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
 from http.client import HTTPException
@@ -19,7 +20,7 @@ import pytest
 from serving import Command, Warm, post
 from test_fold_property import PROJECT, random_event
 from test_kill import FILES, SECRET
-from world import World
+from world import World, event
 
 from hetki.engine.advance import advance
 from hetki.engine.engine import Engine, open_engine, open_folder
@@ -27,6 +28,7 @@ from hetki.events import segment
 from hetki.events.wire import Parsed
 from hetki.settings import DAY, Limits
 from hetki.simulation.world import SimulatedClock
+from hetki.store import journal, secrets
 
 N_EVENTS, N_TOLD = 60, 150
 
@@ -67,8 +69,8 @@ def test_thrice_shuffled_and_restarted_is_once_in_order(seed: int, monkeypatch: 
     dice = random.Random(seed)
     events = [random_event(dice, number) for number in range(N_EVENTS)]
     once = World(PROJECT, seed=seed)
-    for event in sorted(events, key=lambda each: each.order_key):
-        once.accept([event])
+    for each in sorted(events, key=lambda one: one.order_key):
+        once.accept([each])
         once.advance()
     thrice = World(PROJECT, seed=seed, batch_max=dice.choice((1, 4, 50)))
     sent = events * 3
@@ -89,6 +91,51 @@ def test_thrice_shuffled_and_restarted_is_once_in_order(seed: int, monkeypatch: 
     assert n_cut > 2 and thrice.engine.state.counts()["duplicates"] == 2 * N_EVENTS
     assert state_of(once.engine) == state_of(thrice.engine)
     thrice.assert_rebuilds()
+
+
+# -- how much is remembered
+
+
+def filled(n: int) -> World:
+    """A world whose index holds so many ids, each of another leaf, beside what it has folded."""
+    world = World()
+    world.live("09:00 web u=anna Page Viewed")
+    ids = [number.to_bytes(16, "big") for number in range(n)]
+    db, keys = world.engine.db, world.disk.connect("secrets.db")
+    db.executemany("INSERT INTO events VALUES (?, 1, ?)", [(each, k) for k, each in enumerate(ids)])
+    db.executemany("INSERT INTO leaf_events VALUES (?, 1, ?)", [(each, k) for k, each in enumerate(ids)])
+    keys.executemany("INSERT INTO leaves VALUES (?, ?, 0)", [(each, bytes(32)) for each in ids])
+    return world
+
+
+def peak_of(world: World) -> int:
+    """The most that Python allocates while events of new and known leaves, and repeats, are taken in."""
+    events = [event(f"10:00 web u=u{n % 300} id=m{n % 400} Page Viewed") for n in range(600)]
+    tracemalloc.start()
+    try:
+        world.accept(events)
+        world.advance()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_ids_that_are_known() -> None:
+    peak_of(filled(10))  # what is made once is made
+    small, large = peak_of(filled(100)), peak_of(filled(50_000))
+    assert large < 1.05 * small, (small, large)
+
+
+def test_what_is_remembered_of_leaves_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "CACHED_MAX", 100)
+    monkeypatch.setattr(journal, "CIPHERS_MAX", 100)
+    world = World()
+    for start in range(0, 1_000, 50):
+        world.accept([event(f"10:00 web u=u{n} Page Viewed") for n in range(start, start + 50)])
+        world.advance()
+    kept = world.engine.journal
+    assert len(kept._ciphers) <= 100 and len(kept.secrets._leaves) <= 100 + 50
+    assert world.engine.state.counts()["customers"] == 1_000
 
 
 # -- the same with true processes, which are killed
@@ -153,8 +200,8 @@ def test_thrice_shuffled_over_killed_processes_is_once_in_order(tmp_path: Path, 
     in_order = tmp_path / "in_order"
     sent = events * 3
     dice.shuffle(sent)
-    for number, event in enumerate(sent):  # one by one: a place in a batch is part of an event
-        while not served.send(body_of([event])):
+    for number, each in enumerate(sent):  # one by one: a place in a batch is part of an event
+        while not served.send(body_of([each])):
             pass
         if number % 150 == 60:
             served.server.kill()  # both, at any point of what they do
@@ -168,9 +215,9 @@ def test_thrice_shuffled_over_killed_processes_is_once_in_order(tmp_path: Path, 
     shutil.copytree(served.folder, in_order, ignore=others)  # under the same keys
     once = open_folder(str(in_order))
     source = once.project.sources["web"]
-    for event in events:
+    for each in events:
         parsed: Parsed = segment.parse(
-            body_of([event]), "batch", source.source, source.channel, once.clock.now(), Limits()
+            body_of([each]), "batch", source.source, source.channel, once.clock.now(), Limits()
         )
         once.acceptor.accept([parsed])
     once = at_rest(str(in_order))

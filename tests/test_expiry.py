@@ -145,8 +145,8 @@ def test_what_is_over_is_unreadable_in_every_byte_and_nothing_else_is(tmp_path: 
 STEPS: dict[str, tuple[object, str]] = {
     "signals": (expiring, "_keep_signals"),
     "the command": (expiring, "expiry_of"),
-    "the secret": (expiring, "take_secrets"),
-    "the fold takes it": (forgetting, "take_secrets"),
+    "the secret": (expiring, "take_away"),
+    "the fold takes it": (forgetting, "take_away"),
     "rows of places": (forgetting, "erase_places"),
     "folding again": (forgetting, "refold"),
     "deeds": (forgetting, "blank_deeds"),

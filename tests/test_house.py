@@ -77,6 +77,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         {"asyncio", "threading", "queue", "multiprocessing"},
         "requests come side by side, and the worker is a process of its own",
     ),
+    "hetki/server/logs.py": ({"sys"}, "where a process says what nobody caught"),
     "hetki/server/serve.py": ({"signal", "socket"}, "it listens, and ends in order when it is told"),
     "hetki/server/worker.py": ({"signal"}, "it ends in order when it is told"),
     "hetki/cli/": (

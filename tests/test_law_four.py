@@ -6,9 +6,10 @@ that finds nothing proves nothing, so bugs are planted that it must find.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
@@ -21,11 +22,21 @@ from hetki.engine import deliver
 from hetki.events.event import Event
 from hetki.moments import fold
 from hetki.store.journal import Journal
+from hetki.store.system import collect_rarely
 
 TORTURE = float(os.environ.get("HETKI_TORTURE", "0"))
-N_SLOTS = 250
-N_ENGINES = max(40, int(400 * TORTURE))
-PARTS = 8
+N_SLOTS = 500
+N_ENGINES = max(20, int(200 * TORTURE))
+PARTS = 4
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    """Garbage is looked for as rarely as the server does."""
+    were = gc.get_threshold()
+    collect_rarely()
+    yield
+    gc.set_threshold(*were)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -34,10 +45,10 @@ def test_nothing_is_sent_without_a_basis_and_nothing_is_held_back_that_has_one(p
     engines = range(part, N_ENGINES, PARTS)
     for seed in engines:
         counts += Many(seed, N_SLOTS).run()
-    for purpose, n_least in {"service": 50, "care": 40, "marketing": 5, "profile": 10}.items():
+    for purpose, n_least in {"service": 100, "care": 80, "marketing": 10, "profile": 20}.items():
         assert counts[f"sent for {purpose}"] > n_least * len(engines), "silence keeps every law"
-    assert min(counts[name] for name in ("held back", "merges", "unmerges", "erasures")) > len(engines)
-    assert counts["died while sending"] > len(engines)
+    least = min(counts[name] for name in ("held back", "merges", "unmerges", "erasures"))
+    assert min(least, counts["died while sending"]) > 2 * len(engines)
 
 
 def _sent_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,4 +128,4 @@ def test_a_planted_bug_is_found(
     plant(monkeypatch)
     with pytest.raises(Broken):
         for seed in range(12):
-            Many(seed, N_SLOTS).run()
+            Many(seed, N_SLOTS // 2).run()  # the sooner it is found, the less was lived

@@ -20,9 +20,9 @@ from hetki.engine.receipts import listed
 from hetki.events.event import LeafId
 from hetki.identity.identifier import NodeId
 from hetki.moments.fold import decode, in_force
-from hetki.server.forms import token_of
 from hetki.server.mine import COSTLY_MAX, LOOKS_MAX, MISSES_MAX
 from hetki.server.pace import KEYS_MAX, Pace
+from hetki.server.visit import token_of
 from hetki.settings import DAY, SECOND
 from hetki.store.pages import PageLinks
 from hetki.store.sqlite import transaction

@@ -338,6 +338,7 @@ def test_commands_on_a_full_disk_say_so_and_end_what_they_began(poor: Poor, smal
         ("lake", "rebuild"),
         ("export", "u1", "--to", str(poor.data / "u1.zip")),
         ("rebuild",),
+        ("backup", "--to", str(poor.data / "backups"), "--secrets", str(poor.folder / "copies")),
     )
     n_stopped = [stopped_at_every_size(small, run, words) for words in commands]
     assert all(n_stopped), n_stopped

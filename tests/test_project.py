@@ -118,6 +118,12 @@ ONE_FAULT = [
     ),
     (
         "hetki.toml",
+        "[contact]",
+        "[hetki.connections]\nhead_s = 0\n[contact]",
+        ":[hetki.connections].head_s: got less than 1, must be 1 or more.",
+    ),
+    (
+        "hetki.toml",
         '"UTC"',
         '"Europe/Helsingfors"',
         ":[hetki].time_zone: got 'Europe/Helsingfors', ",

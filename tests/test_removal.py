@@ -138,8 +138,8 @@ def sealed(folder: Path) -> list[bytes]:
 STEPS: dict[str, tuple[object, str]] = {
     "the signals": (removing, "tell_signals"),
     "the secrets know": (Secrets, "remove"),
-    "the command": (removing, "take_secrets"),
-    "overwriting": (Journal, "overwrite"),
+    "the command": (removing, "take_away"),
+    "overwriting": (forgetting, "overwrite"),
     "rows of places": (forgetting, "erase_places"),
     "folding again": (forgetting, "refold"),
     "deeds": (forgetting, "blank_deeds"),

@@ -12,6 +12,7 @@ from hetki.engine.advance import advance
 from hetki.engine.engine import Engine
 from hetki.engine.importing import dry_run, import_file, load_map, render
 from hetki.store.lake import refresh, remove_lake
+from hetki.store.sharing import share
 from hetki.store.system import SystemDisk
 
 app = typer.Typer()
@@ -61,6 +62,20 @@ def rebuild_lake(project: Folder = HERE) -> None:
 def refresh_only(project: Folder = HERE) -> None:
     """Take what is new into the lake. `hetki serve` does so by itself."""
     refresh_lake(opened(project))
+
+
+@lake.command("share")
+def share_lake(
+    folder: Annotated[Path, typer.Argument(help="An empty or a new folder.")], project: Folder = HERE
+) -> None:
+    """Write what of the lake is no personal data into a folder, for those who have no right to such data."""
+    engine = opened(project)
+    refresh_lake(engine)
+    shared = share(engine.disk, engine.project.catalogue, SystemDisk(folder))
+    left_out = f"; {shared.n_left_out:,} left out, as the catalogue does not know them"
+    print(
+        f"{shared.n_events:,} events without personal data in {folder}{left_out if shared.n_left_out else ''}"
+    )
 
 
 def refresh_lake(engine: Engine) -> None:

@@ -27,6 +27,7 @@ COMMANDS = {
     "serve": "hetki.cli.running",
     "demo": "hetki.cli.running",
     "token": "hetki.cli.running",
+    "staff": "hetki.cli.staff",
     "report": "hetki.cli.running",
     "customer": "hetki.cli.people",
     "account": "hetki.cli.accounts",

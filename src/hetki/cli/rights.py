@@ -151,8 +151,10 @@ def page(
             return
         ends_at = now + days * DAY
         token = links.make(engine.state, engine.chance, customer, by, now, ends_at)
-    print(f"/my/{token}")
-    print(f"  behind the server's address, until {spoken_at(ends_at, engine.project.settings.time_zone)}")
+    origin = engine.project.server.origin
+    print(f"{origin}/my/{token}")
+    behind = "" if origin else "behind the server's address, "
+    print(f"  {behind}until {spoken_at(ends_at, engine.project.settings.time_zone)}")
 
 
 def _enter(engine: Engine, customer: LeafId, entered: Entered) -> None:

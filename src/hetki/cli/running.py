@@ -49,7 +49,7 @@ def token(project: Folder = HERE) -> None:
     """Make a new one-time token and print where in the console it signs in; older ones end."""
     engine = opened(project)
     token = Access(engine.disk, engine.clock, engine.chance).new_token()
-    print(f"/sign-in?token={token}")
+    print(f"{engine.project.server.origin}/sign-in?token={token}")
 
 
 @app.command()

@@ -52,8 +52,12 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """What a write key opens: the source it appends as, until when (None: for ever), and which events."""
+    """What a write key opens: the source it appends as, until when (None: for ever), and which events.
 
+    By `digest` it is told from others.
+    """
+
+    digest: str
     source: Source
     expires_at: int | None
     events: frozenset[str]
@@ -67,7 +71,7 @@ def digest_of(key: str) -> str:
 def admitted(sources: Iterable[Source]) -> dict[str, Admitted]:
     """All keys of checked sources by their digests."""
     return {
-        key.digest: Admitted(source, expiry(key.expires), frozenset(key.events))
+        key.digest: Admitted(key.digest, source, expiry(key.expires), frozenset(key.events))
         for source in sources
         for key in source.write_keys
     }

@@ -69,6 +69,7 @@ class Question(msgspec.Struct, frozen=True):
     situation as of the last event that the moment bound, by name. `told_by` names the source of each trait
     that a condition of an answer looked at (`customer.plan`). A moment about an account names the
     `account` (hex id) and its `group`: there the draw is the account's, and the data are of `n_members`.
+    `known_of` are the customer's other leaves at that time: its traits may be theirs.
     """
 
     occurrence_id: str
@@ -94,6 +95,7 @@ class Question(msgspec.Struct, frozen=True):
     account: str = ""
     group: str = ""
     n_members: int = 1
+    known_of: list[str] = []
 
 
 class Reason(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import msgspec
@@ -28,10 +28,10 @@ class Declared(Generic[T]):
     """A file as it was read: `value` is `None` exactly when there are `faults`."""
 
     path: str
-    text: str
+    text: str = field(repr=False)  # it may hold a destination's secret, as the nodes may
     value: T | None
     faults: list[Fault]
-    root: Node | None = None
+    root: Node | None = field(default=None, repr=False)
 
     def where(self, *keys: str | int, offset: int = 0) -> str:
         """The place of the value under `keys`, `offset` characters into it: `moments/late.yaml:8:7`.

@@ -26,7 +26,7 @@ class Node:
     where: str
     key_where: str = ""
     index: int = -1
-    scalar: Scalar = None
+    scalar: Scalar = field(default=None, repr=False)
     items: list[Node] = field(default_factory=list)
     entries: dict[str, Node] = field(default_factory=dict)
 

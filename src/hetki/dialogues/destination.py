@@ -49,6 +49,9 @@ class Destination(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     per_s: float = 50
     timeout_s: float = 10
 
+    def __repr__(self) -> str:
+        return f"Destination(kind={self.kind!r}, ...)"  # an address may hold a token, as the secret is one
+
     def faults(self, where: str) -> list[Fault]:
         """What is wrong with this table; secrets are never shown."""
         found = _webhook_faults(self, where) if self.kind == "webhook" else _email_faults(self, where)

@@ -12,6 +12,9 @@ from hetki.events.event import LeafId
 #: `waiting` may still be cancelled; `claimed` is on its way; the other four are final.
 Status = Literal["waiting", "claimed", "sent", "failed", "cancelled", "expired"]
 
+#: Said of a message that was on its way when it was stopped.
+UNHEARD = "an attempt without a receipt may have gone out"
+
 
 class Message(msgspec.Struct, frozen=True):
     """One row of the outbox. `recipient` is an address, or how a webhook knows the customer.

@@ -19,6 +19,7 @@ from liquid.exceptions import FilterArgumentError, LiquidError, ResourceLimitErr
 from liquid.filter import with_context
 from liquid.undefined import FalsyStrictUndefined
 
+from hetki.dialogues.ranges import RANGE_MAX, ShortForTag, of_short_ranges
 from hetki.errors import Fault, Invalid, nearest, shown
 
 SOURCE_CHARS_MAX = 64 * 1024
@@ -90,7 +91,7 @@ class Rendered:
 class _Bounded(Environment):
     block_nesting_limit = 20
     context_depth_limit = 20
-    loop_iteration_limit = 1_000
+    loop_iteration_limit = RANGE_MAX
     local_namespace_limit = OUTPUT_BYTES_MAX
     output_stream_limit = OUTPUT_BYTES_MAX
 
@@ -232,7 +233,8 @@ def _date(value: object, form: object = "%d.%m.%Y %H:%M", *, context: RenderCont
 def _environment() -> Environment:
     made = _Bounded(undefined=FalsyStrictUndefined)
     made.tags = {name: tag for name, tag in made.tags.items() if name in TAGS | _INTERNAL_TAGS}
-    made.filters = {name: each for name, each in made.filters.items() if name in FILTERS}
+    made.add_tag(ShortForTag)
+    made.filters = {name: of_short_ranges(each) for name, each in made.filters.items() if name in FILTERS}
     made.add_filter("date", _date)
     return made
 

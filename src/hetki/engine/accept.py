@@ -16,7 +16,7 @@ from hetki.consent.purpose import Purpose
 from hetki.consent.retention import REJECTED, class_of, classes_of
 from hetki.consent.source import Source
 from hetki.consent.statements import GRANTED, SPOKEN
-from hetki.engine.commands import Command, Erase, Said, as_entry
+from hetki.engine.commands import Command, Erase, Said, as_entry, read_command
 from hetki.errors import Fault
 from hetki.events.event import Event, EventId, event_id
 from hetki.events.wire import Parsed, Rejected
@@ -43,6 +43,23 @@ class Keys(msgspec.Struct, frozen=True):
     event: bytes
     node: bytes
 
+    def __repr__(self) -> str:
+        return "Keys(...)"  # whoever has them can tell which hash is whose
+
+
+def erasures_after(journal: Journal, position: int) -> list[Erase]:
+    """The erasures that were entered after a position."""
+    found = [read_command(each.body) for each in journal.commands_after(position) if each.body is not None]
+    return [each for each in found if isinstance(each, Erase)]
+
+
+def take_secrets(secrets: Secrets, command: Erase) -> None:
+    """Take the secrets of an erasure's leaves away from every reader, durably, and refuse its names; a repeat
+    does nothing."""
+    leaves = [bytes.fromhex(each) for each in command.leaves]
+    names = [bytes.fromhex(each) for each in command.names]
+    secrets.erase(bytes.fromhex(command.erasure_id), leaves, names, command.said_at)
+
 
 def load_keys(secrets: Secrets) -> Keys:
     """The project's keys, made at the first call."""
@@ -60,11 +77,15 @@ class Acceptor:
         purposes: Mapping[str, Purpose],
         clock: Clock,
         chance: Chance,
+        looked_at: int,
     ) -> None:
+        """`looked_at`: the journal's position before which every erasure has been folded."""
         self._journal = journal
         self._keys = keys
         self._clock = clock
         self._chance = chance
+        self.looked_at = looked_at
+        self._look()
         self._clear_of: Mapping[bytes, Erased] = {}
         self._clear: set[str] = set()  # values that are no name of anybody who was erased
         self.take_up(sources, purposes)
@@ -78,6 +99,25 @@ class Acceptor:
 
         A repeat is accepted again and has no further effect. Raises `Unavailable`; then nothing is kept.
         """
+        while True:
+            batches, n_statements, now = self._sealed(bodies)
+            if not batches:
+                return self._journal.head()[0]
+            position = self._journal.append(batches, now, n_statements, self.looked_at)
+            if position:
+                self.looked_at = position
+                return position
+            self._look()  # someone has spoken meanwhile: whoever was erased is told no more
+
+    def _look(self) -> None:
+        """Take the secrets of erasures that were entered since this was looked at last."""
+        head = self._journal.head()[0]
+        for each in erasures_after(self._journal, self.looked_at):
+            take_secrets(self._journal.secrets, each)
+        self.looked_at = head
+
+    def _sealed(self, bodies: Sequence[Parsed]) -> tuple[list[list[Entry]], int, int]:
+        """The entries of each body, how many of all speak of consent, and when that was."""
         batches: list[list[Entry]] = []
         n_statements = 0
         erased, now = self._journal.secrets.erased(), self._clock.now()
@@ -89,9 +129,7 @@ class Acceptor:
             n_statements += sum(event.gpc or event.name in SPOKEN for event in parsed.events)
             if batch:
                 batches.append(batch)
-        if not batches:
-            return self._journal.head()[0]
-        return self._journal.append(batches, now, n_statements)
+        return batches, n_statements, now
 
     def command(self, command: Command) -> int:
         """Commit a command durably; return its position. Raises `Unavailable`."""

@@ -58,9 +58,11 @@ def check_toml(files: Files) -> list[Fault]:
     data = given.hetki.data
     if not data or data.startswith(("/", ".")) or ".." in data.split("/") or not data.isprintable():
         faults.append(Fault(declared.where("hetki", "data"), shown(data), "a folder inside the project"))
-    for key in given.hetki.limits.__struct_fields__:
-        if getattr(given.hetki.limits, key) < 1:
-            faults.append(Fault(declared.where("hetki", "limits", key), "less than 1", "1 or more"))
+    for table, bounds in (("limits", given.hetki.limits), ("connections", given.hetki.connections)):
+        for key in bounds.__struct_fields__:
+            bound = getattr(bounds, key)
+            if isinstance(bound, int) and bound < 1:
+                faults.append(Fault(declared.where("hetki", table, key), "less than 1", "1 or more"))
     for key in ("customer_weight", "business_weight"):
         if getattr(given.decisions, key) < 0:
             faults.append(Fault(declared.where("decisions", key), "a weight below 0", "0 or more"))

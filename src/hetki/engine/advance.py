@@ -16,7 +16,7 @@ from hetki.engine.commands import Activated, Replayed, Said, Taking, read_comman
 from hetki.engine.deciding import Decided, apply_repairs, decide_all
 from hetki.engine.engine import Engine
 from hetki.engine.folding import Folding, fold_batch, pass_time, read_event
-from hetki.engine.forgetting import erasures_in, forget, joined, take_secrets
+from hetki.engine.forgetting import erasures_in, forget, joined, take_away
 from hetki.engine.stitching import stitch
 from hetki.engine.warming import OTHER_DECLARATIONS, activate
 from hetki.errors import Conflict
@@ -72,35 +72,40 @@ def advance_once(engine: Engine, batch_max: int = BATCH_MAX) -> Advanced:
 
     Raises `Conflict` if another process has taken up other declarations: two must not fold in turn.
     """
-    now, policy = engine.clock.now(), engine.project.identity.version
     with transaction(engine.db):
-        before = engine.state.progress() or Progress(0, 0, engine.program.version, policy)
-        if (before.program, before.policy) != (engine.program.version, policy):
-            raise Conflict(OTHER_DECLARATIONS)
+        return fold_once(engine, batch_max)
+
+
+def fold_once(engine: Engine, batch_max: int = BATCH_MAX) -> Advanced:
+    """The same inside the caller's transaction."""
+    now, policy = engine.clock.now(), engine.project.identity.version
+    before = engine.state.progress() or Progress(0, 0, engine.program.version, policy)
+    if (before.program, before.policy) != (engine.program.version, policy):
+        raise Conflict(OTHER_DECLARATIONS)
+    stored = engine.journal.read(before.position, batch_max)
+    erasures = erasures_in(engine, stored)
+    if erasures:  # what was read before cannot be read any more
         stored = engine.journal.read(before.position, batch_max)
-        erasures = erasures_in(engine, stored)
-        if erasures:  # what was read before cannot be read any more
-            stored = engine.journal.read(before.position, batch_max)
-        is_behind = len(stored) >= batch_max
-        # before the new events are remembered: who is folded again here has none of them yet
-        forgotten = [forget(engine, each, before.advance_to, now) for each in erasures]
-        batch = open_batch(engine, stored)
-        advance_to = max(before.advance_to, batch.newest_at if is_behind else now)
-        folding = joined([*forgotten, fold_opened(engine, batch, advance_to)])
-        decided = decide_all(
-            engine.project,
-            engine.program,
-            engine.state,
-            engine.ledger,
-            folding.caught,
-            folding.folded,
-            max(now, advance_to),
-        )
-        apply_repairs(engine.ledger, folding.repairs, advance_to)
-        position = stored[-1].position if stored else before.position
-        after = Progress(position, advance_to, engine.program.version, policy)
-        engine.state.save_progress(after)
-        _log(engine, after, len(stored), len(folding.caught), decided, folding)
+    is_behind = len(stored) >= batch_max
+    # before the new events are remembered: who is folded again here has none of them yet
+    forgotten = [forget(engine, each, before.advance_to, now) for each in erasures]
+    batch = open_batch(engine, stored)
+    advance_to = max(before.advance_to, batch.newest_at if is_behind else now)
+    folding = joined([*forgotten, fold_opened(engine, batch, advance_to)])
+    decided = decide_all(
+        engine.project,
+        engine.program,
+        engine.state,
+        engine.ledger,
+        folding.caught,
+        folding.folded,
+        max(now, advance_to),
+    )
+    apply_repairs(engine.ledger, folding.repairs, advance_to)
+    position = stored[-1].position if stored else before.position
+    after = Progress(position, advance_to, engine.program.version, policy)
+    engine.state.save_progress(after)
+    _log(engine, after, len(stored), len(folding.caught), decided, folding)
     return Advanced(position, advance_to, len(stored), len(folding.caught), decided.n_decided, is_behind)
 
 
@@ -126,7 +131,7 @@ def open_batch(engine: Engine, stored: Sequence[Stored]) -> Batch:
             if isinstance(command, Replayed):
                 engine.state.mark_replayed(command.rejected_id, command.said_at)
             elif isinstance(command, Taking):
-                take_secrets(engine, command)
+                take_away(engine, command)
             elif not isinstance(command, Activated):
                 commands.append((each.event_id, command))
         elif each.kind is Kind.REJECTED and each.body is not None:

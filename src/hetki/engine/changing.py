@@ -19,8 +19,8 @@ from hetki.moments.moment import Moment
 #: Folders whose files say nothing to the fold, or are compared by what they say.
 _FOLDERS = {"moments", "actions", "templates", "initiatives", "sources", "segments", "tests"}
 #: The same of the tables of `hetki.toml`, and of the settings in it.
-_TABLES = {"hetki", "purposes", "controller", "destinations", "household", "contact", "decisions"}
-_SETTINGS = {"name", "data", "limits", "holdout_salt"}
+_TABLES = {"hetki", "purposes", "controller", "destinations", "household", "contact", "decisions", "server"}
+_SETTINGS = {"name", "data", "limits", "connections", "holdout_salt"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ from hetki.store.ports import Shelf
 #: Every case starts at the same instant: Monday, 5 January 2026, 09:00 UTC.
 STARTS_AT = 1_767_603_600 * SECOND
 EVENTS_MAX = 1_000
+#: Fields that a note names.
+NAMED_MAX = 8
 
 _SOURCE = "example"
 _ACCOUNT = b"example"
@@ -247,6 +249,7 @@ def _notes(project: Project) -> list[str]:
         if not any(moment.purpose in source.purposes for source in project.sources.values())
     }
     return [
+        *_unsaid(project),
         *(f"moments/{name}.yaml: no source may be used for its purpose" for name in sorted(closed)),
         *(
             f"moments/{name}.yaml: no example in tests/ tries it"
@@ -258,3 +261,16 @@ def _notes(project: Project) -> list[str]:
             for name in sorted(project.templates.keys() - printed)
         ),
     ]
+
+
+def _unsaid(project: Project) -> list[str]:
+    """One note on all fields that the project added and called neither personal nor free."""
+    own = {(spec.event, field) for spec, _ in project.files.events.read() for field in spec.fields}
+    unsaid = sorted(
+        f"{event}.{field}" for event, field in own if field in project.catalogue.events[event].unsaid
+    )
+    if not unsaid:
+        return []
+    more = f" and {len(unsaid) - NAMED_MAX} more" if len(unsaid) > NAMED_MAX else ""
+    named = ", ".join(unsaid[:NAMED_MAX]) + more
+    return [f"events/: nobody called these fields free, so they are personal: {named}"]

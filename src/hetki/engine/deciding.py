@@ -23,7 +23,7 @@ from hetki.engine.folding import Caught, Repair
 from hetki.engine.project import Project
 from hetki.errors import Invalid
 from hetki.events.event import LeafId, utc
-from hetki.identity.identifier import NodeId, as_leaf
+from hetki.identity.identifier import LEAVES, NodeId, as_leaf
 from hetki.identity.survival import is_taken_back
 from hetki.moments.fold import Folded, Program, decode
 from hetki.moments.moment import Moment, Occurrence
@@ -43,6 +43,8 @@ EARLIER = "earlier events that it rests on"
 class Situation(msgspec.Struct, frozen=True):
     """One occurrence with all that is known of its customer: folded state, leaves, names, and the time.
 
+    `owners` are those of the leaves that events can belong to.
+
     `leaf` is the one that deeds are recorded for; they stay with it, also after an unmerge. Of a moment about
     an account, the customer is the member whose event was bound last, and `n_members` is how many customers'
     events it rests on.
@@ -53,6 +55,7 @@ class Situation(msgspec.Struct, frozen=True):
     leaf: LeafId
     folded: Folded
     leaves: list[LeafId]
+    owners: list[LeafId]
     names: dict[str, str]
     now: int
     account: LeafId | None = None
@@ -152,7 +155,7 @@ def _situations(
     known = {**{customer: decode(row.state) for customer, row in rows.items()}, **folded}
     for each in caught:
         leaf, customer = _leaf_of(project, each.occurrence), each.customer
-        situation = Situation(each.occurrence, customer, leaf, Folded(), [], {}, now)
+        situation = Situation(each.occurrence, customer, leaf, Folded(), [], [], {}, now)
         if _about(project, each):
             customer = owners[NodeId(leaf)]
             n_members = len({owners[NodeId(one.leaf)] for one in each.occurrence.events})
@@ -164,6 +167,7 @@ def _situations(
             customer=customer,
             folded=known[customer],
             leaves=[as_leaf(node) for node in members[customer]],
+            owners=[as_leaf(node) for node, space in members[customer].items() if space in LEAVES],
             names=state.values_of(members[customer]),
         )
 
@@ -214,6 +218,7 @@ def ask(project: Project, program: Program, ledger: Ledger, situation: Situation
         cap = Cap(n_max, period_s, ledger.n_contacts(situation.leaves, now - period_s * SECOND))
     zone = zone_of(situation.folded.traits.get("timezone"), project.settings.time_zone)
     customer, account = situation.customer.hex(), (situation.account or b"").hex()
+    data_of = {each.leaf.hex() for each in occurrence.events}
     drawn_for = [situation.account] if situation.account else situation.leaves
     return Question(
         occurrence_id=occurrence.occurrence_id,
@@ -232,12 +237,13 @@ def ask(project: Project, program: Program, ledger: Ledger, situation: Situation
         cap=cap,
         quiet_until=quiet_until(now, project.quiet_hours, zone),
         data_used=[each.event_id.hex() for each in occurrence.events],
-        data_of=sorted({each.leaf.hex() for each in occurrence.events}),
+        data_of=sorted(data_of),
         program=program.version,
         context={name: _scalar(value) for name, value in occurrence.context.items() if name != OPEN_TO},
         told_by=_told_by(project, moment, situation),
         account=account,
         group=situation.group,
+        known_of=sorted({each.hex() for each in situation.owners} - data_of),
         n_members=situation.n_members,
     )
 

@@ -1,7 +1,8 @@
 """Deliver: the outbox -> destinations, one destination at a time, each with its own budget and breaker.
 
 A message is claimed in a transaction that looks again at consent, quiet hours and expiry (law 4), sent, and
-its receipt recorded. A crash in between sends it again under the same id, and the receiver sees one effect.
+its receipt recorded. A crash in between sends it again under the same id, and the receiver sees one effect;
+a crash after the event that tells of it finds the receipt there.
 This is the only file that holds the sender.
 """
 
@@ -16,14 +17,14 @@ from hetki.consent.statements import is_restricted, whole
 from hetki.decisions.contact import quiet_until, zone_of
 from hetki.dialogues.destination import TIMEOUT_S_MAX, Destination
 from hetki.dialogues.mail import compose
-from hetki.dialogues.message import Message, Status
+from hetki.dialogues.message import UNHEARD, Message, Status
 from hetki.dialogues.retry import Breaker, admit, is_permanent, next_attempt, report
 from hetki.dialogues.webhook import payload, sign
 from hetki.engine.deciding import closed_sources
 from hetki.engine.engine import Engine
 from hetki.engine.folding import decode_occurrence
 from hetki.errors import Fault, Invalid, Unavailable
-from hetki.events.event import OWN_SOURCE, Event, LeafId
+from hetki.events.event import OWN_SOURCE, Event, EventId, LeafId, event_id
 from hetki.events.wire import Parsed
 from hetki.identity.identifier import Namespace, NodeId, identifier
 from hetki.identity.survival import is_corrected, is_taken_back
@@ -36,6 +37,8 @@ from hetki.store.sqlite import transaction
 CLAIM_S = 2 * TIMEOUT_S_MAX
 #: Messages looked at in one claim.
 READY_MAX = 20
+#: The events that tell of a deed, and what it came to.
+DEEDS: tuple[tuple[str, Status], ...] = (("Message Sent", "sent"), ("Message Failed", "failed"))
 
 _breaker = msgspec.json.Decoder(Breaker)
 
@@ -70,8 +73,11 @@ def _claim(engine: Engine, destination: str) -> tuple[Message | None, int]:
     """The next message that may be sent now, marked as claimed; and how many the second look stopped."""
     now = engine.clock.now()
     n_stopped = 0
-    if not engine.ledger.ready(destination, now, 1):
-        return None, 0
+    if (
+        not engine.ledger.ready(destination, now, 1)
+        or not admit(_stored_breaker(engine, destination), now)[0]
+    ):
+        return None, 0  # looked at before the store is locked: a destination that rests holds up no other
     with transaction(engine.db):
         progress = engine.state.progress()
         if progress is None or engine.journal.has_statements_after(progress.position):
@@ -81,11 +87,13 @@ def _claim(engine: Engine, destination: str) -> tuple[Message | None, int]:
         if not admitted:
             return None, 0
         for message in engine.ledger.ready(destination, now, READY_MAX):
+            if message.status == "claimed" and _heard(engine, message, progress.position):
+                continue
             stop, until = second_look(engine, message, now)
             if stop:
                 status: Status = "expired" if stop == "expired" else "cancelled"
                 if message.status == "claimed":
-                    stop += "; an attempt without a receipt may have gone out"
+                    stop += f"; {UNHEARD}"
                 engine.ledger.set_status(message.message_id, status, stop)
                 n_stopped += 1
             elif until is not None:
@@ -96,6 +104,30 @@ def _claim(engine: Engine, destination: str) -> tuple[Message | None, int]:
                     engine.ledger.save_breaker(destination, msgspec.json.encode(breaker))
                 return message, n_stopped
     return None, n_stopped
+
+
+def _heard(engine: Engine, message: Message, position: int) -> bool:
+    """Whether a claim that a crash left was told of before: then that is its receipt, and it is not repeated.
+
+    `position` is that of the fold. Else one message could be told to have failed, and then to have been sent.
+    """
+    names: dict[EventId, Status] = {
+        event_id(engine.keys.event, OWN_SOURCE, deed_id(name, message.message_id)): status
+        for name, status in DEEDS
+    }
+    told = engine.journal.accepted(engine.state.places_of(list(names)), names.keys(), position)
+    for own_id, received_at in told.items():
+        is_sent = names[own_id] == "sent"
+        detail = "" if is_sent else "as it was told; the receipt was lost"
+        engine.ledger.add_attempt(message.message_id, received_at, is_sent, 0, detail)
+        engine.ledger.set_status(message.message_id, names[own_id], detail)
+        return True
+    return False
+
+
+def deed_id(name: str, message_id: str) -> str:
+    """The message id of the event that tells of a deed: the same however often it is told."""
+    return blake2b(f"{name}\0{message_id}".encode(), digest_size=16).hexdigest()
 
 
 def _stored_breaker(engine: Engine, destination: str) -> Breaker:
@@ -237,10 +269,9 @@ def _tell(engine: Engine, message: Message, name: str, now: int) -> None:
         "channel": message.destination,
         "moment": message.moment,
     }
-    cause = blake2b(f"{name}\0{message.message_id}".encode(), digest_size=16).hexdigest()
     event = Event(
         source=OWN_SOURCE,
-        message_id=cause,
+        message_id=deed_id(name, message.message_id),
         channel=message.destination,
         name=name,
         occurred_at=now,

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
@@ -51,7 +51,7 @@ class Engine:
     state: State
     ledger: Ledger
     shadow: Shadow
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
 
 
 def open_engine(
@@ -80,8 +80,10 @@ def open_engine(
     secrets.settle()
     journal.settle()
     settle(db)
-    acceptor = Acceptor(journal, keys, project.sources, project.purposes, clock, chance)
     state, ledger = State(db), Ledger(db)
+    progress = state.progress()
+    looked_at = progress.position if progress else 0
+    acceptor = Acceptor(journal, keys, project.sources, project.purposes, clock, chance, looked_at)
     for erasure_id in unfinished(db):  # what a crash left undone goes before anything else is done
         secrets.destroy(bytes.fromhex(erasure_id))
     return Engine(

@@ -13,11 +13,11 @@ from functools import partial
 
 import msgspec
 
-from hetki.engine.advance import advance, catch_up
+from hetki.engine.accept import take_secrets
+from hetki.engine.advance import advance, catch_up, fold_once
 from hetki.engine.commands import Erase
 from hetki.engine.engine import Engine
 from hetki.engine.folding import load_facts
-from hetki.engine.forgetting import take_secrets
 from hetki.engine.receipts import Receipt, sign
 from hetki.errors import Fault, Invalid, NotFound, Unavailable
 from hetki.events.event import LeafId
@@ -54,18 +54,31 @@ def erase(engine: Engine, customer: LeafId, said_by: str) -> str:
     if not said_by.strip():
         raise Invalid(Fault("--by", "nothing", "who asked for the erasure"))
     advance(engine)
-    customers = set(engine.state.customers_of([NodeId(customer)]).values())
-    if not customers:
-        raise NotFound(Fault("customer", customer.hex(), "a customer that is known"))
-    command = erasure_of(engine, customers, said_by)
-    engine.acceptor.command(command)
+    command = _enter(engine, customer, said_by)
     try:
-        take_secrets(engine, command)
+        take_secrets(engine.journal.secrets, command)
         catch_up(engine)
         finish(engine)
     except Unavailable as error:
         raise Unavailable(*error.faults, BEGUN) from error
     return command.erasure_id
+
+
+def _enter(engine: Engine, customer: LeafId, said_by: str) -> Erase:
+    """Enter the command that erases a customer, durably.
+
+    Nobody folds or accepts meanwhile: no event comes between what is known of the customer and the command.
+    What comes after it is looked at under it (`Acceptor.accept`).
+    """
+    with transaction(engine.db), engine.journal.held():
+        while fold_once(engine).is_behind:
+            pass
+        customers = set(engine.state.customers_of([NodeId(customer)]).values())
+        if not customers:
+            raise NotFound(Fault("customer", customer.hex(), "a customer that is known"))
+        command = erasure_of(engine, customers, said_by)
+        engine.acceptor.command(command)
+    return command
 
 
 def erasure_of(engine: Engine, customers: set[LeafId], said_by: str) -> Erase:

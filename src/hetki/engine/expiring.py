@@ -19,12 +19,13 @@ from hetki.engine.commands import Expire
 from hetki.engine.engine import Engine
 from hetki.engine.erase import finish
 from hetki.engine.folding import read_event
-from hetki.engine.forgetting import take_secrets
+from hetki.engine.forgetting import take_away
 from hetki.errors import Fault, Invalid
 from hetki.events.event import OWN_SOURCE, Event, EventId, LeafId
 from hetki.events.wire import Parsed
 from hetki.identity.identifier import as_leaf, leaf_of
 from hetki.store.journal import Kind
+from hetki.store.places import framed_under
 from hetki.store.secrets import Kept
 
 #: Who asks for it, if nobody does.
@@ -47,7 +48,9 @@ class Due(msgspec.Struct, frozen=True):
 
 def due(engine: Engine) -> list[Due]:
     """The periods whose time is over, the one that was over first at the head."""
-    return [Due(kept, when, sum(1 for _ in engine.journal.framed([kept]))) for when, kept in _over(engine)]
+    return [
+        Due(kept, when, sum(1 for _ in framed_under(engine.journal, [kept]))) for when, kept in _over(engine)
+    ]
 
 
 def expire(engine: Engine, said_by: str = SAID_BY) -> list[str]:
@@ -77,7 +80,7 @@ def expire_next(engine: Engine, said_by: str = SAID_BY) -> str | None:
         _keep_signals(engine, kept)
         command = expiry_of(engine, kept, said_by, now)
         engine.acceptor.command(command)
-        take_secrets(engine, command)
+        take_away(engine, command)
         return command.erasure_id
     return None
 
@@ -119,7 +122,7 @@ def _signals(engine: Engine, kept: Kept) -> Iterator[tuple[Event, EventId, LeafI
     """The events of a period that came with a signal."""
     places = [
         (each.position, each.frame_offset)
-        for each in engine.journal.framed([kept])
+        for each in framed_under(engine.journal, [kept])
         if each.kind is Kind.EVENT
     ]
     for start in range(0, len(places), ENTRIES_MAX):

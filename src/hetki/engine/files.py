@@ -8,7 +8,7 @@ Nothing is compared here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Generic, Iterator, TypeVar
 
@@ -27,7 +27,7 @@ from hetki.identity.survival import Survival
 from hetki.measurement.initiative import Initiative
 from hetki.moments.moment import MomentSpec
 from hetki.patterns.segments import SegmentSpec
-from hetki.settings import Settings
+from hetki.settings import Server, Settings
 from hetki.store.ports import Shelf
 from hetki.store.system import listed
 
@@ -61,6 +61,7 @@ class ProjectFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     contact: ContactPolicy = ContactPolicy()
     identity: dict[str, NamespaceSpec] = {}
     decisions: Weights = Weights()
+    server: Server = Server()
 
 
 class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -139,7 +140,7 @@ class Recording:
 class Kept:
     """A shelf of files that were kept with their bytes."""
 
-    texts: dict[str, bytes]
+    texts: dict[str, bytes] = field(repr=False)
 
     def read(self, name: str) -> bytes:
         if name not in self.texts:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from hetki.decisions.question import Decision
+from hetki.engine.accept import take_secrets
 from hetki.engine.accounts import accounts_around, namings
 from hetki.engine.commands import Erase, Expire, Remove, Taking, read_command
 from hetki.engine.deciding import apply_repairs, miss_all
@@ -33,7 +34,8 @@ from hetki.store.erasing import (
     erase_rejected,
     settle_accounts,
 )
-from hetki.store.journal import Framed, Kind, Stored
+from hetki.store.journal import Kind, Stored
+from hetki.store.places import Framed, framed_at, framed_under, overwrite
 
 #: Why an occurrence is no more, or its message not sent.
 EXPIRED = "expired"
@@ -55,24 +57,21 @@ def erasures_in(engine: Engine, stored: Sequence[Stored]) -> list[Taking]:
         if each.kind is Kind.COMMAND and each.body is not None:
             command = read_command(each.body)
             if isinstance(command, Taking):
-                take_secrets(engine, command)
+                take_away(engine, command)
                 found.append(command)
     return found
 
 
-def take_secrets(engine: Engine, command: Taking) -> None:
-    """Take the secrets of an erasure's leaves, or of a period, away from every reader, durably; a repeat does
-    nothing."""
-    if isinstance(command, Expire):
-        engine.journal.secrets.expire([command.period], command.said_at)
-        return
-    if isinstance(command, Remove):
-        engine.journal.secrets.remove(bytes.fromhex(command.erasure_id), command.places, command.said_at)
-        engine.journal.overwrite(command.places)
-        return
-    leaves = [bytes.fromhex(each) for each in command.leaves]
-    names = [bytes.fromhex(each) for each in command.names]
-    engine.journal.secrets.erase(bytes.fromhex(command.erasure_id), leaves, names, command.said_at)
+def take_away(engine: Engine, command: Taking) -> None:
+    """Take what a command erases away from every reader, durably; a repeat does nothing."""
+    secrets = engine.journal.secrets
+    if isinstance(command, Erase):
+        take_secrets(secrets, command)
+    elif isinstance(command, Expire):
+        secrets.expire([command.period], command.said_at)
+    else:
+        secrets.remove(bytes.fromhex(command.erasure_id), command.places, command.said_at)
+        overwrite(engine.journal, command.places)
 
 
 def joined(foldings: Sequence[Folding]) -> Folding:
@@ -89,12 +88,11 @@ def forget(engine: Engine, command: Taking, advance_to: int, now: int) -> Foldin
     """Rewrite projections and ledger without what a command takes away, in the caller's transaction."""
     if isinstance(command, Erase):
         return _forget_customer(engine, command, advance_to, now)
-    secrets = engine.journal.secrets
     if isinstance(command, Remove):
-        framed = list(engine.journal.framed_at(command.places))
+        framed = list(framed_at(engine.journal, command.places))
         return _forget_places(engine, command, Removal(ERASED, framed, {}), advance_to, now)
-    periods = [each for each in secrets.expired_after(0) if each.period == command.period]
-    removal = Removal(EXPIRED, list(engine.journal.framed(periods)), {"periods": len(periods)})
+    periods = [each for each in engine.journal.secrets.expired_after(0) if each.period == command.period]
+    removal = Removal(EXPIRED, list(framed_under(engine.journal, periods)), {"periods": len(periods)})
     return _forget_places(engine, command, removal, advance_to, now)
 
 
@@ -126,7 +124,9 @@ def _forget_places(
 
     def is_told_of(decision: Decision) -> bool:
         question = decision.question
-        if removal.cause == ERASED and not about.isdisjoint([question.customer, *question.data_of]):
+        if removal.cause == ERASED and not about.isdisjoint(
+            [question.customer, *question.data_of, *question.known_of]
+        ):
             return True  # by whatever way something of it came into the decision
         return not ids.isdisjoint(question.data_used)
 

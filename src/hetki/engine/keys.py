@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -28,7 +28,7 @@ _EMPTY = re.compile(r"\[\s*\]")
 class Made:
     """A new key, the file that its entry was written into, and the entry."""
 
-    key: str
+    key: str = field(repr=False)
     path: str
     entry: WriteKey
 

@@ -24,6 +24,7 @@ from hetki.errors import Fault, Invalid, NotFound, nearest, shown
 from hetki.events.wire import Parsed
 from hetki.identity.linkage import Linkage, Model, apply, link
 from hetki.identity.proposals import Proposals, proposed
+from hetki.store.lake import spill_inside
 from hetki.store.ports import Disk
 from hetki.store.records import customers_of_records, refused_matches, rejected_rows
 from hetki.store.sqlite import alone
@@ -209,6 +210,7 @@ def _find(
     rows = compared(engine, records, NONE if is_training else after)
     con = duckdb.connect()
     con.execute("SET enable_progress_bar = false")  # it would write over ours
+    spill_inside(con, engine.disk)
     con.execute("SET enable_external_access = false")  # tables in memory are all it needs
 
     def stage(name: str) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import time
 
 from hetki.consent.purpose import Category, Controller, Purpose, purpose_faults
@@ -20,6 +20,7 @@ from hetki.engine import across
 from hetki.engine.files import TOML, Files, Recording, read_files
 from hetki.engine.keys import check_keys
 from hetki.engine.retentions import check_retentions
+from hetki.engine.site import check_site
 from hetki.errors import Fault, Invalid
 from hetki.events.catalogue import SHIPPED, Catalogue
 from hetki.events.event import GROUPED, IDENTIFIED
@@ -34,7 +35,7 @@ from hetki.patterns.condition import Condition, asked, step_fields
 from hetki.patterns.scope import ACCOUNT, CUSTOMER, RESERVED
 from hetki.patterns.segments import Segment, Segments, compile_segments
 from hetki.patterns.tree import Trait, walk
-from hetki.settings import Settings
+from hetki.settings import Server, Settings
 from hetki.store.ports import Shelf
 
 
@@ -50,6 +51,7 @@ class Project:
     """
 
     settings: Settings
+    server: Server
     purposes: dict[str, Purpose]
     categories: dict[str, Category]
     controller: Controller
@@ -73,7 +75,7 @@ class Project:
     identity: Policy
     content_hash: str
     files: Files
-    texts: dict[str, bytes]
+    texts: dict[str, bytes] = field(repr=False)
 
 
 def load(shelf: Shelf) -> Project:
@@ -90,9 +92,8 @@ def load(shelf: Shelf) -> Project:
     moments = _moments(files, catalogue, templates, beside, faults)
     eligible, found = across.compile_eligible(files, moments, catalogue, beside)
     faults += found
-    faults += across.check_toml(files)
-    faults += across.check_names(files)
-    faults += across.check_sources(files)
+    for check in (across.check_toml, check_site, across.check_names, across.check_sources):
+        faults += check(files)
     faults += check_keys(files, catalogue) + check_retentions(files, catalogue)
     faults += across.check_actions(files, templates)
     faults += across.check_moments(files, moments, disk)
@@ -108,6 +109,7 @@ def load(shelf: Shelf) -> Project:
     cap, quiet = toml.contact.cap, toml.contact.quiet_hours
     return Project(
         settings=toml.hetki,
+        server=toml.server,
         purposes=toml.purposes,
         categories=toml.categories,
         controller=toml.controller or Controller(toml.hetki.name),
@@ -146,8 +148,12 @@ def catalogue_of(files: Files, faults: list[Fault]) -> Catalogue:
         except Invalid as error:
             for fault in error.faults:
                 field = fault.where.removeprefix(f"{spec.event}.")
-                where = declared.key("fields", field)
-                if field not in spec.fields:
+                freed = field.removeprefix("free.")
+                if field != freed and freed in spec.free:
+                    where = declared.where("free", spec.free.index(freed))
+                elif field in spec.fields:
+                    where = declared.key("fields", field)
+                else:
                     where = declared.where("personal", spec.personal.index(field))
                 faults.append(replace(fault, where=where))
     return catalogue

@@ -7,6 +7,7 @@ from hashlib import blake2b
 
 import msgspec
 
+from hetki.engine.accept import erasures_after
 from hetki.engine.advance import BATCH_MAX, fold_opened, open_batch
 from hetki.engine.engine import Engine
 from hetki.errors import Conflict, Fault
@@ -26,7 +27,8 @@ def rebuild(engine: Engine, progress: Callable[[int], None] = lambda position: N
     """Delete every projection and fold the journal again to the same position and time.
 
     Nothing is decided or sent: deeds are recorded once. One transaction: a crash leaves the old ones.
-    Raises `Conflict` if nothing was folded yet, or the declarations have changed since.
+    Raises `Conflict` if nothing was folded yet, the declarations have changed since, or an
+    erasure waits to be folded.
     """
     with transaction(engine.db):
         was = engine.state.progress()
@@ -35,6 +37,9 @@ def rebuild(engine: Engine, progress: Callable[[int], None] = lambda position: N
         if was.program != engine.program.version:
             changed = "declarations that were changed since"
             raise Conflict(Fault("state.db", changed, "those it was folded under", "run hetki advance first"))
+        if erasures_after(engine.journal, was.position):
+            got = "an erasure that was entered and not folded"
+            raise Conflict(Fault("state.db", got, "a state that knows of it", "run hetki advance first"))
         before = digest(engine)
         engine.state.clear()
         n_entries = fold_again(engine, was, progress)

@@ -18,11 +18,12 @@ from hetki.engine.engine import Engine
 from hetki.engine.erase import BEGUN, finish
 from hetki.engine.expiring import tell_signals
 from hetki.engine.folding import read_event
-from hetki.engine.forgetting import take_secrets
+from hetki.engine.forgetting import take_away
 from hetki.errors import Fault, Invalid, Unavailable
 from hetki.events.event import DELIVERED, OWN_SOURCE, Event, EventId, LeafId
 from hetki.events.wire import Rejected
-from hetki.store.journal import Kind, Place, Stored
+from hetki.store.journal import Kind, Stored
+from hetki.store.places import Place, left_without
 
 #: Entries that are read together.
 ENTRIES_MAX = 10_000
@@ -117,7 +118,7 @@ def remove(engine: Engine, wanted: Range, said_by: str) -> list[str]:
         command = removal_of(engine, erasure_id, places, said_by, engine.clock.now())
         engine.acceptor.command(command)
         try:
-            take_secrets(engine, command)
+            take_away(engine, command)
             catch_up(engine)
         except Unavailable as error:
             raise Unavailable(*error.faults, BEGUN) from error
@@ -128,6 +129,4 @@ def remove(engine: Engine, wanted: Range, said_by: str) -> list[str]:
 
 def removal_of(engine: Engine, erasure_id: str, places: Sequence[Place], said_by: str, now: int) -> Remove:
     """The command that removes entries; it holds for the journal as it is now."""
-    left = engine.journal.without(places)
-    rows = [(position, digest.hex()) for position, digest in left.items()]
-    return Remove(erasure_id, list(places), rows, said_by, now)
+    return Remove(erasure_id, list(places), left_without(engine.journal, places), said_by, now)

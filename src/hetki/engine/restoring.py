@@ -21,7 +21,7 @@ from hetki.engine.erase import empty_logs, finish
 from hetki.engine.expiring import SAID_BY as BY_RETENTION
 from hetki.engine.expiring import expiry_of
 from hetki.engine.files import Kept
-from hetki.engine.forgetting import take_secrets
+from hetki.engine.forgetting import take_away
 from hetki.engine.manifests import Manifest, SecretsManifest
 from hetki.engine.project import Project, load
 from hetki.engine.rebuilding import fold_again
@@ -231,7 +231,7 @@ def _erase_again(engine: Engine) -> int:
         if removal.hex() not in known:
             command = removal_of(engine, removal.hex(), places, SAID_BY, removed_at)
             engine.acceptor.command(command)
-            take_secrets(engine, command)
+            take_away(engine, command)
             n += 1
     for kept, expired_at in engine.journal.secrets.expired_all():
         expiry = expiry_of(engine, kept, BY_RETENTION, expired_at)

@@ -27,6 +27,9 @@ BUILT_IN: dict[str, FieldType] = {
 #: In moments about accounts every event has this field, too: the customer whose event it is.
 MEMBER = "member"
 
+#: Types of fields with values inside that no catalogue knows: they are never free.
+NESTED: tuple[FieldType, ...] = ("list", "object")
+
 _LETTERS: dict[str, FieldType] = {
     "n": "number",
     "i": "integer",
@@ -38,12 +41,19 @@ _LETTERS: dict[str, FieldType] = {
 
 
 class EventSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One `events/*.yaml`: an event's name, its fields, and which of them are personal data."""
+    """One `events/*.yaml`: an event's name, its fields, which of them are personal data, and which are free:
+    they may be shown to anybody. What neither names is personal."""
 
     event: str
     title: str = ""
     fields: dict[str, FieldType] = {}
     personal: list[str] = []
+    free: list[str] = []
+
+    @property
+    def unsaid(self) -> list[str]:
+        """The fields that are personal by default: nobody said what they are."""
+        return [name for name in self.fields if name not in self.personal and name not in self.free]
 
 
 class Catalogue(msgspec.Struct, frozen=True):
@@ -59,6 +69,15 @@ class Catalogue(msgspec.Struct, frozen=True):
         """
         spec = self.events.get(event)
         return None if spec is None else BUILT_IN.get(field) or spec.fields.get(field)
+
+    def is_free(self, event: str, field: str) -> bool:
+        """Whether a field may be shown to anybody: only what was declared so, and never built-ins.
+
+        >>> SHIPPED.is_free("Help Searched", "n_results"), SHIPPED.is_free("Help Searched", "query")
+        (True, False)
+        """
+        spec = self.events.get(event)
+        return spec is not None and field in spec.fields and field in spec.free
 
     def fields(self, event: str) -> list[str]:
         """The names of an event's fields, built-ins last; empty for an unknown event."""
@@ -83,11 +102,13 @@ class Catalogue(msgspec.Struct, frozen=True):
         for spec in specs:
             known = events.get(spec.event, EventSpec(spec.event))
             faults.extend(clashes(known, spec))
+            personal = {*known.personal, *spec.personal}
             events[spec.event] = EventSpec(
                 spec.event,
                 spec.title or known.title,
                 {**known.fields, **spec.fields},
-                sorted({*known.personal, *spec.personal}),
+                sorted(personal),
+                sorted({*known.free, *spec.free} - personal),
             )
         if faults:
             raise Invalid(*faults)
@@ -95,7 +116,8 @@ class Catalogue(msgspec.Struct, frozen=True):
 
 
 def clashes(known: EventSpec, added: EventSpec) -> list[Fault]:
-    """What forbids to add the fields of `added` to those of `known`; `where` is `Event Name.field`."""
+    """What forbids to add the fields of `added` to those of `known`; `where` is `Event Name.field`, and of a
+    field that is said to be free `Event Name.free.field`."""
     faults = []
     for name, kind in added.fields.items():
         before = BUILT_IN.get(name) or known.fields.get(name)
@@ -107,6 +129,16 @@ def clashes(known: EventSpec, added: EventSpec) -> list[Fault]:
     for name in added.personal:
         if name not in known.fields and name not in added.fields:
             faults.append(Fault(f"{added.event}.{name}", shown(name), "a field of this event to be personal"))
+    fields = {**known.fields, **added.fields}
+    for name in added.free:
+        where = f"{added.event}.free.{name}"
+        if name not in fields:
+            faults.append(Fault(where, shown(name), "a field of this event to be free"))
+        elif name in known.personal or name in added.personal:
+            faults.append(Fault(where, shown(name), "a field that is not personal"))
+        elif fields[name] in NESTED:
+            hint = "nobody has declared what is inside"
+            faults.append(Fault(where, fields[name], "a field with one value to be free", hint))
     return faults
 
 
@@ -130,7 +162,8 @@ def parse_table(table: str) -> Catalogue:
             field, _, letter = word.rstrip("!").partition(":")
             fields[field] = _LETTERS[letter] if letter else "text"
         personal = sorted(word.rstrip("!").partition(":")[0] for word in words if word.endswith("!"))
-        events[name] = EventSpec(name, name, fields, personal)
+        free = sorted(field for field, kind in fields.items() if field not in personal and kind not in NESTED)
+        events[name] = EventSpec(name, name, fields, personal, free)
     return Catalogue(events)
 
 

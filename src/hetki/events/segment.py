@@ -84,6 +84,10 @@ def parse(
     if kind != "batch":
         arrival = Arrival(source, channel, kind, received_at, limits, gpc, skew, scope)
         return wire.judged([wire.single(body)], body, "body", arrival, _read)
+    if body.count(b'"batch"') > 1 and _is_doubled(body):
+        raise Invalid(
+            Fault("body.batch", "more than one list", "one", "the first would vanish without a word")
+        )
     if not wire.needs_deep_look(body, limits):
         arrival = Arrival(source, channel, "message", received_at, limits, gpc, skew, scope)
         events = plain.events(body, arrival)
@@ -94,6 +98,21 @@ def parse(
         skew = received_at - wire.instant_of(sent_at, "body.sentAt")
     arrival = Arrival(source, channel, "message", received_at, limits, gpc, skew, scope)
     return wire.judged(items, body, "batch[{}]", arrival, _read)
+
+
+def _is_doubled(body: bytes) -> bool:
+    """Whether a body has two lists of calls, of which a JSON parser would keep the last."""
+    found = wire.cut(body, b"batch")
+    if found is None:
+        return False
+    try:
+        return list(map(bytes, _BATCH.decode(body).batch)) != list(map(bytes, found.items))
+    except wire.UNREADABLE:  # something in a list is broken, and the first of them is cut by hand
+        pass
+    try:
+        return bool(_BATCH.decode(found.rest).batch)
+    except wire.UNREADABLE:
+        return False  # to be told as what it is
 
 
 def _cut(body: bytes) -> tuple[list[msgspec.Raw], str | None]:

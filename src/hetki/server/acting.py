@@ -25,7 +25,7 @@ TICK = "go back and tick 'although both have ...' if it is one person with two a
 
 def undo(desk: Desk, request: Request, form: Form) -> Response:
     """Take a link back."""
-    name, text = speaker(form), form.get("link", "")
+    name, text = speaker(request, form), form.get("link", "")
     link_id = leaf_in(text)
     with desk.views() as views:
         customer = present_of(views, request.path_params["customer"])
@@ -40,7 +40,7 @@ def undo(desk: Desk, request: Request, form: Form) -> Response:
 
 def merge(desk: Desk, request: Request, form: Form) -> Response:
     """Say that another customer is this one."""
-    name, asked = speaker(form), form.get("other", "").strip()[:QUERY_CHARS_MAX]
+    name, asked = speaker(request, form), form.get("other", "").strip()[:QUERY_CHARS_MAX]
     with desk.views() as views:
         customer = present_of(views, request.path_params["customer"])
         other = _other(customer, asked, {each.customer for each in found_by(desk, views, asked)})
@@ -73,7 +73,7 @@ def _is_ticked(form: Form) -> bool:
 
 def answer(desk: Desk, request: Request, form: Form) -> Response:
     """Say whether two records that wait for review are one customer's, and go on to the next pair."""
-    name, policy = speaker(form), desk.engine.project.identity
+    name, policy = speaker(request, form), desk.engine.project.identity
     with desk.views() as views:
         asked = link_of(views, request.path_params["link"])
         now, given = desk.engine.clock.now(), form.get("answer", "")

@@ -14,10 +14,18 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hetki.errors import Exhausted, Fault, HetkiError, Unavailable
+from hetki.errors import Fault, HetkiError, Unavailable
 from hetki.events.wire import Parsed
+from hetki.server.logs import without_values
+from hetki.server.status import Busy
 from hetki.server.trouble import Trouble
 from hetki.store.shortage import NO_MEMORY
+
+#: Nothing more is queued while the oldest request has waited longer: beyond that a sender gives up, and what
+#: is committed then is told to nobody.
+QUEUE_S = 1.0
+#: What an event weighs in the queue beside its bytes: small ones take more memory than they have bytes.
+EVENT_BYTES = 1_024
 
 log = logging.getLogger("hetki.server")
 
@@ -30,6 +38,7 @@ class Waiting:
     n_bytes: int
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[None]
+    queued_at: float
 
 
 class Committer:
@@ -41,11 +50,13 @@ class Committer:
         n_requests_max: int = 2_000,
         n_bytes_max: int = 64 * 1024 * 1024,
         n_events_max: int = 10_000,
+        queue_s: float = QUEUE_S,
     ) -> None:
         self._commit = commit
         self._n_requests_max = n_requests_max
         self._n_bytes_max = n_bytes_max
         self._n_events_max = n_events_max
+        self._queue_s = queue_s
         self._queue: deque[Waiting] = deque()
         self._n_bytes = 0
         self._stopping = False
@@ -64,26 +75,42 @@ class Committer:
         if self._thread.is_alive():
             self._thread.join()
 
-    async def commit(self, parsed: Parsed, n_bytes: int) -> None:
-        """Return when `parsed` is durable. `n_bytes` is what it weighs in the queue.
+    def check_room(self) -> None:
+        """Raises `Busy` when the queue is full, or too slow: what would be read now would be refused."""
+        now = asyncio.get_running_loop().time()
+        with self._changed:
+            self._check_room(0, now)
 
-        Raises `Exhausted` when the queue is full, `Unavailable` when its group could not be committed; then
+    async def commit(self, parsed: Parsed, n_bytes: int) -> None:
+        """Return when `parsed` is durable. `n_bytes` is the length of the body that it was.
+
+        Raises `Busy` when the queue is full, `Unavailable` when its group could not be committed; then
         nothing of it is kept and the sender may send it again.
         """
         loop = asyncio.get_running_loop()
-        waiting = Waiting(parsed, n_bytes, loop, loop.create_future())
+        now = loop.time()
+        weight = n_bytes + EVENT_BYTES * (len(parsed.events) + len(parsed.rejected))
+        waiting = Waiting(parsed, weight, loop, loop.create_future(), now)
         with self._changed:
             if self._stopping:
                 raise Unavailable(Fault("server", "a request while it stops", "sent again in a moment"))
-            if len(self._queue) >= self._n_requests_max or (
-                self._queue and self._n_bytes + n_bytes > self._n_bytes_max
-            ):
-                full = f"{len(self._queue)} requests, {self._n_bytes} bytes"
-                raise Exhausted(Fault("queue", full, "shorter", "send it again in a moment"))
+            self._check_room(weight, now)
             self._queue.append(waiting)
-            self._n_bytes += n_bytes
+            self._n_bytes += weight
             self._changed.notify()
         await waiting.done
+
+    def _check_room(self, weight: int, now: float) -> None:
+        if not self._queue and self._n_requests_max:
+            return
+        waited_s = now - self._queue[0].queued_at if self._queue else 0.0
+        if (
+            len(self._queue) >= self._n_requests_max
+            or self._n_bytes + weight > self._n_bytes_max
+            or waited_s > self._queue_s
+        ):
+            full = f"{len(self._queue)} requests, {self._n_bytes} bytes, {waited_s:.1f} s"
+            raise Busy(Fault("queue", full, "shorter", "send it again in a moment"))
 
     def _run(self) -> None:
         """Without memory this thread must not die: nobody would be answered ever again."""
@@ -110,10 +137,10 @@ class Committer:
         try:
             self._commit([waiting.parsed for waiting in group])
         except Unavailable as cause:
-            trouble.tell(f"unavailable={cause}")
+            trouble.tell(f"unavailable={without_values(cause)}")
             return cause
         except MemoryError:
-            trouble.tell(f"unavailable={NO_MEMORY}")
+            trouble.tell(f"unavailable={without_values(Unavailable(NO_MEMORY))}")
             return Unavailable(NO_MEMORY)
         except Exception:
             log.exception("commit failed n_requests=%d", len(group))

@@ -61,9 +61,9 @@ class Body(msgspec.Struct, frozen=True):
 
 
 def live(desk: Desk, request: Request) -> Response:
-    """What is happening: counts, and the newest occurrences as they come."""
+    """What is happening: counts, and for who may see people the newest occurrences as they come."""
     with desk.views() as views:
-        newest = newest_lines(desk, views, 0, LIVE_ROWS)
+        newest = newest_lines(desk, views, 0, LIVE_ROWS) if desk.pages.sees_people else []
         counts = counted(desk, views)
         facts = {"n_events": views.n_events(), "n_customers": views.n_customers()}
     after = max((line.handled_at or 0 for line in newest), default=0)
@@ -115,14 +115,15 @@ def moments(desk: Desk, request: Request) -> Response:
 
 
 def moment(desk: Desk, request: Request) -> Response:
-    """One moment: what it says, what became of it, and what it did."""
+    """One moment: what it says, what became of it, and what it did; of whom, for who may see people."""
     found = _moment(desk, request.path_params["name"])
     page = page_of(request)
     turning = Turning(page, ROWS, False, request.url.path)
     with desk.views() as views:
-        handled = views.of_moment(found.name, ROWS + 1, turning.n_skipped)
+        sees_people = desk.pages.sees_people
+        handled = views.of_moment(found.name, ROWS + 1, turning.n_skipped) if sees_people else []
         shown_lines = lines(views, desk.titles, handled[:ROWS])
-        revisions = views.revisions(found.name, REVISIONS_MAX)
+        revisions = views.revisions(found.name, REVISIONS_MAX) if sees_people else []
         names = views.identities.names(each.customer for each in revisions)
         counts = next(each for each in counted(desk, views) if each.name == found.name)
         n_missed = views.n_missed(found.name)

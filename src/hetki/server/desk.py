@@ -55,9 +55,14 @@ class Desk:
     def acceptor(self) -> Acceptor:
         """A way into the journal of this request's own: the way in has another, in another thread."""
         engine = self.engine
-        project = engine.project
         return Acceptor(
-            self.journal(), engine.keys, project.sources, project.purposes, engine.clock, engine.chance
+            self.journal(),
+            engine.keys,
+            engine.project.sources,
+            engine.project.purposes,
+            engine.clock,
+            engine.chance,
+            engine.acceptor.looked_at,
         )
 
     def midnight(self, days_ago: int = 0) -> int:

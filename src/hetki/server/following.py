@@ -8,6 +8,7 @@ import threading
 from hetki.engine.warming import kept_project
 from hetki.errors import HetkiError
 from hetki.server.app import Served
+from hetki.server.logs import without_values
 from hetki.server.trouble import Trouble
 from hetki.store.shortage import shortage
 from hetki.store.views import reading
@@ -48,7 +49,7 @@ class Follower:
                 if known is None:
                     log.exception("loop=follow failed")
                 else:
-                    trouble.tell(f"{known.code}={known}")
+                    trouble.tell(f"{known.code}={without_values(known)}")
                 rest_s = trouble.rest_s()
 
     def look(self) -> None:

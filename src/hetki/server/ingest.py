@@ -1,17 +1,17 @@
 """The way in: the Segment tracking API and CloudEvents over HTTP, as one ASGI callable.
 
-It says 200 only after the commit (law 1), bounds every body in bytes, inflated bytes and time (law 9), and
-knows nothing of what becomes of an event. Start at `Ingest.__call__`; the formats are in `hetki.events`.
+It says 200 only after the commit (law 1), bounds every body in bytes and inflated bytes (law 9; time is the
+door's affair), and knows nothing of what becomes of an event. Start at `Ingest.__call__`; the formats are in
+`hetki.events`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import binascii
 import re
 import zlib
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -24,10 +24,12 @@ from hetki.events import cloudevents, segment
 from hetki.events.event import utc
 from hetki.events.wire import UNREADABLE, Parsed
 from hetki.server.committer import Committer
-from hetki.server.status import status_of
-from hetki.settings import Limits
+from hetki.server.rates import Rates
+from hetki.server.site import Site
+from hetki.server.status import AGAIN, Refusal, retry_after_s, status_of
+from hetki.settings import Limits, Server
 from hetki.store.ports import Clock
-from hetki.store.shortage import NO_MEMORY, shortage
+from hetki.store.shortage import shortage
 
 #: The paths under /v1/ and how their bodies are read; browsers' SDKs use the short ones.
 KINDS = {
@@ -48,13 +50,13 @@ KINDS = {
     "a": "alias",
     "cloudevents": cloudevents.KIND,
 }
-#: A body may take this long to arrive.
-BODY_S = 30.0
-#: Bodies that are arriving may hold this much memory together.
+#: Bodies that are being taken in may hold this much memory together.
 ARRIVING_BYTES_MAX = 128 * 1024 * 1024
 #: A larger body is read in a thread of its own, so that no sender can hold up the others.
 INLINE_BYTES_MAX = 256 * 1024
-RETRY_AFTER_S = 1
+#: Large bodies that are inflated and read at once: each may become many times as large in memory.
+LARGE_MAX = 4
+HEALTHY = {"success": True}
 CORS = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-allow-methods", b"POST, GET, OPTIONS"),
@@ -73,17 +75,13 @@ class Answer(msgspec.Struct, frozen=True):
     n_rejected: int
 
 
-class Refusal(msgspec.Struct, frozen=True):
-    """The body of anything else, as the SDKs expect it."""
-
-    code: str
-    message: str
-
-
 class WriteKey(msgspec.Struct, rename="camel"):
     """The one member of a body that says whose it is."""
 
     write_key: str
+
+    def __repr__(self) -> str:
+        return "WriteKey(...)"
 
 
 class SenderGone(Exception):
@@ -94,14 +92,22 @@ class Ingest:
     """An ASGI callable for `/v1/*`. `keys` holds what is admitted by the digests of write keys."""
 
     def __init__(
-        self, keys: Mapping[str, Admitted], committer: Committer, clock: Clock, limits: Limits
+        self,
+        keys: Mapping[str, Admitted],
+        committer: Committer,
+        clock: Clock,
+        limits: Limits,
+        rates: Rates | None = None,
+        site: Site | None = None,
     ) -> None:
         self._keys = keys
         self._committer = committer
         self._clock = clock
         self._limits = limits
+        self._rates = rates or Rates(Server())
+        self._site = site or Site(Server())
         self._n_arriving = 0
-        self.body_s = BODY_S
+        self._large = asyncio.Semaphore(LARGE_MAX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -111,24 +117,28 @@ class Ingest:
         if method == "OPTIONS":
             await _send(send, 204)
             return
-        if path == "health" and method == "GET":
-            await _send(send, 200, b'{"success":true}')
-            return
+        allowed = "GET" if path == "health" else "POST"
+        address = self._site.address(scope)
         try:
-            if path not in KINDS:
+            if path not in KINDS and path != "health":
                 raise NotFound(
                     Fault("path", shown(scope["path"]), "/v1/batch, /v1/track, ... or /v1/cloudevents")
                 )
-            if method != "POST":
-                fault = Fault("method", shown(method), "POST")
-                await _refuse(send, Invalid(fault), 405)
+            if method != allowed:
+                fault = Fault("method", shown(method), allowed)
+                await _refuse(send, Invalid(fault), 405, [(b"allow", f"{allowed}, OPTIONS".encode())])
                 return
-            parsed, n_bytes = await self._parsed(KINDS[path], _headers(scope), receive)
+            if path == "health":
+                await _send(send, 200, msgspec.json.encode(HEALTHY))
+                return
+            key, parsed, n_bytes = await self._parsed(KINDS[path], _headers(scope), receive, address)
+            self._rates.take(key, address, len(parsed.events) + len(parsed.rejected), n_bytes)
+            await self._committer.commit(parsed, n_bytes)
         except SenderGone:
             return
-        except TimeoutError:
-            slow = Fault("body", f"no end within {self.body_s:g} seconds", "faster, or shorter")
-            await _refuse(send, Exhausted(slow), 408)
+        except Forbidden as error:
+            found = self._rates.refused(address, error)
+            await _refuse(send, found, status_of(found))
             return
         except HetkiError as error:
             await _refuse(send, error, status_of(error))
@@ -138,26 +148,42 @@ class Ingest:
                 raise
             await _refuse(send, short, status_of(short))
             return
-        try:
-            await self._committer.commit(parsed, n_bytes)
-        except HetkiError as error:
-            await _refuse(send, error, 429 if error.code == "exhausted" else 503)
-            return
-        except MemoryError:
-            await _refuse(send, Unavailable(NO_MEMORY), 503)
-            return
         await _send(send, 200, msgspec.json.encode(Answer(True, len(parsed.rejected))))
 
-    async def _parsed(self, kind: str, headers: dict[str, str], receive: Receive) -> tuple[Parsed, int]:
-        """The request's events, and how many bytes they came in."""
+    async def _parsed(
+        self, kind: str, headers: dict[str, str], receive: Receive, address: str
+    ) -> tuple[str, Parsed, int]:
+        """The digest of the request's key, its events, and how many bytes they came in."""
         received_at = self._clock.now()
         key = _key(headers)
         admitted = self._admitted(key, received_at) if key else None
+        if admitted:
+            self._rates.check_key(admitted.digest, address)
+        else:
+            self._rates.check_address(address)
         body = await self._body(headers, receive)
-        body = _inflated(body, headers.get("content-encoding", ""), self._limits)
+        try:
+            self._committer.check_room()  # before any work that would be for nothing
+            read = partial(self._taken, kind, headers, admitted, received_at)
+            plain = _small(body, headers.get("content-encoding", ""), self._limits)
+            if plain is not None:
+                return read(plain)
+            async with self._large:
+                return await run_in_threadpool(self._inflated, read, body, headers)
+        finally:
+            self._n_arriving -= len(body)
+
+    def _taken(
+        self, kind: str, headers: dict[str, str], admitted: Admitted | None, received_at: int, body: bytes
+    ) -> tuple[str, Parsed, int]:
         admitted = admitted or self._admitted(_key_in(body), received_at)
-        read = partial(self._read, body, kind, headers, admitted, received_at)
-        return (await run_in_threadpool(read) if len(body) > INLINE_BYTES_MAX else read()), len(body)
+        return admitted.digest, self._read(body, kind, headers, admitted, received_at), len(body)
+
+    def _inflated(
+        self, read: Callable[[bytes], tuple[str, Parsed, int]], body: bytes, headers: dict[str, str]
+    ) -> tuple[str, Parsed, int]:
+        encoding, limits = headers.get("content-encoding", ""), self._limits
+        return read(_inflated(body, encoding, limits.inflated_bytes_max))
 
     def _read(
         self, body: bytes, kind: str, headers: dict[str, str], admitted: Admitted, received_at: int
@@ -187,35 +213,38 @@ class Ingest:
         return found
 
     async def _body(self, headers: dict[str, str], receive: Receive) -> bytes:
-        """The whole body. Raises `Exhausted`, `Unavailable`, `SenderGone`, `TimeoutError`."""
+        """The whole body, counted as arriving until the caller has read it.
+
+        Raises `Exhausted`, `Unavailable`, `SenderGone`. How long it may take is the door's affair.
+        """
         bytes_max = self._limits.body_bytes_max
         told = headers.get("content-length", "")
-        if told.isdigit() and int(told[:19]) > bytes_max:
+        if told.isascii() and told.isdigit() and int(told[:19]) > bytes_max:
             raise Exhausted(
                 Fault("body", f"{told[:19]} bytes", f"at most {bytes_max} bytes", "send it in parts")
             )
         chunks: list[bytes] = []
         n_bytes = 0
         try:
-            async with asyncio.timeout(self.body_s):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise SenderGone
-                    chunk: bytes = message.get("body", b"")
-                    n_bytes += len(chunk)
-                    self._n_arriving += len(chunk)
-                    if n_bytes > bytes_max:
-                        got = f"more than {bytes_max} bytes"
-                        raise Exhausted(Fault("body", got, f"at most {bytes_max} bytes", "send it in parts"))
-                    if self._n_arriving > ARRIVING_BYTES_MAX:
-                        got = f"{self._n_arriving} bytes arriving at once"
-                        raise Unavailable(Fault("server", got, f"at most {ARRIVING_BYTES_MAX}"))
-                    chunks.append(chunk)
-                    if not message.get("more_body", False):
-                        return b"".join(chunks)
-        finally:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise SenderGone
+                chunk: bytes = message.get("body", b"")
+                n_bytes += len(chunk)
+                self._n_arriving += len(chunk)
+                if n_bytes > bytes_max:
+                    got = f"more than {bytes_max} bytes"
+                    raise Exhausted(Fault("body", got, f"at most {bytes_max} bytes", "send it in parts"))
+                if self._n_arriving > ARRIVING_BYTES_MAX:
+                    got = f"{self._n_arriving} bytes arriving at once"
+                    raise Unavailable(Fault("server", got, f"at most {ARRIVING_BYTES_MAX}"))
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+        except BaseException:
             self._n_arriving -= n_bytes
+            raise
 
 
 def _headers(scope: Scope) -> dict[str, str]:
@@ -232,7 +261,7 @@ def _key(headers: dict[str, str]) -> str:
         return ""
     try:
         return b64decode(rest.strip(), validate=True).decode().partition(":")[0]
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, no ASCII, or no UTF-8 in it
         raise Forbidden(Fault("authorization", "a header that is not base64", "Basic base64(KEY:)")) from None
 
 
@@ -248,14 +277,24 @@ def _key_in(body: bytes) -> str:
         return found[1].decode() if found else ""
 
 
-def _inflated(body: bytes, encoding: str, limits: Limits) -> bytes:
+def _small(body: bytes, encoding: str, limits: Limits) -> bytes | None:
+    """The body as it was before compression, or None where that is too much to do between other requests."""
+    bytes_max = min(INLINE_BYTES_MAX, limits.inflated_bytes_max)
+    if len(body) > INLINE_BYTES_MAX:
+        return None
+    try:
+        return _inflated(body, encoding, bytes_max)
+    except Exhausted:
+        return None
+
+
+def _inflated(body: bytes, encoding: str, bytes_max: int) -> bytes:
     """The body as it was before compression; never more than the bound is inflated."""
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "x-gzip"):
         raise Invalid(Fault("content-encoding", shown(encoding), "gzip or identity"))
-    bytes_max = limits.inflated_bytes_max
     inflater = zlib.decompressobj(wbits=31)
     try:
         whole = inflater.decompress(body, bytes_max + 1)
@@ -270,10 +309,12 @@ def _inflated(body: bytes, encoding: str, limits: Limits) -> bytes:
     return whole
 
 
-async def _refuse(send: Send, error: HetkiError, status: int) -> None:
+async def _refuse(
+    send: Send, error: HetkiError, status: int, also: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
     """Say why in the form that the SDKs read; when to come back, where that helps."""
     text = str(error.faults[0])
-    more = [(b"retry-after", str(RETRY_AFTER_S).encode())] if status in (429, 503) else []
+    more = [(b"retry-after", str(retry_after_s(error)).encode())] if status in AGAIN else [*also]
     if status in (408, 413):
         more.append((b"connection", b"close"))
     await _send(send, status, msgspec.json.encode(Refusal(error.code, text)), more)

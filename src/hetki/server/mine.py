@@ -32,11 +32,12 @@ from hetki.events.event import LeafId
 from hetki.identity.identifier import as_leaf
 from hetki.moments.fold import decode
 from hetki.server.desk import Desk, entered_at, is_folded
-from hetki.server.forms import Form, read_form, token_of
+from hetki.server.forms import Form, read_form
 from hetki.server.lines import Standing, standing
 from hetki.server.pace import Pace
 from hetki.server.pages import Pages
 from hetki.server.status import status_of
+from hetki.server.visit import Visit, token_of
 from hetki.store.pages import PageLinks
 from hetki.store.views import Views
 
@@ -63,6 +64,9 @@ class Opened(msgspec.Struct, frozen=True):
 
     token: str
     customer: LeafId
+
+    def __repr__(self) -> str:
+        return "Opened(...)"
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -119,7 +123,7 @@ class Mine:
         return Opened(token, customer)
 
     def _desk_of(self, opened: Opened) -> Desk:
-        pages = self._desk.pages.spoken_for(token_of(opened.token), "")
+        pages = self._desk.pages.read_by(Visit(opened.token))
         engine, effects, titles = self._desk.engine, self._desk.effects, self._desk.titles
         return Desk(engine, pages, effects, titles)
 

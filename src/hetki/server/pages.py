@@ -18,7 +18,9 @@ from starlette.responses import HTMLResponse, Response
 from hetki.dialogues.wording import counted, no_effect_words, own_standing_words, spoken_at
 from hetki.errors import HetkiError
 from hetki.events.event import utc
-from hetki.server.status import status_of
+from hetki.server.roles import navigation
+from hetki.server.status import Busy, status_of
+from hetki.server.visit import Visit
 
 #: Files that pages load, and their types. They hold no data, so they need no session.
 ASSETS = {
@@ -39,6 +41,7 @@ _HEADLINES = {
     405: "Not allowed",
     409: "Not possible",
     413: "Too much",
+    429: "Too often",
     503: "Not available just now",
 }
 
@@ -53,10 +56,9 @@ class Pages:
             loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         self._assets = {asset: loader.get_source(self._environment, asset)[0] for asset in ASSETS}
-        self._environment.globals.update(
-            project=name, time_zone=time_zone, asset=self._asset_path, signed_in=True
-        )
-        self._speaker = {"token": "", "speaker": ""}
+        self._environment.globals.update(project=name, time_zone=time_zone, asset=self._asset_path)
+        self._reader = _about(Visit())
+        self.sees_people = False
         self._environment.filters.update(
             at=self.at,
             short=short,
@@ -70,10 +72,11 @@ class Pages:
             own_standing=own_standing_words,
         )
 
-    def spoken_for(self, token: str, speaker: str) -> Pages:
-        """The same pages, whose forms carry the token of a session and the name of who spoke last."""
+    def read_by(self, visit: Visit) -> Pages:
+        """The same pages as one browser may see them, whose forms carry the token of its session."""
         pages = copy(self)
-        pages._speaker = {"token": token, "speaker": speaker}
+        pages._reader = _about(visit)
+        pages.sees_people = visit.sees_people
         return pages
 
     def page(self, template: str, status: int = 200, **values: object) -> Response:
@@ -82,16 +85,19 @@ class Pages:
 
     def render(self, template: str, values: Mapping[str, object]) -> str:
         """A template as text."""
-        return self._environment.get_template(template).render({**self._speaker, **values})
+        return self._environment.get_template(template).render({**self._reader, **values})
 
-    def error(self, error: HetkiError, signed_in: bool = True) -> Response:
+    def error(self, error: HetkiError) -> Response:
         """The page of an error, with its status."""
-        return self.failure(status_of(error), [str(fault) for fault in error.faults], signed_in)
+        page = self.failure(status_of(error), [str(fault) for fault in error.faults])
+        if isinstance(error, Busy):
+            page.headers["retry-after"] = str(error.retry_after_s)
+        return page
 
-    def failure(self, status: int, lines: list[str], signed_in: bool = True) -> Response:
+    def failure(self, status: int, lines: list[str]) -> Response:
         """The page of a status that is not 200."""
         headline = _HEADLINES.get(status, "Something went wrong")
-        answer = self.page("error", status, headline=headline, lines=lines, signed_in=signed_in)
+        answer = self.page("error", status, headline=headline, lines=lines)
         if status == 503:
             answer.headers["retry-after"] = str(RETRY_AFTER_S)
         return answer
@@ -111,6 +117,19 @@ class Pages:
 
     def _asset_path(self, name: str) -> str:
         return f"/{name}?v={blake2b(self._assets[name].encode(), digest_size=6).hexdigest()}"
+
+
+def _about(visit: Visit) -> dict[str, object]:
+    """What every page knows of who reads it."""
+    return {
+        "signed_in": visit.visitor is not None,
+        "token": visit.token,
+        "account": visit.account,
+        "role": visit.role,
+        "called": visit.called,
+        "sees_people": visit.sees_people,
+        "nav": navigation(visit.role) if visit.role else [],
+    }
 
 
 def short(text: str | bytes) -> Markup:

@@ -15,7 +15,7 @@ from hetki.server.people import present_of
 
 def restrict(desk: Desk, request: Request, form: Form) -> Response:
     """Restrict all processing, or lift a restriction."""
-    name, what = speaker(form), form.get("what", "restrict")
+    name, what = speaker(request, form), form.get("what", "restrict")
     if what not in ("restrict", "lift"):
         raise Invalid(Fault("what", shown(what), "restrict or lift"))
     return _entered(desk, request, name, restriction(name, form.get("reason", ""), what == "lift"))
@@ -23,14 +23,14 @@ def restrict(desk: Desk, request: Request, form: Form) -> Response:
 
 def object_to(desk: Desk, request: Request, form: Form) -> Response:
     """Enter an objection, against one purpose or all that may be objected to."""
-    name, purposes = speaker(form), desk.engine.project.purposes
+    name, purposes = speaker(request, form), desk.engine.project.purposes
     what = objection(purposes, form.get("purpose", ""), name, form.get("reason", ""))
     return _entered(desk, request, name, what)
 
 
 def rectify(desk: Desk, request: Request, form: Form) -> Response:
     """Correct a trait, or take its corrections back."""
-    name, value = speaker(form), form.get("value", "").strip()
+    name, value = speaker(request, form), form.get("value", "").strip()
     text = None if form.get("undo") == "yes" else value
     what = correction(desk.engine.project, form.get("trait", "").strip(), text, name)
     return _entered(desk, request, name, what)

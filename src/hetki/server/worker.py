@@ -12,6 +12,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.process import parent_process
@@ -24,9 +25,10 @@ from hetki.engine.expiring import expire_next
 from hetki.engine.project import Project
 from hetki.engine.warming import OTHER_DECLARATIONS, activate, is_in_force, keep, open_in_force
 from hetki.errors import HetkiError
+from hetki.server.logs import set_up, without_values
 from hetki.server.trouble import AGAIN_S, Trouble
 from hetki.server.watch import Watch
-from hetki.store.lake import refresh
+from hetki.store.lake import refresh, tidy_spilled
 from hetki.store.network import SystemNet
 from hetki.store.ports import Net
 from hetki.store.shortage import shortage
@@ -40,6 +42,8 @@ LAKE_S = 30.0
 YOUNG_S = 30.0
 #: How long a worker may take to end what it has begun; then it is killed, which loses nothing.
 STOPPING_S = 5.0
+#: The status of a worker that met what it does not know.
+FAILED = 1
 
 log = logging.getLogger("hetki.worker")
 
@@ -72,7 +76,7 @@ class Keeper:
             try:
                 self._keep_one(trouble)
             except (OSError, MemoryError) as error:  # no room for one more process
-                trouble.tell(f"not started error={error}")
+                trouble.tell(f"not started error={without_values(error)}")
             self._stopping.wait(trouble.rest_s())
 
     def _keep_one(self, trouble: Trouble) -> None:
@@ -100,11 +104,22 @@ def work(folder: str, data: str) -> None:
     Nothing is lost by ending at once: whatever was under way is taken up again by the next worker. `data`
     is where the project is served: what its settings say may have faults by now.
     """
+    set_up()
+    try:
+        _work(folder, data)
+    except Exception:
+        log.exception("worker=failed")
+        raise SystemExit(FAILED) from None
+
+
+def _work(folder: str, data: str) -> None:
     collect_rarely()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     shelf, disk = SystemDisk(folder), SystemDisk(f"{folder}/{data}")
     watch = Watch(shelf, data)
+    with suppress(HetkiError):  # a disk that refuses is told below
+        tidy_spilled(disk)
     known: Project | None = None
     trouble = Trouble(log, "worker")
     while not stop.is_set():
@@ -115,7 +130,7 @@ def work(folder: str, data: str) -> None:
             else:
                 activate(opened)
         except HetkiError as error:
-            trouble.tell(f"not started {error.code}={error}")
+            trouble.tell(f"not started {error.code}={without_values(error)}")
             if not _rest(stop, trouble.rest_s()):
                 return
             continue
@@ -191,7 +206,7 @@ def _loop(opened: Engine, name: str, once: Callable[[Engine], float], over: thre
                 log.warning("declarations=others loop=%s", name)
                 over.set()
             else:
-                trouble.tell(f"{known.code}={known}")
+                trouble.tell(f"{known.code}={without_values(known)}")
                 rest_s = trouble.rest_s()
         over.wait(rest_s)
 

@@ -12,10 +12,11 @@ from collections.abc import Callable, Collection, Iterable
 import msgspec
 
 from hetki.decisions.question import Decision, blanked
+from hetki.dialogues.message import UNHEARD
 from hetki.events.event import LeafId, event_id
 from hetki.identity.account import AccountId
 from hetki.store.chain import COLUMNS, leave_blanked, leave_links
-from hetki.store.journal import Framed
+from hetki.store.places import Framed
 from hetki.store.sqlite import chunks
 
 #: Grain: one row per erasure. `destroyed` counts what was; the receipt is signed once nothing is left to do.
@@ -55,6 +56,7 @@ class Ledgered(msgspec.Struct, frozen=True):
 
 class _Asked(msgspec.Struct, frozen=True):
     data_of: list[str]
+    known_of: list[str] = []
 
 
 class _Recorded(msgspec.Struct, frozen=True):
@@ -79,8 +81,9 @@ def fill_used(db: sqlite3.Connection) -> None:
 
 
 def data_of(record: bytes) -> list[str]:
-    """Whose data a recorded decision used: hex ids of leaves."""
-    return _recorded.decode(record).question.data_of
+    """Whose data a recorded decision used, or may have put into words: hex ids of leaves."""
+    asked = _recorded.decode(record).question
+    return asked.data_of + asked.known_of
 
 
 def unfinished(db: sqlite3.Connection) -> list[str]:
@@ -188,17 +191,24 @@ def erase_deeds(
         db.execute(f"DELETE FROM missed WHERE customer IN ({marks})", part)
         done = db.execute(f"DELETE FROM assignments WHERE customer IN ({marks})", part)
         n_assignments += done.rowcount
-        db.execute(f"DELETE FROM revisions WHERE customer IN ({marks})", part)
         for table in ("touched", "warmed", "changes", "page_links"):
             db.execute(f"DELETE FROM {table} WHERE customer IN ({marks})", part)
     _drop_used(db, decisions)
-    for marks, listed in chunks(decisions):
+    for marks, listed in chunks(mine):
         db.execute(
             "DELETE FROM revisions WHERE occurrence_id IN"
             f" (SELECT occurrence_id FROM decisions WHERE decision_id IN ({marks}))",
             listed,
         )
+    for marks, listed in chunks(decisions):
         db.execute(f"DELETE FROM decisions WHERE decision_id IN ({marks})", listed)
+    for marks, part in chunks({*leaves, *units}):
+        db.execute(  # what was decided about somebody else stays, and so does what became of it
+            f"DELETE FROM revisions WHERE customer IN ({marks})"
+            " AND NOT EXISTS (SELECT 1 FROM decisions d WHERE d.occurrence_id = revisions.occurrence_id)"
+            " AND NOT EXISTS (SELECT 1 FROM missed m WHERE m.occurrence_id = revisions.occurrence_id)",
+            part,
+        )
     leave_links(db, decisions)
     db.executemany("DELETE FROM revisions WHERE occurrence_id = ?", [(each,) for each in occurrence_ids])
     db.executemany("DELETE FROM missed WHERE occurrence_id = ?", [(each,) for each in occurrence_ids])
@@ -281,8 +291,8 @@ def _erase_messages(db: sqlite3.Connection, decisions: Iterable[str], leaves: Co
         db.execute(f"DELETE FROM attempts WHERE message_id IN ({marks})", part)
         db.execute(f"DELETE FROM outbox WHERE status <> 'claimed' AND message_id IN ({marks})", part)
         db.execute(
-            "UPDATE outbox SET status = 'cancelled', detail = 'erased', recipient = '', subject = '',"
-            f" body = '' WHERE message_id IN ({marks})",
-            part,
+            "UPDATE outbox SET status = 'cancelled', detail = ?, recipient = '', subject = '', body = '',"
+            f" n_attempts = 0 WHERE message_id IN ({marks})",
+            [f"erased; {UNHEARD}", *part],
         )
     return len(ids)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from contextlib import contextmanager, nullcontext
 from enum import IntEnum
-from typing import Callable, Collection, Iterable, Iterator, NamedTuple, Sequence
+from typing import Callable, Collection, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -19,11 +20,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from hetki.consent.retention import bounds_of, month_of
+from hetki.consent.retention import month_of
 from hetki.errors import Fault, Invalid
 from hetki.events.event import EventId, LeafId
 from hetki.store.ports import Chance, Disk
-from hetki.store.secrets import SECRET_BYTES, Kept, Secrets
+from hetki.store.secrets import SECRET_BYTES, Secrets
 from hetki.store.sqlite import check, prepare, settle, sound, transaction, truncate_log
 
 FILE = "journal.db"
@@ -48,10 +49,6 @@ CREATE TABLE IF NOT EXISTS journal(
     was BLOB);                     -- SHA-256 of the body as committed, if some of it is overwritten
 CREATE INDEX IF NOT EXISTS journal_statements ON journal(position) WHERE n_statements > 0;
 """
-
-
-#: Where an entry lies: the position of its row, and its frame's byte in it.
-Place = tuple[int, int]
 
 
 class Kind(IntEnum):
@@ -85,18 +82,6 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     body: bytes | None
 
 
-class Framed(NamedTuple):
-    """What can be read of an entry without its key: where it lies, what it is, and whose."""
-
-    position: int
-    frame_offset: int
-    received_at: int
-    kind: Kind
-    leaf: LeafId
-    event_id: EventId
-    period: int
-
-
 class Row(NamedTuple):
     """One row as it lies in the file."""
 
@@ -118,12 +103,33 @@ class Journal:
         self._chance = chance
         self.secrets = secrets
         self._number = 0
+        self._is_held = False
         self._ciphers: dict[tuple[LeafId, int], AESGCM] = {}
 
-    def append(self, batches: Sequence[Sequence[Entry]], received_at: int, n_statements: int) -> int:
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else appends until the block ends; what is appended in it is durable then.
+
+        Raises `Unavailable`; then nothing of it is kept.
+        """
+        with transaction(self._db):
+            self._is_held = True
+            try:
+                yield
+            finally:
+                self._is_held = False
+
+    def append(
+        self,
+        batches: Sequence[Sequence[Entry]],
+        received_at: int,
+        n_statements: int,
+        looked_at: int | None = None,
+    ) -> int:
         """Append one row per batch in one durable transaction; return the last position.
 
-        Raises `Unavailable`; then nothing of it is kept. A repeat appends again: equal events are told
+        0, and nothing is appended, if a statement stands after `looked_at`: whoever gave that has not seen
+        it yet. Raises `Unavailable`; then nothing is kept. A repeat appends again: equal events are told
         apart later, by their ids.
         """
         month = month_of(received_at)
@@ -132,7 +138,9 @@ class Journal:
         self._forget_erased()
         self.secrets.ensure(leaves, periods, received_at)
         bodies = [(len(batch), self._seal(batch, month)) for batch in batches]
-        with transaction(self._db):
+        with nullcontext() if self._is_held else transaction(self._db):
+            if looked_at is not None and self.has_statements_after(looked_at):
+                return 0
             position, chain = self.head()
             rows = []
             for n_entries, body in bodies:
@@ -160,6 +168,36 @@ class Journal:
             "SELECT 1 FROM journal WHERE n_statements > 0 AND position > ? LIMIT 1", (position,)
         ).fetchone()
         return row is not None
+
+    def commands_after(self, position: int) -> list[Stored]:
+        """The commands that count as statements, after a position."""
+        self._forget_erased()
+        rows = self._db.execute(
+            "SELECT position, received_at, body FROM journal WHERE n_statements > 0 AND position > ?"
+            " ORDER BY position",
+            (position,),
+        ).fetchall()
+        return [
+            each
+            for place, received_at, body in rows
+            for each in self._open_row(place, received_at, body, Kind.COMMAND)
+        ]
+
+    def accepted(
+        self, places: Mapping[EventId, tuple[int, int]], ids: Collection[EventId], after: int
+    ) -> dict[EventId, int]:
+        """When those of some events were accepted that were: the ones at known places, and the ones in rows
+        after a position. Nothing is deciphered."""
+        found: dict[EventId, int] = {}
+        for own_id, (position, _) in places.items():
+            query = "SELECT received_at FROM journal WHERE position = ?"
+            found[own_id] = self._db.execute(query, (position,)).fetchone()[0]
+        query = "SELECT received_at, body FROM journal WHERE position > ? ORDER BY position"
+        for received_at, body in self._db.execute(query, (after,)):
+            for own_id in ids:
+                if own_id in body:
+                    found.setdefault(own_id, received_at)
+        return found
 
     def read(self, after: int, n_entries_max: int) -> list[Stored]:
         """The entries of whole rows after a position, in order: at least one row, if there is one."""
@@ -210,33 +248,20 @@ class Journal:
                 yield Row(*row)
             after = found[-1][0]
 
-    def framed(self, periods: Iterable[Kept]) -> Iterator[Framed]:
-        """The entries that were sealed under periods, in order, whether they can still be read or not."""
-        by_month: dict[str, set[int]] = {}
-        for each in periods:
-            by_month.setdefault(each.month, set()).add(each.period)
-        for month, numbers in sorted(by_month.items()):
-            rows = self._db.execute(
-                "SELECT position FROM journal WHERE received_at >= ? AND received_at < ? ORDER BY position",
-                bounds_of(month),
-            )
-            for (position,) in rows.fetchall():
-                for row in self.rows(position - 1, position):
-                    yield from (each for each in _framed(row) if each.period in numbers)
+    def positions(self, since: int, until: int) -> list[int]:
+        """The rows that were received from one instant until another (that one not), in order."""
+        query = "SELECT position FROM journal WHERE received_at >= ? AND received_at < ? ORDER BY position"
+        return [row[0] for row in self._db.execute(query, (since, until))]
 
-    def framed_at(self, places: Iterable[Place]) -> Iterator[Framed]:
-        """The entries at places, whether they can still be read or not."""
-        by_row: dict[int, set[int]] = {}
-        for position, frame_offset in places:
-            by_row.setdefault(position, set()).add(frame_offset)
-        for position, offsets in sorted(by_row.items()):
-            for row in self.rows(position - 1, position):
-                yield from (each for each in _framed(row) if each.frame_offset in offsets)
-
-    def removed_after(self, number: int) -> list[Framed]:
-        """The entries that have expired, or were overwritten, after a number of changes."""
-        expired = self.framed(self.secrets.expired_after(number))
-        return [*expired, *self.framed_at(self.secrets.removed_after(number))]
+    def replace(self, bodies: Iterable[tuple[int, bytes]]) -> None:
+        """Put other bodies into rows, by position, durably; each row keeps the SHA-256 of the first."""
+        with transaction(self._db):
+            for position, body in bodies:
+                before = next(self.rows(position - 1, position))
+                was = before.was or hashlib.sha256(before.body).digest()
+                self._db.execute(
+                    "UPDATE journal SET body = ?, was = ? WHERE position = ?", (body, was, position)
+                )
 
     def chain_at(self, position: int) -> bytes | None:
         """The chain of a row; None without such a row."""
@@ -262,36 +287,6 @@ class Journal:
                     tell_overwritten(row.position, hashlib.sha256(row.body).digest())
                 progress(row.position)
         return n_rows
-
-    def without(self, places: Collection[Place]) -> dict[int, bytes]:
-        """The SHA-256 of each row's body, by position, once the entries at places are overwritten."""
-        return {at: hashlib.sha256(body).digest() for at, _, body in self._emptied(places)}
-
-    def overwrite(self, places: Collection[Place]) -> None:
-        """Overwrite what is sealed at places with zeros, durably; what lies around it stays. A repeat changes
-        nothing."""
-        with transaction(self._db):
-            for position, before, body in self._emptied(places):
-                if before != body:
-                    was = hashlib.sha256(before).digest()
-                    self._db.execute(
-                        "UPDATE journal SET body = ?, was = coalesce(was, ?) WHERE position = ?",
-                        (body, was, position),
-                    )
-
-    def _emptied(self, places: Collection[Place]) -> Iterator[tuple[int, bytes, bytes]]:
-        """Rows as they are and as they will be, with their positions."""
-        by_row: dict[int, list[int]] = {}
-        for position, frame_offset in places:
-            by_row.setdefault(position, []).append(frame_offset)
-        for position, offsets in sorted(by_row.items()):
-            for row in self.rows(position - 1, position):
-                body = bytearray(row.body)
-                for frame_offset in offsets:
-                    start = frame_offset + FRAME.size
-                    n_bytes = FRAME.unpack_from(body, frame_offset)[4]
-                    body[start : start + n_bytes] = bytes(n_bytes)
-                yield position, row.body, bytes(body)
 
     def bring_back(self, rows: Iterable[Row]) -> None:
         """Put rows of a backup into an empty journal, durably. Raises `Invalid` at a row that breaks the
@@ -330,13 +325,16 @@ class Journal:
             parts += (FRAME.pack(kind, period, leaf, event_id, NONCE_BYTES + len(sealed)), nonce, sealed)
         return b"".join(parts)
 
-    def _open_row(self, position: int, received_at: int, body: bytes) -> Iterator[Stored]:
+    def _open_row(
+        self, position: int, received_at: int, body: bytes, only: Kind | None = None
+    ) -> Iterator[Stored]:
         frame_offset = 0
         while frame_offset < len(body):
             start = frame_offset + FRAME.size
             frame = body[frame_offset:start]
             end = start + FRAME.unpack(frame)[4]
-            yield self._open(position, received_at, frame_offset, frame, body[start:end])
+            if only is None or frame[0] == only:
+                yield self._open(position, received_at, frame_offset, frame, body[start:end])
             frame_offset = end
 
     def _open(
@@ -366,14 +364,6 @@ class Journal:
                 del self._ciphers[key]
         cipher = self._ciphers[(leaf, period)] = AESGCM(derived)
         return cipher
-
-
-def _framed(row: Row) -> Iterator[Framed]:
-    frame_offset = 0
-    while frame_offset < len(row.body):
-        kind, period, leaf, event_id, n_bytes = FRAME.unpack_from(row.body, frame_offset)
-        yield Framed(row.position, frame_offset, row.received_at, Kind(kind), leaf, event_id, period)
-        frame_offset += FRAME.size + n_bytes
 
 
 def chained(rows: Iterable[Row]) -> Iterator[Row]:

@@ -19,6 +19,7 @@ from hetki.errors import Fault
 from hetki.events.event import Event, utc
 from hetki.store.journal import Journal, Kind, Stored
 from hetki.store.lake_tables import FOLDER, INSTANT, TABLES, forget_rows, write_table, write_tables
+from hetki.store.places import removed_after
 from hetki.store.ports import Disk
 from hetki.store.sqlite import alone
 from hetki.store.state import State
@@ -107,7 +108,7 @@ def _forget(disk: Disk, journal: Journal, state: State, mark: Mark) -> Mark:
     if number == mark.n_erasures:
         return mark
     leaves = {leaf.hex() for leaf in journal.secrets.erased_after(mark.n_erasures)}
-    framed = journal.removed_after(mark.n_erasures)
+    framed = removed_after(journal, mark.n_erasures)
     places = state.places_of([each.event_id for each in framed])
     events = {
         each.event_id.hex(): each.leaf.hex()
@@ -115,7 +116,7 @@ def _forget(disk: Disk, journal: Journal, state: State, mark: Mark) -> Mark:
         if places.get(each.event_id) == (each.position, each.frame_offset)
     }
     disk.tidy(FOLDER)
-    disk.remove(SPILLED)
+    tidy_spilled(disk)
     n_gone = 0
     for bucket in sorted({leaf[0] for leaf in (*leaves, *events.values())}):
         for name in disk.names(f"{FOLDER}/events/bucket={bucket}/*/*"):
@@ -169,7 +170,7 @@ def open_lake(disk: Disk) -> duckdb.DuckDBPyConnection:
     """
     db = duckdb.connect()
     db.execute("SET TimeZone = 'UTC'")
-    db.execute(f"SET temp_directory = {_quoted(disk.path(SPILLED))}")
+    spill_inside(db, disk)
     db.execute(f"SET allowed_directories = [{_quoted(disk.path(FOLDER) + '/')}]")
     db.execute("SET enable_external_access = false")
     if disk.names(f"{FOLDER}/events/*/*/*"):
@@ -185,6 +186,20 @@ def open_lake(disk: Disk) -> duckdb.DuckDBPyConnection:
         else:
             db.register(name, schema.empty_table())
     return db
+
+
+def spill_inside(db: duckdb.DuckDBPyConnection, disk: Disk) -> None:
+    """Have DuckDB put what does not fit into memory below the data folder, not into the present one.
+
+    It deletes that by itself at the end; what a process that was killed has left, `tidy_spilled` does.
+    """
+    db.execute(f"SET temp_directory = {_quoted(disk.path(SPILLED))}")
+
+
+def tidy_spilled(disk: Disk) -> None:
+    """Delete what questions that needed much room left behind. Files that are open go on for who has them."""
+    for name in disk.names(f"{SPILLED}/*"):
+        disk.remove(name)
 
 
 def remove_lake(disk: Disk) -> None:

@@ -115,7 +115,7 @@ class Ledger:
         )
         self.db.execute("INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         add_link(self.db, row)
-        add_used(self.db, decision.decision_id, customer, question.data_of)
+        add_used(self.db, decision.decision_id, customer, question.data_of + question.known_of)
         if decision.assigned_now:
             self.db.execute(
                 "INSERT INTO assignments VALUES (?, ?, ?, ?, ?, ?)",

@@ -22,11 +22,14 @@ from hetki.store.shortage import refused
 
 #: How long a statement waits for another connection's lock.
 BUSY_S = 10.0
-#: Page cache of one connection.
-CACHE_KB = 64 * 1024
+#: Page cache of one connection to the state, in which ids lie at random, and to any other file.
+CACHE_KB, OTHER_CACHE_KB = 64 * 1024, 16 * 1024
+#: What SQLite holds in a process with all its connections: near it a cache gives up its own pages.
+HEAP_MB = 160
 #: Pages in the write-ahead log before they are copied into the file: fewer copies of hot pages.
 CHECKPOINT_PAGES = 8_000
 
+STATE = "state.db"
 _SQLITE_TAILS = ("", "-wal", "-shm", "-journal")
 _creating = threading.Lock()  # while it is held, no connection of this process may be opened
 
@@ -121,7 +124,8 @@ class SystemDisk:
                 connection.execute("PRAGMA secure_delete=ON")
                 connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
                 connection.execute("PRAGMA temp_store=MEMORY")
-                connection.execute(f"PRAGMA cache_size=-{CACHE_KB}")
+                connection.execute(f"PRAGMA cache_size=-{CACHE_KB if path.name == STATE else OTHER_CACHE_KB}")
+                connection.execute(f"PRAGMA soft_heap_limit={HEAP_MB * 1_048_576}")
                 if created:
                     _sync_folder(path.parent)
             except (sqlite3.Error, OSError, UnicodeError):

@@ -1,0 +1,103 @@
+"""Sharing: what of the lake may be shown to anybody, as Parquet in a folder of its own.
+
+No row says whose it is, and only columns and fields are written that were declared free: what is new in the
+lake, or unknown to the catalogue, stays out by itself. docs/lake.md says what that is worth, and what not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from hetki.errors import Conflict, Fault
+from hetki.events.catalogue import Catalogue
+from hetki.events.free import free_fields
+from hetki.store.lake import BUSY, LOCK, LOCK_WAIT_S
+from hetki.store.lake_tables import FOLDER, INSTANT, write_table
+from hetki.store.ports import Disk
+from hetki.store.sqlite import alone
+
+#: Columns of events that are free by themselves: a project declares its sources, and their channels.
+EVENTS = pa.schema(
+    [
+        ("source", pa.string()),
+        ("channel", pa.string()),
+        ("name", pa.string()),
+        ("occurred_at", INSTANT),
+        ("properties", pa.string()),
+    ]
+)
+#: The free columns of the small tables; a table that is not here is not shared.
+FREE = {
+    "occurrences": ("moment", "occurred_at", "status"),
+    "decisions": ("moment", "initiative", "decided_at", "arm", "chosen", "propensity", "holdout_share"),
+    "assignments": ("initiative", "arm", "holdout_share", "assigned_at"),
+    "deliveries": ("destination", "status", "sent_at", "n_attempts"),
+}
+_READ = ["source", "channel", "name", "occurred_at", "identifiers", "properties"]
+
+_identifiers = msgspec.json.Decoder(dict[str, str])
+
+
+class Shared(msgspec.Struct, frozen=True):
+    """How many events were written, and how many were left out as the catalogue does not know them."""
+
+    n_events: int
+    n_left_out: int
+
+
+def share(disk: Disk, catalogue: Catalogue, to: Disk) -> Shared:
+    """Write what is free of the lake into an empty folder. Raises `Conflict` if it is not empty, or while
+    another writes the lake. Holds the events of one month at a time in memory.
+    """
+    if to.names("**"):
+        raise Conflict(Fault("lake share", "a folder with files in it", "an empty or a new folder"))
+    n_events = n_left_out = 0
+    with alone(disk, LOCK, BUSY, LOCK_WAIT_S):
+        for month, names in sorted(_months(disk).items()):
+            parts = [pq.ParquetFile(disk.path(name)).read(columns=_READ) for name in names]
+            free = [_free_events(part, catalogue) for part in parts]
+            table = pa.concat_tables([EVENTS.empty_table(), *free])
+            if len(table):
+                write_table(to, f"events/month={month}/part.parquet", _blurred(table))
+            n_events += len(table)
+            n_left_out += sum(len(part) for part in parts) - len(table)
+        for name, columns in FREE.items():
+            if f"{FOLDER}/{name}.parquet" in disk.names(f"{FOLDER}/*"):
+                table = pq.ParquetFile(disk.path(f"{FOLDER}/{name}.parquet")).read(columns=list(columns))
+                write_table(to, f"{name}.parquet", _blurred(table))
+    return Shared(n_events, n_left_out)
+
+
+def _months(disk: Disk) -> dict[str, list[str]]:
+    """The files of events by month: buckets are not kept apart, as one may hold a single customer."""
+    found: dict[str, list[str]] = {}
+    for name in disk.names(f"{FOLDER}/events/*/*/*.parquet"):
+        found.setdefault(name.split("/")[3].removeprefix("month="), []).append(name)
+    return found
+
+
+def _free_events(part: pa.Table, catalogue: Catalogue) -> pa.Table:
+    return pa.Table.from_pylist(list(_free_rows(part, catalogue)), schema=EVENTS)
+
+
+def _free_rows(part: pa.Table, catalogue: Catalogue) -> Iterator[dict[str, object]]:
+    for row in part.to_pylist():
+        names = _identifiers.decode(row["identifiers"]).values()
+        fields = free_fields(catalogue, row["name"], row["properties"].encode(), names)
+        if fields is not None:
+            kept = {column: row[column] for column in EVENTS.names}
+            yield kept | {"properties": msgspec.json.encode(fields, order="sorted").decode()}
+
+
+def _blurred(table: pa.Table) -> pa.Table:
+    """Instants to the hour, and rows in the order of what they say: neither may tell whose a row is."""
+    for number, column in enumerate(table.schema):
+        if column.type == INSTANT:
+            hours = pc.floor_temporal(table[column.name], unit="hour")
+            table = table.set_column(number, column, hours.cast(INSTANT))
+    return table.sort_by([(name, "ascending") for name in table.column_names])
