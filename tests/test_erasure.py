@@ -491,6 +491,18 @@ def test_an_address_that_somebody_else_tells_too_is_not_refused() -> None:
     world.assert_rebuilds()
 
 
+def test_what_arrives_beside_an_erasure_is_folded_once() -> None:
+    world = World()
+    world.live("09:00 web u=anna mail=house@kauppa.fi Customer Identified")
+    world.live("09:01 web u=bertta mail=house@kauppa.fi Customer Identified")
+    command = erasing.erasure_of(world.engine, {LeafId(world.node("anna"))}, "desk")
+    world.engine.acceptor.command(command)
+    world.tell("09:02 web u=bertta Help Searched n_results=0")
+    world.catch_up()
+    assert world.rows("SELECT n_events FROM customers") == [(2,)]
+    world.assert_rebuilds()
+
+
 def test_what_was_retracted_before_an_erasure_and_is_somebody_elses_stays_retracted() -> None:
     """A browser has gone over to somebody else before the erasure; what was said to it by name goes."""
     by_name = {"templates/call.liquid": "Subject: hello\n\nHello, {{ customer.name }}."}

@@ -108,7 +108,7 @@ def broken_at(changed: list[tuple[object, ...]]) -> str:
     disk = MemoryDisk()
     journal = opened(disk)
     db = disk.connect("journal.db")
-    db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", changed)
+    db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", changed)
     try:
         journal.verify()
     except Invalid as error:
@@ -118,35 +118,45 @@ def broken_at(changed: list[tuple[object, ...]]) -> str:
 
 def test_every_flipped_bit_of_a_body_is_found(chained: list[tuple[object, ...]]) -> None:
     assert broken_at(chained) == ""
-    *head, chain, body = chained[2]
+    *head, chain, body, was = chained[2]
     assert isinstance(body, bytes) and isinstance(chain, bytes)
     for place in range(len(body)):
         flipped = bytearray(body)
         flipped[place] ^= 1 << place % 8
-        assert broken_at([*chained[:2], (*head, chain, bytes(flipped)), *chained[3:]]) == "journal.db: row 3"
+        assert (
+            broken_at([*chained[:2], (*head, chain, bytes(flipped), was), *chained[3:]])
+            == "journal.db: row 3"
+        )
     for place in range(len(chain)):
         flipped = bytearray(chain)
         flipped[place] ^= 1 << place % 8
-        assert broken_at([*chained[:2], (*head, bytes(flipped), body), *chained[3:]]) == "journal.db: row 3"
+        assert (
+            broken_at([*chained[:2], (*head, bytes(flipped), body, was), *chained[3:]]) == "journal.db: row 3"
+        )
 
 
 def test_every_other_change_is_found(chained: list[tuple[object, ...]]) -> None:
-    position, received_at, n_entries, n_statements, chain, body = chained[2]
+    position, received_at, n_entries, n_statements, chain, body, was = chained[2]
     assert isinstance(received_at, int) and isinstance(n_entries, int) and isinstance(body, bytes)
     changes = {
         "another time": [
             *chained[:2],
-            (position, received_at + 1, n_entries, n_statements, chain, body),
+            (position, received_at + 1, n_entries, n_statements, chain, body, was),
             *chained[3:],
         ],
         "another count": [
             *chained[:2],
-            (position, received_at, n_entries + 1, n_statements, chain, body),
+            (position, received_at, n_entries + 1, n_statements, chain, body, was),
             *chained[3:],
         ],
         "cut": [
             *chained[:2],
-            (position, received_at, n_entries, n_statements, chain, body[:-1]),
+            (position, received_at, n_entries, n_statements, chain, body[:-1], was),
+            *chained[3:],
+        ],
+        "another body was there": [
+            *chained[:2],
+            (position, received_at, n_entries, n_statements, chain, body, b"\0" * 32),
             *chained[3:],
         ],
         "a row is gone": [*chained[:2], *chained[3:]],

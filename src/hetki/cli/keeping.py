@@ -1,4 +1,4 @@
-"""Commands for keeping: `verify`, `backup`, `restore`."""
+"""Commands for keeping: `verify`, `backup`, `restore`, `expire`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from hetki.cli.opening import HERE, Folder, look, opened, over_journal, progress_bar
-from hetki.dialogues.wording import counted
+from hetki.dialogues.wording import counted, spoken_at
 from hetki.engine.backup import backup as back_up
 from hetki.engine.engine import Engine
+from hetki.engine.expiring import SAID_BY, due
+from hetki.engine.expiring import expire as expire_all
 from hetki.engine.manifests import newest
 from hetki.engine.restoring import choose, look_over
 from hetki.engine.restoring import restore as bring_back
@@ -97,6 +99,30 @@ def restore(
     if done.n_held:
         print(f"{counted(done.n_held, 'message')} cancelled, which may have been sent since")
     print(f"Next: hetki serve -C {to}")
+
+
+@app.command()
+def expire(
+    by: Annotated[str, typer.Option("--by", help="Who asks for it; it is kept in the receipts.")] = SAID_BY,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is over.")] = False,
+    project: Folder = HERE,
+) -> None:
+    """Make unreadable for ever what is past its retention; `hetki serve` does so by itself."""
+    engine = opened(project)
+    found = due(engine)
+    if not dry_run:
+        expire_all(engine, by)
+    zone = engine.project.settings.time_zone
+    for each in found:
+        kept = each.kept
+        print(
+            f"{kept.source}, {kept.retention}: {kept.month}, {counted(each.n_entries, 'entry')},"
+            f" over since {spoken_at(each.over_at, zone)}"
+        )
+    if not found:
+        print("nothing is over")
+    elif dry_run:
+        print("nothing was done")
 
 
 def _in_force(project: Path) -> Engine:

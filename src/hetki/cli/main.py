@@ -49,6 +49,7 @@ COMMANDS = {
     "verify": "hetki.cli.keeping",
     "backup": "hetki.cli.keeping",
     "restore": "hetki.cli.keeping",
+    "expire": "hetki.cli.keeping",
     "rebuild": "hetki.cli.upkeep",
 }
 EXIT = {"invalid": 1, "not_found": 3, "conflict": 4, "forbidden": 5, "exhausted": 6, "unavailable": 7}

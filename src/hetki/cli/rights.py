@@ -16,9 +16,12 @@ from hetki.engine.erase import erase as erase_customer
 from hetki.engine.erase import finish
 from hetki.engine.export import export as export_customer
 from hetki.engine.receipts import Listed, listed
+from hetki.engine.removing import Range, remove
+from hetki.engine.removing import find as find_range
 from hetki.engine.rights import Entered, correction, enter, objection, restriction
 from hetki.errors import Fault, Invalid
 from hetki.events.event import LeafId
+from hetki.events.wire import instant_of
 from hetki.settings import DAY
 from hetki.store.pages import PageLinks
 from hetki.store.sqlite import transaction
@@ -55,12 +58,25 @@ def erase(
     is_rest: Annotated[
         bool, typer.Option("--finish", help="Finish what an open reader or a crash has left to do.")
     ] = False,
+    since: Annotated[str, typer.Option("--from", help="Erase what happened from this time on.")] = "",
+    until: Annotated[str, typer.Option("--until", help="... and before this one.")] = "",
+    source: Annotated[str, typer.Option("--source", help="Of a range, only what this source told.")] = "",
+    event: Annotated[str, typer.Option("--event", help="Of a range, only events of this name.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what a range holds.")] = False,
     project: Folder = HERE,
 ) -> None:
-    """Erase a customer for ever: it cannot be undone. Prints the receipt."""
-    if sum((bool(who), receipts, is_rest)) != 1:
-        raise Invalid(Fault("erase", "none of them, or several", "a customer, --receipts or --finish"))
+    """Erase a customer, or a range of time, for ever: it cannot be undone. Prints the receipt."""
+    if sum((bool(who), receipts, is_rest, bool(since or until))) != 1:
+        must = "a customer, --from with --until, --receipts or --finish"
+        raise Invalid(Fault("erase", "none of them, or several", must))
     engine = opened(project)
+    if since or until:
+        wanted = Range(instant_of(since, "--from"), instant_of(until, "--until"), source, event)
+        found = find_range(engine, wanted)
+        print(f"{counted(found.n_events, 'event')}, {counted(found.n_rejected, 'rejected body')}")
+        for each in [] if dry_run else remove(engine, wanted, by):
+            print("\n".join(_told(engine, each)))
+        return
     if who:
         erasure_id = erase_customer(engine, find(engine, who), by)
         print("\n".join(_told(engine, erasure_id)))
@@ -166,7 +182,9 @@ def _told(engine: Engine, erasure_id: str = "") -> list[str]:
         if receipt is None:
             found.append("  unfinished: hetki serve or hetki erase --finish does the rest")
             continue
-        counts = ", ".join(counted(n, name.removesuffix("s")) for name, n in receipt.destroyed.items())
+        counts = ", ".join(
+            counted(n, name.removesuffix("s").replace("_", " ")) for name, n in receipt.destroyed.items()
+        )
         genuine = "genuine" if each.is_genuine else "NOT the signature of this project"
         found += [
             f"  finished {spoken_at(receipt.finished_at, zone)}; destroyed: {counts}",

@@ -36,7 +36,8 @@ class Purpose(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Under `basis: consent` unknown is no. Under any other basis the purpose is in force until the
     customer refuses it. `gpc` lets a `Sec-GPC: 1` header stand as a refusal of this purpose. `dpv` is the
     term of the Data Privacy Vocabulary for it. If `notices` are listed, only a grant under one of these
-    versions counts. If `categories` are listed, it uses no other data.
+    versions counts. If `categories` are listed, it uses no other data. `retention` is how
+    long events are needed for it; empty: as long as their sources keep them.
     """
 
     title: str
@@ -45,6 +46,7 @@ class Purpose(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dpv: str = ""
     notices: list[str] = []
     categories: list[str] = []
+    retention: str = ""
 
     def allows(self, stated: Literal["granted", "refused"] | None) -> bool:
         """Whether this purpose is in force, given the customer's standing statement.

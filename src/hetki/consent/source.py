@@ -36,9 +36,9 @@ class WriteKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One `sources/*.yaml`.
 
-    `purposes` lists what this source's data may be used for; anything else is closed. `retention` is the
-    class under which its data is encrypted and later expires. Keys may overlap, so that a sender can change
-    from one to the next.
+    `purposes` lists what this source's data may be used for; anything else is closed. `retention` is how long
+    its events are kept, `retention_of` how long those of some names are. Keys may overlap, so that a sender
+    can change from one to the next.
     """
 
     source: str
@@ -47,6 +47,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     title: str = ""
     write_keys: list[WriteKey] = []
     retention: str = "24 months"
+    retention_of: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)

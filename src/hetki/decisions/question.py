@@ -14,6 +14,8 @@ import msgspec
 
 #: Doing nothing is always a candidate.
 NOTHING = "nothing"
+#: Codes of reasons that say what a condition of an answer looked at.
+OF_VALUES = frozenset({"eligible", "not_eligible"})
 Arm = Literal["answered", "holdout", "none"]
 Scalar = str | int | float | bool | None
 
@@ -131,6 +133,28 @@ class Decision(msgspec.Struct, frozen=True):
     propensity: float
     reasons: list[Reason]
     send_at: int | None
+
+
+def blanked(decision: Decision) -> Decision:
+    """The same decision without the values that it looked at: what was chosen, and by which rules, stays.
+
+    `decide` gives it again from what is left of its question.
+    """
+    question = decision.question
+    candidates = [msgspec.structs.replace(each, values={}) for each in question.candidates]
+    question = msgspec.structs.replace(question, candidates=candidates, context={}, group="")
+    weighed = [
+        msgspec.structs.replace(each, reason=_without_values(each.reason) if each.reason else None)
+        for each in decision.weighed
+    ]
+    reasons = [_without_values(each) for each in decision.reasons]
+    return msgspec.structs.replace(decision, question=question, weighed=weighed, reasons=reasons)
+
+
+def _without_values(reason: Reason) -> Reason:
+    if reason.code not in OF_VALUES:
+        return reason
+    return Reason(reason.code, {"condition": reason.values["condition"]})
 
 
 def decision_id(occurrence_id: str) -> str:

@@ -66,9 +66,13 @@ def reason_words(reason: Reason, titles: Titles = PLAIN, reader: Reader = "analy
     return _WORDS[reason.code][reader](reason.values, titles)
 
 
+#: Nouns that take more than an `s`.
+PLURALS = {"leaf": "leaves", "try": "tries", "entry": "entries", "rejected body": "rejected bodies"}
+
+
 def counted(n: float, noun: str) -> str:
     """A number with its noun."""
-    plural = {"leaf": "leaves", "try": "tries"}.get(noun, noun + "s")
+    plural = PLURALS.get(noun, noun + "s")
     return f"{n:,.0f} {noun if n == 1 else plural}"
 
 

@@ -12,11 +12,13 @@ from operator import attrgetter
 
 import msgspec
 
+from hetki.consent.purpose import Purpose
+from hetki.consent.retention import REJECTED, class_of, classes_of
 from hetki.consent.source import Source
 from hetki.consent.statements import GRANTED, SPOKEN
-from hetki.engine.commands import RETENTION, Command, Erase, Said, as_entry, read_command
+from hetki.engine.commands import Command, Erase, Said, as_entry, read_command
 from hetki.errors import Fault
-from hetki.events.event import DELIVERED, OWN_SOURCE, Event, EventId, event_id
+from hetki.events.event import Event, EventId, event_id
 from hetki.events.wire import Parsed, Rejected
 from hetki.identity.identifier import as_leaf, identifier, leaf_of
 from hetki.identity.naming import nodes_called, nodes_in, nodes_of
@@ -24,10 +26,6 @@ from hetki.store.journal import Entry, Journal, Kind
 from hetki.store.ports import Chance, Clock
 from hetki.store.secrets import Erased, Secrets
 
-#: A rejected body is kept in full, but not for long.
-REJECTED_RETENTION = "rejected, 30 days"
-#: The class of a source that no declaration names (the engine's own events).
-OWN_RETENTION = "24 months"
 #: Values that are remembered as no name of anybody who was erased.
 CLEAR_MAX = 200_000
 #: Marks a row of which only the reason is kept; by the keyed hash after it a repeat is the same row.
@@ -76,6 +74,7 @@ class Acceptor:
         journal: Journal,
         keys: Keys,
         sources: Mapping[str, Source],
+        purposes: Mapping[str, Purpose],
         clock: Clock,
         chance: Chance,
         looked_at: int,
@@ -89,11 +88,11 @@ class Acceptor:
         self._look()
         self._clear_of: Mapping[bytes, Erased] = {}
         self._clear: set[str] = set()  # values that are no name of anybody who was erased
-        self.take_up(sources)
+        self.take_up(sources, purposes)
 
-    def take_up(self, sources: Mapping[str, Source]) -> None:
-        """Keep what is accepted from now on as long as these sources say."""
-        self._retention = {name: source.retention for name, source in sources.items()}
+    def take_up(self, sources: Mapping[str, Source], purposes: Mapping[str, Purpose]) -> None:
+        """Keep what is accepted from now on as long as these sources and purposes say."""
+        self._classes = {name: classes_of(source, purposes) for name, source in sources.items()}
 
     def accept(self, bodies: Sequence[Parsed]) -> int:
         """Commit bodies, one journal row each, in one durable transaction; return the last position.
@@ -201,15 +200,9 @@ class Acceptor:
             as_leaf(leaf_of(self._keys.node, event).node),
             event_id(self._keys.event, event.source, event.message_id),
             event.source,
-            self._kept(event),
+            class_of(event, self._classes.get(event.source)),
             _encode(event),
         )
-
-    def _kept(self, event: Event) -> str:
-        """How long an event is kept: what was said of consent and rights outlives the data it governs."""
-        if event.name in SPOKEN or (event.source == OWN_SOURCE and event.name not in DELIVERED):
-            return RETENTION
-        return self._retention.get(event.source, OWN_RETENTION)
 
     def _rejected(self, rejected: Rejected) -> Entry:
         body = _encode(rejected)
@@ -217,7 +210,7 @@ class Acceptor:
         own = identifier(self._keys.node, "event", f"rejected {once}")
         assert own is not None, "a rejected body names itself"
         rejected_id = EventId(bytes(own.node))
-        return Entry(Kind.REJECTED, as_leaf(own.node), rejected_id, rejected.source, REJECTED_RETENTION, body)
+        return Entry(Kind.REJECTED, as_leaf(own.node), rejected_id, rejected.source, REJECTED, body)
 
 
 def _names_more(context: bytes) -> bool:

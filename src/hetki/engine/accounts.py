@@ -52,16 +52,16 @@ def share(
 
     `moved` are the customers who are not what they were.
     """
-    namings = [each for facts in by_customer.values() for each in _namings(key, facts)]
+    found = [each for facts in by_customer.values() for each in namings(key, facts)]
     shares = Shares({}, {}, {}, {})
     if program.accounts is None:
-        add_namings(state.db, namings)
-        named = {each.account for each in namings}
+        add_namings(state.db, found)
+        named = {each.account for each in found}
         new = named - state.load_customers(named).keys()
         return msgspec.structs.replace(shares, again=dict.fromkeys(new, MEMBERSHIP))
     members = state.members({*by_customer, *stitched.joined, *moved})
     before = _belongs(state, members)
-    add_namings(state.db, namings)
+    add_namings(state.db, found)
     after = _belongs(state, members)
     groups = groups_of(state.db, {account for each in after.values() for account in each})
     for customer, accounts in after.items():
@@ -88,7 +88,8 @@ def accounts_around(state: State, customers: Iterable[LeafId]) -> set[AccountId]
     return {account for mine in _belongs(state, state.members(customers)).values() for account in mine}
 
 
-def _namings(key: bytes, facts: Iterable[Fact]) -> Iterator[Naming]:
+def namings(key: bytes, facts: Iterable[Fact]) -> Iterator[Naming]:
+    """What facts say of accounts."""
     for fact in facts:
         group = group_of(fact.event)
         if group is not None:

@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from hetki.consent.purpose import category_of, closed_to
 from hetki.decisions.action import Action
 from hetki.decisions.contact import read_cap, read_quiet_hours
-from hetki.declarations.durations import seconds
 from hetki.declarations.read import Declared
 from hetki.dialogues.destination import Destination
 from hetki.dialogues.template import Template
@@ -88,12 +87,11 @@ def check_names(files: Files) -> list[Fault]:
 
 
 def check_sources(files: Files) -> list[Fault]:
-    """Sources name known purposes and a readable retention. Their keys are checked in `keys`."""
+    """Sources name known purposes. Their keys are checked in `keys`, how long they keep in `retentions`."""
     faults: list[Fault] = []
     for source, declared in files.sources.read():
         for number, purpose in enumerate(source.purposes):
             faults.extend(_purpose(purpose, files, declared.where("purposes", number)))
-        faults.extend(_unreadable(source.retention, declared.where("retention"), seconds))
     return faults
 
 

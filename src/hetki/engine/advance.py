@@ -12,12 +12,11 @@ from collections.abc import Sequence
 import msgspec
 
 from hetki import __version__
-from hetki.engine.accept import take_secrets
-from hetki.engine.commands import Activated, Erase, Replayed, Said, read_command
+from hetki.engine.commands import Activated, Replayed, Said, Taking, read_command
 from hetki.engine.deciding import Decided, apply_repairs, decide_all
 from hetki.engine.engine import Engine
 from hetki.engine.folding import Folding, fold_batch, pass_time, read_event
-from hetki.engine.forgetting import erasures_in, forget, joined
+from hetki.engine.forgetting import erasures_in, forget, joined, take_away
 from hetki.engine.stitching import stitch
 from hetki.engine.warming import OTHER_DECLARATIONS, activate
 from hetki.errors import Conflict
@@ -88,9 +87,10 @@ def fold_once(engine: Engine, batch_max: int = BATCH_MAX) -> Advanced:
     if erasures:  # what was read before cannot be read any more
         stored = engine.journal.read(before.position, batch_max)
     is_behind = len(stored) >= batch_max
+    # before the new events are remembered: who is folded again here has none of them yet
+    forgotten = [forget(engine, each, before.advance_to, now) for each in erasures]
     batch = open_batch(engine, stored)
     advance_to = max(before.advance_to, batch.newest_at if is_behind else now)
-    forgotten = [forget(engine, each, before.advance_to, now) for each in erasures]
     folding = joined([*forgotten, fold_opened(engine, batch, advance_to)])
     decided = decide_all(
         engine.project,
@@ -130,8 +130,8 @@ def open_batch(engine: Engine, stored: Sequence[Stored]) -> Batch:
             command = read_command(each.body)
             if isinstance(command, Replayed):
                 engine.state.mark_replayed(command.rejected_id, command.said_at)
-            elif isinstance(command, Erase):
-                take_secrets(engine.journal.secrets, command)
+            elif isinstance(command, Taking):
+                take_away(engine, command)
             elif not isinstance(command, Activated):
                 commands.append((each.event_id, command))
         elif each.kind is Kind.REJECTED and each.body is not None:

@@ -113,9 +113,31 @@ class Erase(msgspec.Struct, frozen=True, tag="erase"):
     said_at: int
 
 
+class Expire(msgspec.Struct, frozen=True, tag="expire"):
+    """The time of a period (its number) is over: what was sealed under it can be read by nobody."""
+
+    erasure_id: str
+    period: int
+    said_by: str
+    said_at: int
+
+
+class Remove(msgspec.Struct, frozen=True, tag="remove"):
+    """Entries of the journal are overwritten, wherever they lie: `rows` are the positions of their rows with
+    the SHA-256 (hex) of the bodies that are left."""
+
+    erasure_id: str
+    places: list[tuple[int, int]]
+    rows: list[tuple[int, str]]
+    said_by: str
+    said_at: int
+
+
+#: What takes something away.
+Taking = Erase | Expire | Remove
 #: What is said of identity.
 Said = Merge | CannotLink | Unsure | Unmerge | Matched | SetAside
-Command = Said | Replayed | Activated | Erase
+Command = Said | Replayed | Activated | Taking
 _ID = re.compile("[0-9a-fA-F]{32}")
 _decoder = msgspec.msgpack.Decoder(Command)
 
@@ -144,6 +166,8 @@ def _ids(command: Command) -> Iterable[tuple[str, str]]:
     elif isinstance(command, Erase):
         yield ("erasure_id", command.erasure_id)
         yield from (("leaves", each) for each in (*command.leaves, *command.names))
+    elif isinstance(command, Expire | Remove):
+        yield ("erasure_id", command.erasure_id)
     elif isinstance(command, SetAside):
         yield from (("nodes", node) for node in command.nodes)
     else:

@@ -120,6 +120,16 @@ def decide_all(
     return Decided(len(new) - len(missed), len(missed))
 
 
+def miss_all(project: Project, ledger: Ledger, caught: Sequence[Caught], now: int) -> None:
+    """Record occurrences as missed, so that they are never answered; those handled before stay so."""
+    handled = ledger.handled(each.occurrence.occurrence_id for each in caught)
+    new = [each.occurrence for each in caught if each.occurrence.occurrence_id not in handled]
+    ledger.add_missed(
+        (each.occurrence_id, each.moment, _leaf_of(project, each), each.occurred_at, each.expires_at, now)
+        for each in new
+    )
+
+
 def _leaf_of(project: Project, occurrence: Occurrence) -> LeafId:
     """The leaf that deeds about an occurrence are recorded for: that of its first event, or, if it is about
     an account, of the member whose event was bound last."""

@@ -83,7 +83,7 @@ def open_engine(
     state, ledger = State(db), Ledger(db)
     progress = state.progress()
     looked_at = progress.position if progress else 0
-    acceptor = Acceptor(journal, keys, project.sources, clock, chance, looked_at)
+    acceptor = Acceptor(journal, keys, project.sources, project.purposes, clock, chance, looked_at)
     for erasure_id in unfinished(db):  # what a crash left undone goes before anything else is done
         secrets.destroy(bytes.fromhex(erasure_id))
     return Engine(

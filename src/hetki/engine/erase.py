@@ -136,8 +136,8 @@ def finish(engine: Engine) -> int:
         for erasure_id, *_ in rows:
             engine.journal.secrets.destroy(bytes.fromhex(erasure_id))
         if has_lake(engine.disk):
-            forget_in_lake(engine.disk, engine.journal)
-        _empty_logs(engine)
+            forget_in_lake(engine.disk, engine.journal, engine.state)
+        empty_logs(engine)
         for erasure_id, said_by, said_at, rewritten_at, destroyed in rows:
             now = engine.clock.now()
             counts = _counts.decode(destroyed)
@@ -163,7 +163,7 @@ def _unfinished(engine: Engine) -> list[tuple[str, str, int, int, bytes]]:
     ).fetchall()
 
 
-def _empty_logs(engine: Engine) -> None:
+def empty_logs(engine: Engine) -> None:
     """Empty the write-ahead logs of state, secrets and journal. Raises `Unavailable` after `TRIES_MAX`."""
     logs: list[tuple[str, Callable[[], bool]]] = [
         ("state.db", partial(truncate_log, engine.db)),

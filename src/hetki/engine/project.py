@@ -19,6 +19,7 @@ from hetki.dialogues.template import Template, parse
 from hetki.engine import across
 from hetki.engine.files import TOML, Files, Recording, read_files
 from hetki.engine.keys import check_keys
+from hetki.engine.retentions import check_retentions
 from hetki.engine.site import check_site
 from hetki.errors import Fault, Invalid
 from hetki.events.catalogue import SHIPPED, Catalogue
@@ -93,7 +94,7 @@ def load(shelf: Shelf) -> Project:
     faults += found
     for check in (across.check_toml, check_site, across.check_names, across.check_sources):
         faults += check(files)
-    faults += check_keys(files, catalogue)
+    faults += check_keys(files, catalogue) + check_retentions(files, catalogue)
     faults += across.check_actions(files, templates)
     faults += across.check_moments(files, moments, disk)
     faults += across.check_templates(files, moments, templates, catalogue)

@@ -15,18 +15,23 @@ import msgspec
 from hetki.engine import manifests
 from hetki.engine.advance import catch_up
 from hetki.engine.backup import ABOUT, ABOUT_NOBODY, INSTEAD
-from hetki.engine.commands import Erase, read_command
+from hetki.engine.commands import Erase, Taking
 from hetki.engine.engine import RESTORING, Engine, open_engine
-from hetki.engine.erase import finish
+from hetki.engine.erase import empty_logs, finish
+from hetki.engine.expiring import SAID_BY as BY_RETENTION
+from hetki.engine.expiring import expiry_of
 from hetki.engine.files import Kept
+from hetki.engine.forgetting import take_away
 from hetki.engine.manifests import Manifest, SecretsManifest
 from hetki.engine.project import Project, load
 from hetki.engine.rebuilding import fold_again
 from hetki.engine.receipts import public_key
+from hetki.engine.removing import removal_of
+from hetki.engine.verifying import commands
 from hetki.errors import Conflict, Fault, Invalid, NotFound
 from hetki.store.chain import leave_links
 from hetki.store.erasing import fill_used
-from hetki.store.journal import Journal, Kind, Row, chained
+from hetki.store.journal import Journal, Row, chained
 from hetki.store.ledger import FILE, Ledger
 from hetki.store.parts import read_parts
 from hetki.store.ports import Chance, Clock, Disk
@@ -131,6 +136,7 @@ def restore(
         n_held = engine.ledger.hold(now, manifest.backup_id, manifest.made_at, is_held)
     catch_up(engine)
     finish(engine)
+    empty_logs(engine)  # receipts of before came back as finished, and what they tell of was in a log again
     data.remove(RESTORING)
     return Restored(
         opened.manifest.backup_id,
@@ -218,15 +224,20 @@ def _fold(engine: Engine, manifest: Manifest, progress: Tell) -> int:
 
 def _erase_again(engine: Engine) -> int:
     """Enter the erasures that the secrets tell of and the journal does not; return how many."""
-    known: set[str] = set()
-    after = 0
-    while stored := engine.journal.read(after, 10_000):
-        after = stored[-1].position
-        for each in stored:
-            if each.kind is Kind.COMMAND and each.body is not None:
-                command = read_command(each.body)
-                known |= {command.erasure_id} if isinstance(command, Erase) else set()
+    known = {each.erasure_id for each in commands(engine) if isinstance(each, Taking)}
     n = 0
+    position = engine.journal.head()[0]
+    for removal, (removed_at, places) in engine.journal.secrets.removed_by(position).items():
+        if removal.hex() not in known:
+            command = removal_of(engine, removal.hex(), places, SAID_BY, removed_at)
+            engine.acceptor.command(command)
+            take_away(engine, command)
+            n += 1
+    for kept, expired_at in engine.journal.secrets.expired_all():
+        expiry = expiry_of(engine, kept, BY_RETENTION, expired_at)
+        if expiry.erasure_id not in known:
+            engine.acceptor.command(expiry)
+            n += 1
     for erasure, (erased_at, leaves, names) in engine.journal.secrets.erased_leaves().items():
         if erasure.hex() not in known:
             mine, told = sorted(each.hex() for each in leaves), sorted(each.hex() for each in names)

@@ -7,19 +7,24 @@ the next time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
+from hetki.engine.commands import Command, Remove, read_command
 from hetki.engine.engine import Engine
 from hetki.engine.receipts import Receipt, is_genuine, public_key
 from hetki.errors import Fault, Invalid
 from hetki.store import journal, ledger
 from hetki.store.chain import Chained, chain_head, link_at, verify_chain
+from hetki.store.erasing import BLANKED
+from hetki.store.journal import Kind
 from hetki.store.sqlite import sound
 
 JOURNAL, DECISIONS = "journal", "decisions"
 HINT = "restore it from a backup"
+#: Entries that are read together.
+ENTRIES_MAX = 10_000
 
 _counts = msgspec.json.Decoder(dict[str, int])
 
@@ -39,7 +44,9 @@ def verify(engine: Engine, progress: Callable[[int], None] = lambda position: No
     Not found is: what was cut off at an end since the last walk or backup and was not folded; and whatever
     someone writes who has the key of receipts and makes the chains anew.
     """
-    n_rows = engine.journal.verify(progress)
+    overwritten: dict[int, bytes] = {}
+    n_rows = engine.journal.verify(progress, overwritten.__setitem__)
+    _accounted(engine, overwritten)
     with sound(ledger.FILE):
         folded = engine.state.progress()
     if folded is not None and folded.position > n_rows:
@@ -55,6 +62,30 @@ def verify(engine: Engine, progress: Callable[[int], None] = lambda position: No
         engine.db.execute("ROLLBACK")
     keep_heads(engine)
     return Verified(n_rows, chained.n_links - chained.n_erased, chained.n_erased, n_receipts)
+
+
+def _accounted(engine: Engine, overwritten: dict[int, bytes]) -> None:
+    """Every row with overwritten entries has the body that a command of the journal has left."""
+    told: dict[int, str] = {}
+    if overwritten:
+        with sound(journal.FILE):  # whoever has changed a row may have changed where its entries begin
+            for command in commands(engine):
+                if isinstance(command, Remove):
+                    told.update(command.rows)
+    for position, digest in overwritten.items():
+        if told.get(position) != digest.hex():
+            got, must = "entries that nobody has erased are overwritten", "what an erasure has left"
+            raise Invalid(Fault(f"{journal.FILE}: row {position}", got, must, HINT))
+
+
+def commands(engine: Engine) -> Iterator[Command]:
+    """Every command of the journal, in order."""
+    after = 0
+    while stored := engine.journal.read(after, ENTRIES_MAX):
+        after = stored[-1].position
+        for each in stored:
+            if each.kind is Kind.COMMAND and each.body is not None:
+                yield read_command(each.body)
 
 
 def keep_heads(engine: Engine) -> None:
@@ -81,7 +112,7 @@ def _receipts(engine: Engine, chained: Chained) -> int:
     """Walk the erasures: each receipt is genuine and says what its row says, and together they account for
     every decision that is gone. Returns how many receipts there are."""
     public = public_key(engine.journal.secrets)
-    n_receipts = n_erased = 0
+    n_receipts = n_erased = n_blanked = 0
     with sound(ledger.FILE):
         rows = engine.db.execute(
             "SELECT erasure_id, said_by, said_at, rewritten_at, finished_at, destroyed, receipt, signature"
@@ -97,8 +128,12 @@ def _receipts(engine: Engine, chained: Chained) -> int:
             raise Invalid(Fault(f"{ledger.FILE}: erasure {told[0]}", got, must, HINT)) from error
         n_receipts += body is not None
         n_erased += counts.get("decisions", 0)
+        n_blanked += counts.get(BLANKED, 0)
     if chained.n_erased > n_erased:
         got, must = f"{chained.n_erased} decisions gone", f"{n_erased}, as erasures account for"
+        raise Invalid(Fault(ledger.FILE, got, must, HINT))
+    if chained.n_blanked > n_blanked:
+        got, must = f"{chained.n_blanked} decisions blanked", f"{n_blanked}, as receipts account for"
         raise Invalid(Fault(ledger.FILE, got, must, HINT))
     return n_receipts
 

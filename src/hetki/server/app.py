@@ -97,7 +97,7 @@ class Served:
 
     def take_up(self, project: Project) -> None:
         """Serve other declarations from the next request on. Feeds end, and browsers begin them again."""
-        self.engine.acceptor.take_up(project.sources)
+        self.engine.acceptor.take_up(project.sources, project.purposes)
         self.engine = replace(self.engine, project=project, program=compile_program(project))
         self._rates.take_up(project.server)
         self._parts = self._made(self.engine)

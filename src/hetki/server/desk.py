@@ -59,6 +59,7 @@ class Desk:
             self.journal(),
             engine.keys,
             engine.project.sources,
+            engine.project.purposes,
             engine.clock,
             engine.chance,
             engine.acceptor.looked_at,

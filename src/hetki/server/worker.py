@@ -21,6 +21,7 @@ from hetki.engine.advance import advance_once
 from hetki.engine.deliver import deliver
 from hetki.engine.engine import Engine, open_engine
 from hetki.engine.erase import finish
+from hetki.engine.expiring import expire_next
 from hetki.engine.project import Project
 from hetki.engine.warming import OTHER_DECLARATIONS, activate, is_in_force, keep, open_in_force
 from hetki.errors import HetkiError
@@ -226,6 +227,7 @@ def _deliver(engine: Engine, destination: str, net: Net) -> float:
 
 
 def _lake(engine: Engine) -> float:
+    expire_next(engine)
     finish(engine)
     refresh(engine.disk, engine.journal, engine.state)
     return LAKE_S

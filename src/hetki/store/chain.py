@@ -1,7 +1,8 @@
 """The chain over decisions: any changed byte of a decision, or one that is gone, is found by `verify_chain`.
 
 Each decision has one link: the SHA-256 of its row, chained to the link before it. The link of an erased
-decision stays, with its hash and without its name, so that the chain outlives it.
+decision stays, with its hash and without its name, so that the chain outlives it; that of a blanked one
+names the hash of what is left, too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ CREATE TABLE IF NOT EXISTS chain(
     number INTEGER PRIMARY KEY, -- 1, 2, 3 ... in the order of decisions, without a gap
     decision_id TEXT UNIQUE,    -- NULL once the decision was erased
     digest BLOB NOT NULL,       -- SHA-256 of the decision's row
-    chain BLOB NOT NULL);
+    chain BLOB NOT NULL,
+    blanked BLOB);              -- SHA-256 of the row once the values in it were blanked
 """
 
 #: The columns of a decision's row, in the order in which they are hashed.
@@ -35,10 +37,12 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Chained(msgspec.Struct, frozen=True):
-    """How many links the chain has, how many of them are of erased decisions, and its last link."""
+    """How many links the chain has, how many of them are of erased and of blanked decisions, and its last
+    link."""
 
     n_links: int
     n_erased: int
+    n_blanked: int
     chain: bytes
 
 
@@ -47,7 +51,7 @@ def add_link(db: sqlite3.Connection, row: tuple[object, ...]) -> None:
     number, chain = chain_head(db)
     digest = hashlib.sha256(_encode(row)).digest()
     link = (number + 1, row[0], digest, _link(chain, number + 1, digest))
-    db.execute("INSERT INTO chain VALUES (?, ?, ?, ?)", link)
+    db.execute("INSERT INTO chain VALUES (?, ?, ?, ?, NULL)", link)
 
 
 def chain_head(db: sqlite3.Connection) -> tuple[int, bytes]:
@@ -65,37 +69,48 @@ def link_at(db: sqlite3.Connection, number: int) -> bytes | None:
 def leave_links(db: sqlite3.Connection, decision_ids: Collection[str]) -> None:
     """Keep the links of decisions that are erased, without their names."""
     for marks, part in chunks(decision_ids):
-        db.execute(f"UPDATE chain SET decision_id = NULL WHERE decision_id IN ({marks})", part)
+        db.execute(
+            f"UPDATE chain SET decision_id = NULL, blanked = NULL WHERE decision_id IN ({marks})", part
+        )
+
+
+def leave_blanked(db: sqlite3.Connection, row: tuple[object, ...]) -> None:
+    """Keep the hash of a decision's row (`COLUMNS`) after the values in it were blanked."""
+    digest = hashlib.sha256(_encode(row)).digest()
+    db.execute("UPDATE chain SET blanked = ? WHERE decision_id = ?", (digest, row[0]))
 
 
 def verify_chain(db: sqlite3.Connection) -> Chained:
     """Walk the chain over decisions. Raises `Invalid` at the first broken one, or at one without a link."""
     check(db, FILE, "chain", "decisions")
-    expected, n_named, chain = 1, 0, ORIGIN
+    expected, n_named, n_blanked, chain = 1, 0, 0, ORIGIN
     columns = ", ".join(f"d.{each}" for each in COLUMNS.split(", "))
     with sound(FILE):
         rows = db.execute(
-            f"SELECT c.number, c.decision_id, c.digest, c.chain, {columns} FROM chain c"
+            f"SELECT c.number, c.decision_id, c.digest, c.chain, c.blanked, {columns} FROM chain c"
             " LEFT JOIN decisions d ON d.decision_id = c.decision_id ORDER BY c.number"
         )
-        for number, decision_id, digest, stored, *row in rows:
+        for number, decision_id, digest, stored, blanked, *row in rows:
             got = ""
             chain = _link(chain, expected, digest)
             if number != expected or chain != stored:
                 got = "a link that does not fit the chain"
             elif decision_id is not None and row[0] is None:
                 got = "no such decision"
-            elif decision_id is not None and hashlib.sha256(_encode(tuple(row))).digest() != digest:
+            elif decision_id is not None and hashlib.sha256(_encode(tuple(row))).digest() != (
+                blanked or digest
+            ):
                 got = "other bytes than were recorded"
             if got:
                 rows.close()
                 raise _broken(f"decision {expected} ({decision_id or 'erased'})", got)
             expected += 1
             n_named += decision_id is not None
+            n_blanked += decision_id is not None and blanked is not None
         (n_decisions,) = db.execute("SELECT count(*) FROM decisions").fetchone()
     if n_decisions != n_named:
         raise _broken("decisions", f"{n_decisions} of which {n_named} are in the chain")
-    return Chained(expected - 1, expected - 1 - n_named, chain)
+    return Chained(expected - 1, expected - 1 - n_named, n_blanked, chain)
 
 
 def _broken(where: str, got: str) -> Invalid:

@@ -7,14 +7,16 @@ derived again is not known here. The ledger of erasures has no identifier in it,
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 
+from hetki.decisions.question import Decision, blanked
 from hetki.dialogues.message import UNHEARD
 from hetki.events.event import LeafId, event_id
 from hetki.identity.account import AccountId
-from hetki.store.chain import leave_links
+from hetki.store.chain import COLUMNS, leave_blanked, leave_links
+from hetki.store.places import Framed
 from hetki.store.sqlite import chunks
 
 #: Grain: one row per erasure. `destroyed` counts what was; the receipt is signed once nothing is left to do.
@@ -29,6 +31,10 @@ USED = """
 CREATE TABLE IF NOT EXISTS decisions_used(
     leaf BLOB NOT NULL, decision_id TEXT NOT NULL, PRIMARY KEY (leaf, decision_id)) WITHOUT ROWID;
 """
+
+
+#: What a receipt calls decisions of which only the values were taken.
+BLANKED = "decision_values"
 
 
 class ErasedRows(msgspec.Struct, frozen=True):
@@ -58,6 +64,7 @@ class _Recorded(msgspec.Struct, frozen=True):
 
 
 _recorded = msgspec.json.Decoder(_Recorded)
+_decisions = msgspec.json.Decoder(Decision)
 
 
 def add_used(db: sqlite3.Connection, decision_id: str, customer: bytes, data_of: Iterable[str]) -> None:
@@ -97,6 +104,38 @@ def erase_leaves(db: sqlite3.Connection, event_key: bytes, leaves: Collection[Le
             db.execute(f"DELETE FROM {table} WHERE leaf IN ({marks})", part)
     # a rejected body's leaf is its own id
     db.executemany("DELETE FROM rejected WHERE rejected_id = ?", [(leaf.hex(),) for leaf in leaves])
+    settle_accounts(db, accounts)
+    return ErasedRows(len(places), accounts, _erase_reports(db, event_key, places))
+
+
+def erase_places(db: sqlite3.Connection, event_key: bytes, events: Collection[Framed]) -> ErasedRows:
+    """Forget events by where they lie, and what their leaves have said of accounts: what is left of that is
+    to be added again before `settle_accounts`."""
+    accounts: set[AccountId] = set()
+    db.executemany(
+        "DELETE FROM leaf_events WHERE leaf = ? AND position = ? AND frame_offset = ?",
+        [(each.leaf, each.position, each.frame_offset) for each in events],
+    )
+    for marks, part in chunks({each.leaf for each in events}):
+        found = db.execute(f"SELECT account FROM account_leaves WHERE leaf IN ({marks})", part)
+        accounts.update(AccountId(row[0]) for row in found)
+        db.execute(f"DELETE FROM account_leaves WHERE leaf IN ({marks})", part)
+    places = {(each.position, each.frame_offset) for each in events}
+    return ErasedRows(len(places), accounts, _erase_reports(db, event_key, places))
+
+
+def erase_rejected(db: sqlite3.Connection, bodies: Collection[Framed]) -> int:
+    """Forget rejected bodies by where they lie; return how many."""
+    n = 0
+    for each in bodies:
+        where = "rejected_id = ? AND position = ? AND frame_offset = ?"
+        place = each.event_id.hex(), each.position, each.frame_offset
+        n += db.execute(f"DELETE FROM rejected WHERE {where}", place).rowcount
+    return n
+
+
+def settle_accounts(db: sqlite3.Connection, accounts: Collection[AccountId]) -> None:
+    """Take away accounts that nobody names any more, and set since when the others are named."""
     for marks, part in chunks(accounts):
         db.execute(
             f"DELETE FROM accounts WHERE account IN ({marks})"
@@ -108,7 +147,6 @@ def erase_leaves(db: sqlite3.Connection, event_key: bytes, leaves: Collection[Le
             f" WHERE l.account = accounts.account) WHERE account IN ({marks})",
             part,
         )
-    return ErasedRows(len(places), accounts, _erase_reports(db, event_key, places))
 
 
 def _erase_reports(
@@ -197,6 +235,48 @@ def _drop_used(db: sqlite3.Connection, decisions: Iterable[str]) -> None:
             (bytes.fromhex(leaf), decision_id) for decision_id, record in rows for leaf in data_of(record)
         ]
         db.executemany("DELETE FROM decisions_used WHERE leaf = ? AND decision_id = ?", used)
+
+
+def blank_deeds(
+    db: sqlite3.Connection, is_told_of: Callable[[Decision], bool], since: int, detail: str
+) -> tuple[int, int]:
+    """Blank the values in decisions made since an instant, and empty their messages: how many of each.
+
+    What was decided, for whom and by which rules stays; what is still to be sent is cancelled.
+    """
+    found: list[str] = []
+    for decision_id, record in db.execute(
+        "SELECT decision_id, record FROM decisions WHERE decided_at >= ?", (since,)
+    ):
+        if is_told_of(_decisions.decode(record)):
+            found.append(decision_id)
+    n_messages = 0
+    place = COLUMNS.split(", ").index("record")
+    for decision_id in found:
+        row = db.execute(f"SELECT {COLUMNS} FROM decisions WHERE decision_id = ?", (decision_id,)).fetchone()
+        record = msgspec.json.encode(blanked(_decisions.decode(row[place])))
+        db.execute("UPDATE decisions SET record = ? WHERE decision_id = ?", (record, decision_id))
+        leave_blanked(db, (*row[:place], record, *row[place + 1 :]))
+        db.execute(
+            "UPDATE attempts SET detail = '' WHERE message_id IN"
+            " (SELECT message_id FROM outbox WHERE decision_id = ?)",
+            (decision_id,),
+        )
+        n_messages += db.execute(
+            "UPDATE outbox SET recipient = '', subject = '', body = '',"
+            " detail = iif(status IN ('waiting', 'claimed'), ?1, ''),"
+            " status = iif(status IN ('waiting', 'claimed'), 'cancelled', status)"
+            " WHERE decision_id = ?2 AND recipient || subject || body <> ''",
+            (detail, decision_id),
+        ).rowcount
+    return len(found), n_messages
+
+
+def drop_warmed(db: sqlite3.Connection, units: Collection[LeafId]) -> None:
+    """Forget what other declarations made of customers and accounts: they are warmed again."""
+    for marks, part in chunks(units):
+        for table in ("warmed", "changes"):
+            db.execute(f"DELETE FROM {table} WHERE customer IN ({marks})", part)
 
 
 def _erase_messages(db: sqlite3.Connection, decisions: Iterable[str], leaves: Collection[LeafId]) -> int:

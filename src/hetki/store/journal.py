@@ -2,7 +2,7 @@
 
 One row per batch in `journal.db`; a row's body is a run of frames, one per entry. The row's chain is
 SHA-256 over the chain before it, its numbers and the SHA-256 of its ciphertext, so any changed byte is found
-by `verify`.
+by `verify`. Where entries were overwritten, the row keeps the SHA-256 that was.
 An entry is addressed by its row's position and its frame's byte offset.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from contextlib import contextmanager, nullcontext
-from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Callable, Collection, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from hetki.consent.retention import month_of
 from hetki.errors import Fault, Invalid
 from hetki.events.event import EventId, LeafId
 from hetki.store.ports import Chance, Disk
@@ -45,7 +45,8 @@ CREATE TABLE IF NOT EXISTS journal(
     n_entries INTEGER NOT NULL,
     n_statements INTEGER NOT NULL, -- entries that speak of consent: a send waits until they are folded
     chain BLOB NOT NULL,
-    body BLOB NOT NULL);
+    body BLOB NOT NULL,
+    was BLOB);                     -- SHA-256 of the body as committed, if some of it is overwritten
 CREATE INDEX IF NOT EXISTS journal_statements ON journal(position) WHERE n_statements > 0;
 """
 
@@ -90,10 +91,11 @@ class Row(NamedTuple):
     n_statements: int
     chain: bytes
     body: bytes
+    was: bytes | None = None
 
 
 class Journal:
-    """`journal.db`. Any process may append; rows are never changed."""
+    """`journal.db`. Any process may append; rows are never changed, but for what is erased by its place."""
 
     def __init__(self, disk: Disk, chance: Chance, secrets: Secrets) -> None:
         self._db = disk.connect(FILE)
@@ -130,7 +132,7 @@ class Journal:
         it yet. Raises `Unavailable`; then nothing is kept. A repeat appends again: equal events are told
         apart later, by their ids.
         """
-        month = datetime.fromtimestamp(received_at // 1_000_000, UTC).strftime("%Y-%m")
+        month = month_of(received_at)
         leaves = {entry.leaf for batch in batches for entry in batch}
         periods = {(entry.source, entry.retention, month) for batch in batches for entry in batch}
         self._forget_erased()
@@ -143,9 +145,10 @@ class Journal:
             rows = []
             for n_entries, body in bodies:
                 position += 1
-                chain = _link(chain, position, received_at, n_entries, n_statements, body)
+                digest = hashlib.sha256(body).digest()
+                chain = _link(chain, position, received_at, n_entries, n_statements, digest)
                 rows.append(Row(position, received_at, n_entries, n_statements, chain, body))
-            self._db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self._db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         return position
 
     def settle(self) -> None:
@@ -235,7 +238,7 @@ class Journal:
         """The rows behind one position up to another, as they lie in the file."""
         while after < until:
             found = self._db.execute(
-                "SELECT position, received_at, n_entries, n_statements, chain, body FROM journal"
+                "SELECT position, received_at, n_entries, n_statements, chain, body, was FROM journal"
                 " WHERE position > ? AND position <= ? ORDER BY position LIMIT ?",
                 (after, until, ROWS_READ),
             ).fetchall()
@@ -245,18 +248,43 @@ class Journal:
                 yield Row(*row)
             after = found[-1][0]
 
+    def positions(self, since: int, until: int) -> list[int]:
+        """The rows that were received from one instant until another (that one not), in order."""
+        query = "SELECT position FROM journal WHERE received_at >= ? AND received_at < ? ORDER BY position"
+        return [row[0] for row in self._db.execute(query, (since, until))]
+
+    def replace(self, bodies: Iterable[tuple[int, bytes]]) -> None:
+        """Put other bodies into rows, by position, durably; each row keeps the SHA-256 of the first."""
+        with transaction(self._db):
+            for position, body in bodies:
+                before = next(self.rows(position - 1, position))
+                was = before.was or hashlib.sha256(before.body).digest()
+                self._db.execute(
+                    "UPDATE journal SET body = ?, was = ? WHERE position = ?", (body, was, position)
+                )
+
     def chain_at(self, position: int) -> bytes | None:
         """The chain of a row; None without such a row."""
         row = self._db.execute("SELECT chain FROM journal WHERE position = ?", (position,)).fetchone()
         return row[0] if row else None
 
-    def verify(self, progress: Callable[[int], None] = lambda position: None) -> int:
-        """Walk the whole chain; return the number of rows. Raises `Invalid` at the first broken row."""
+    def verify(
+        self,
+        progress: Callable[[int], None] = lambda position: None,
+        tell_overwritten: Callable[[int, bytes], None] = lambda position, digest: None,
+    ) -> int:
+        """Walk the whole chain; return the number of rows. Raises `Invalid` at the first broken row.
+
+        `tell_overwritten` hears of rows with overwritten entries, and the SHA-256 of the body that is left:
+        whether that is what it must be is not known here.
+        """
         check(self._db, FILE)
         n_rows = 0
         with sound(FILE):
             for row in chained(self.rows(0, self.head()[0])):
                 n_rows += 1
+                if row.was is not None:
+                    tell_overwritten(row.position, hashlib.sha256(row.body).digest())
                 progress(row.position)
         return n_rows
 
@@ -265,7 +293,7 @@ class Journal:
         chain; then nothing is kept."""
         with transaction(self._db):
             assert self.head() == (0, ORIGIN), "rows are brought back into an empty journal"
-            self._db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", chained(rows))
+            self._db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", chained(rows))
 
     def _forget_erased(self) -> None:
         """Drop the keys in memory, if an erasure has happened since they were made."""
@@ -323,7 +351,7 @@ class Journal:
             try:
                 body = cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], event_id)
             except InvalidTag as error:
-                if not self.secrets.is_newer(leaf, received_at):
+                if any(sealed) and not self.secrets.is_newer(leaf, received_at):
                     where = f"{FILE}: row {position} at byte {frame_offset}"
                     got, must = "bytes that its key does not open", "what was once sealed"
                     raise Invalid(Fault(where, got, must, "hetki verify")) from error
@@ -342,7 +370,8 @@ def chained(rows: Iterable[Row]) -> Iterator[Row]:
     """The same rows, from the first one on. Raises `Invalid` at the first that does not fit the chain."""
     chain, expected = ORIGIN, 1
     for row in rows:
-        chain = _link(chain, row.position, row.received_at, row.n_entries, row.n_statements, row.body)
+        digest = row.was or hashlib.sha256(row.body).digest()
+        chain = _link(chain, row.position, row.received_at, row.n_entries, row.n_statements, digest)
         if row.position != expected or chain != row.chain:
             hint = f"restore {FILE} from a backup; rows before this one are intact"
             got, must = "bytes that do not fit the hash chain", "what was once committed"
@@ -352,7 +381,7 @@ def chained(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def _link(
-    chain: bytes, position: int, received_at: int, n_entries: int, n_statements: int, body: bytes
+    chain: bytes, position: int, received_at: int, n_entries: int, n_statements: int, digest: bytes
 ) -> bytes:
     numbers = ROW.pack(position, received_at, n_entries, n_statements)
-    return hashlib.sha256(chain + numbers + hashlib.sha256(body).digest()).digest()
+    return hashlib.sha256(chain + numbers + digest).digest()

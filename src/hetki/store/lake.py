@@ -7,7 +7,7 @@ and made again at any time. docs/lake.md describes the columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import duckdb
 import msgspec
@@ -19,6 +19,7 @@ from hetki.errors import Fault
 from hetki.events.event import Event, utc
 from hetki.store.journal import Journal, Kind, Stored
 from hetki.store.lake_tables import FOLDER, INSTANT, TABLES, forget_rows, write_table, write_tables
+from hetki.store.places import removed_after
 from hetki.store.ports import Disk
 from hetki.store.sqlite import alone
 from hetki.store.state import State
@@ -75,16 +76,16 @@ def refresh(
         return _refresh(disk, journal, state, progress)
 
 
-def forget(disk: Disk, journal: Journal) -> None:
+def forget(disk: Disk, journal: Journal, state: State) -> None:
     """Take out what was erased since the lake was written, and nothing else: its cost is not that of a
     refresh. Raises `Conflict` while another writes."""
     with alone(disk, LOCK, BUSY, LOCK_WAIT_S):
-        _forget(disk, journal, read_mark(disk))
+        _forget(disk, journal, state, read_mark(disk))
 
 
 def _refresh(disk: Disk, journal: Journal, state: State, progress: Callable[[int], None]) -> Mark:
     folded = state.progress()
-    mark = _forget(disk, journal, read_mark(disk))
+    mark = _forget(disk, journal, state, read_mark(disk))
     while folded is not None and mark.position < folded.position:
         stored = [
             each for each in journal.read(mark.position, ENTRIES_MAX) if each.position <= folded.position
@@ -97,8 +98,9 @@ def _refresh(disk: Disk, journal: Journal, state: State, progress: Callable[[int
     return mark
 
 
-def _forget(disk: Disk, journal: Journal, mark: Mark) -> Mark:
-    """Take the events out that were erased since: only the buckets of their leaves are written again.
+def _forget(disk: Disk, journal: Journal, state: State, mark: Mark) -> Mark:
+    """Take the events out that were erased or expired since: only the buckets of their leaves are written
+    again.
 
     What an interrupted write, or a question that needed much room, left behind goes, too.
     """
@@ -106,14 +108,23 @@ def _forget(disk: Disk, journal: Journal, mark: Mark) -> Mark:
     if number == mark.n_erasures:
         return mark
     leaves = {leaf.hex() for leaf in journal.secrets.erased_after(mark.n_erasures)}
+    framed = removed_after(journal, mark.n_erasures)
+    places = state.places_of([each.event_id for each in framed])
+    events = {
+        each.event_id.hex(): each.leaf.hex()
+        for each in framed
+        if places.get(each.event_id) == (each.position, each.frame_offset)
+    }
     disk.tidy(FOLDER)
     tidy_spilled(disk)
     n_gone = 0
-    for bucket in sorted({leaf[0] for leaf in leaves}):
+    for bucket in sorted({leaf[0] for leaf in (*leaves, *events.values())}):
         for name in disk.names(f"{FOLDER}/events/bucket={bucket}/*/*"):
-            n = _forget_in(disk, name, leaves)
+            n = _forget_in(disk, name, leaves, events.keys())
             n_gone += n if _start(name) <= mark.position else 0  # an interrupted refresh has not counted it
     forget_rows(disk, {node.hex() for node in journal.secrets.erased_after(mark.n_erasures, names=True)})
+    if framed:  # nobody is gone, but what is left of somebody may have other rows
+        write_tables(disk, state.db)
     after = Mark(mark.position, mark.n_events - n_gone, number)
     disk.write(MARK, msgspec.json.encode(after))
     return after
@@ -124,9 +135,13 @@ def _start(name: str) -> int:
     return int(name.rpartition("from-")[2].removesuffix(".parquet"))
 
 
-def _forget_in(disk: Disk, name: str, leaves: set[str]) -> int:
+def _forget_in(disk: Disk, name: str, leaves: Collection[str], events: Collection[str]) -> int:
     file = pq.ParquetFile(disk.path(name))
-    is_gone = pc.is_in(file.read(columns=["leaf"])["leaf"], pa.array(sorted(leaves)))
+    keys = file.read(columns=["leaf", "event_id"])
+    is_gone = pc.or_(
+        pc.is_in(keys["leaf"], pa.array(sorted(leaves), pa.string())),
+        pc.is_in(keys["event_id"], pa.array(sorted(events), pa.string())),
+    )
     n_gone: int = pc.sum(is_gone).as_py() or 0
     if n_gone == len(is_gone):
         disk.remove(name)

@@ -126,7 +126,9 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
         " lower(hex(coalesce(n.customer, d.customer))), lower(hex(d.customer)),"
         " nullif(lower(hex(d.account)), ''), d.occurred_at, d.decided_at,"
         " d.arm, d.chosen, d.propensity, d.holdout_share FROM decisions d LEFT JOIN nodes n"
-        " ON n.node = d.customer ORDER BY d.decided_at, d.decision_id",
+        " ON n.node = d.customer WHERE NOT EXISTS (SELECT 1 FROM chain c"
+        " WHERE c.decision_id = d.decision_id AND c.blanked IS NOT NULL)"
+        " ORDER BY d.decided_at, d.decision_id",
     ),
     "assignments": (
         pa.schema(

@@ -36,6 +36,12 @@ CREATE TABLE IF NOT EXISTS erased(
     node BLOB PRIMARY KEY, erasure BLOB NOT NULL, number INTEGER NOT NULL, is_leaf INTEGER NOT NULL,
     is_name INTEGER NOT NULL, erased_at INTEGER NOT NULL, back_at INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS erasures(number INTEGER PRIMARY KEY CHECK (number > 0));
+CREATE TABLE IF NOT EXISTS expired(
+    period INTEGER PRIMARY KEY, source TEXT NOT NULL, retention TEXT NOT NULL, month TEXT NOT NULL,
+    number INTEGER NOT NULL, expired_at INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS removed(
+    position INTEGER NOT NULL, frame_offset INTEGER NOT NULL, erasure BLOB NOT NULL, number INTEGER NOT NULL,
+    removed_at INTEGER NOT NULL, PRIMARY KEY (position, frame_offset)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS heads(name TEXT PRIMARY KEY, number INTEGER NOT NULL, chain BLOB NOT NULL)
     WITHOUT ROWID; -- how far chains were known to go: what is cut off at their end is found by it
 """
@@ -48,6 +54,8 @@ COPIED = {
     "periods": "SELECT period, source, retention, month, secret FROM periods",
     "erased": "SELECT node, erasure, number, is_leaf, is_name, erased_at, back_at FROM erased",
     "erasures": "SELECT number FROM erasures",
+    "expired": "SELECT period, source, retention, month, number, expired_at FROM expired",
+    "removed": "SELECT position, frame_offset, erasure, number, removed_at FROM removed",
     "sequence": "SELECT name, seq FROM sqlite_sequence",
 }
 
@@ -66,6 +74,15 @@ class Erased(msgspec.Struct, frozen=True, gc=False):
     def refuses(self, occurred_at: int) -> bool:
         """Whether what happened at an instant is refused."""
         return self.back_at is None or occurred_at < self.back_at
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A period by its number: a source's events of one class of retention that arrived in one month."""
+
+    period: int
+    source: str
+    retention: str
+    month: str
 
 
 class Secrets:
@@ -88,6 +105,8 @@ class Secrets:
         number: int = row[0] or 0
         if number != self._number:
             self._leaves.clear()
+            self._periods.clear()
+            self._by_number.clear()
             rows = self._db.execute("SELECT node, is_leaf, is_name, erased_at, back_at FROM erased")
             self._erased = {
                 node: Erased(bool(is_leaf), bool(is_name), erased_at, back_at)
@@ -151,6 +170,69 @@ class Secrets:
             "SELECT node FROM erased WHERE (is_leaf OR ?) AND number > ?", (names, number)
         )
         return {LeafId(row[0]) for row in rows}
+
+    def periods(self) -> list[Kept]:
+        """Every period that has a secret, in order of number."""
+        rows = self._db.execute("SELECT period, source, retention, month FROM periods ORDER BY period")
+        return [Kept(*row) for row in rows]
+
+    def expire(self, periods: Collection[int], expired_at: int) -> None:
+        """Destroy the secrets of periods, for every reader. Durable when it returns; a repeat finds none."""
+        with transaction(self._db):
+            there = {each.period for each in self.periods()} & set(periods)
+            if there:
+                number = self._next_number()
+            for period in sorted(there):
+                self._db.execute(
+                    "INSERT INTO expired SELECT period, source, retention, month, ?, ? FROM periods"
+                    " WHERE period = ?",
+                    (number, expired_at, period),
+                )
+                self._db.execute("DELETE FROM periods WHERE period = ?", (period,))
+        self.number()
+
+    def expired_all(self) -> list[tuple[Kept, int]]:
+        """Every period that was destroyed, and when."""
+        rows = self._db.execute("SELECT period, source, retention, month, expired_at FROM expired ORDER BY 1")
+        return [(Kept(*row[:4]), row[4]) for row in rows]
+
+    def expired_after(self, number: int) -> list[Kept]:
+        """The periods that were destroyed after a number of changes, in order."""
+        rows = self._db.execute(
+            "SELECT period, source, retention, month FROM expired WHERE number > ? ORDER BY period", (number,)
+        )
+        return [Kept(*row) for row in rows]
+
+    def remove(self, erasure: bytes, places: Collection[tuple[int, int]], removed_at: int) -> None:
+        """Note which entries of the journal are overwritten, so that a restore does it again. Durable when it
+        returns; a repeat changes nothing."""
+        known = self._db.execute("SELECT 1 FROM removed WHERE erasure = ? LIMIT 1", (erasure,)).fetchone()
+        if known is not None:
+            return
+        with transaction(self._db):
+            number = self._next_number()
+            self._db.executemany(
+                "INSERT OR IGNORE INTO removed VALUES (?, ?, ?, ?, ?)",
+                [(*place, erasure, number, removed_at) for place in sorted(places)],
+            )
+        self.number()
+
+    def removed_after(self, number: int) -> list[tuple[int, int]]:
+        """The entries of the journal that were overwritten after a number of changes."""
+        rows = self._db.execute("SELECT position, frame_offset FROM removed WHERE number > ?", (number,))
+        return rows.fetchall()
+
+    def removed_by(self, until: int) -> dict[bytes, tuple[int, list[tuple[int, int]]]]:
+        """What each erasure has overwritten, in order, and when; what lies behind a position is forgotten, as
+        other entries may come to lie there."""
+        with transaction(self._db):
+            self._db.execute("DELETE FROM removed WHERE position > ?", (until,))
+        found: dict[bytes, tuple[int, list[tuple[int, int]]]] = {}
+        for position, frame_offset, erasure, removed_at in self._db.execute(
+            "SELECT position, frame_offset, erasure, removed_at FROM removed ORDER BY number, 1, 2"
+        ):
+            found.setdefault(erasure, (removed_at, []))[1].append((position, frame_offset))
+        return found
 
     def truncate_log(self) -> bool:
         """Copy the write-ahead log into the file and empty it; False while a reader is in the way."""

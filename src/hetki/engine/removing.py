@@ -1,0 +1,132 @@
+"""Removing: a range of time, of all customers, overwritten in the journal, as after a leak (law 8).
+
+What was sealed is overwritten with zeros where it lies, and the chain still holds: a row keeps the hash that
+was, and the command that took its entries names the hash of what is left. From there on it is as with an
+erasure (`hetki.engine.erase`). Statements of consent stay, and signals of privacy are told again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from hetki.consent.statements import SPOKEN
+from hetki.engine.advance import advance, catch_up
+from hetki.engine.commands import Remove
+from hetki.engine.engine import Engine
+from hetki.engine.erase import BEGUN, finish
+from hetki.engine.expiring import tell_signals
+from hetki.engine.folding import read_event
+from hetki.engine.forgetting import take_away
+from hetki.errors import Fault, Invalid, Unavailable
+from hetki.events.event import DELIVERED, OWN_SOURCE, Event, EventId, LeafId
+from hetki.events.wire import Rejected
+from hetki.store.journal import Kind, Stored
+from hetki.store.places import Place, left_without
+
+#: Entries that are read together.
+ENTRIES_MAX = 10_000
+#: Entries of one command, and so of one receipt.
+PLACES_MAX = 10_000
+
+_rejected = msgspec.msgpack.Decoder(Rejected)
+_Signal = tuple[Event, EventId, LeafId]
+
+
+class Range(msgspec.Struct, frozen=True):
+    """What is to be removed: what happened from one instant until another (that one not), of a source and a
+    name ("" for any). Rejected bodies go by when they arrived, unless a name is given."""
+
+    since: int
+    until: int
+    source: str = ""
+    event: str = ""
+
+    def has(self, event: Event) -> bool:
+        """Whether an event is in it. What was said of consent, and what the engine told, never is, but for
+        what became of messages."""
+        if event.name in SPOKEN or (event.source == OWN_SOURCE and event.name not in DELIVERED):
+            return False
+        is_asked = self.source in ("", event.source) and self.event in ("", event.name)
+        return is_asked and self.since <= event.occurred_at < self.until
+
+    def has_rejected(self, rejected: Rejected) -> bool:
+        """Whether a rejected body is in it."""
+        is_asked = self.source in ("", rejected.source) and not self.event
+        return is_asked and self.since <= rejected.received_at < self.until
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What a range holds: how many events and rejected bodies, where all their copies lie, and the signals
+    that came with them."""
+
+    n_events: int
+    n_rejected: int
+    places: list[Place]
+    signals: list[_Signal]
+
+
+def find(engine: Engine, wanted: Range) -> Found:
+    """Look through the whole journal. Raises `Invalid` for a range that is none."""
+    if wanted.since >= wanted.until:
+        raise Invalid(Fault("--until", "not later than --from", "later"))
+    ids: set[EventId] = set()
+    rejected: set[EventId] = set()
+    signals: list[_Signal] = []
+    places: list[Place] = []
+    after = 0
+    while stored := engine.journal.read(after, ENTRIES_MAX):
+        after = stored[-1].position
+        for each in stored:
+            event = read_event(each) if each.kind is Kind.EVENT else None
+            if event is not None and wanted.has(event):
+                ids.add(each.event_id)
+                signals += [(event, each.event_id, each.leaf)] if event.gpc else []
+            elif each.body is not None and _is_rejected(each, each.body, wanted):
+                rejected.add(each.event_id)
+    after = 0
+    while ids | rejected and (stored := engine.journal.read(after, ENTRIES_MAX)):
+        after = stored[-1].position
+        gone = {Kind.EVENT: ids, Kind.REJECTED: rejected}
+        places += [
+            (each.position, each.frame_offset)
+            for each in stored
+            if each.body is not None and each.event_id in gone.get(each.kind, ())
+        ]
+    return Found(len(ids), len(rejected), places, signals)
+
+
+def _is_rejected(stored: Stored, body: bytes, wanted: Range) -> bool:
+    return stored.kind is Kind.REJECTED and wanted.has_rejected(_rejected.decode(body))
+
+
+def remove(engine: Engine, wanted: Range, said_by: str) -> list[str]:
+    """Remove a range; return the ids under which receipts are in the ledger.
+
+    Raises `Invalid` without a name of who asks, or for a range that is none; `Unavailable` as `erase` does.
+    """
+    if not said_by.strip():
+        raise Invalid(Fault("--by", "nothing", "who asked for it"))
+    advance(engine)
+    found = find(engine, wanted)
+    tell_signals(engine, found.signals)
+    done: list[str] = []
+    for start in range(0, len(found.places), PLACES_MAX):
+        places = found.places[start : start + PLACES_MAX]
+        erasure_id = engine.chance.bytes(16).hex()
+        command = removal_of(engine, erasure_id, places, said_by, engine.clock.now())
+        engine.acceptor.command(command)
+        try:
+            take_away(engine, command)
+            catch_up(engine)
+        except Unavailable as error:
+            raise Unavailable(*error.faults, BEGUN) from error
+        done.append(erasure_id)
+    finish(engine)
+    return done
+
+
+def removal_of(engine: Engine, erasure_id: str, places: Sequence[Place], said_by: str, now: int) -> Remove:
+    """The command that removes entries; it holds for the journal as it is now."""
+    return Remove(erasure_id, list(places), left_without(engine.journal, places), said_by, now)

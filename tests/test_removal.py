@@ -1,0 +1,242 @@
+"""Removing a range of time: no byte is left of it, everything else is as before, whatever crashes (law 8)."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_erasure import GREETED, Killed, every_byte, journal_of, killed, some_event, something_said
+from world import World, at, lines, project
+
+import hetki.engine.erase as erasing
+import hetki.engine.forgetting as forgetting
+import hetki.engine.removing as removing
+from hetki.decisions.decide import decide
+from hetki.engine.backup import backup
+from hetki.engine.erase import finish
+from hetki.engine.receipts import listed
+from hetki.engine.removing import Range, find, remove
+from hetki.engine.restoring import choose, restore
+from hetki.engine.verifying import verify
+from hetki.errors import Fault, Invalid
+from hetki.events.wire import Parsed, Rejected
+from hetki.store.journal import Journal
+from hetki.store.lake import refresh
+from hetki.store.secrets import Secrets
+from hetki.store.system import SystemDisk
+
+LEAK = Range(at("10:00"), at("11:00"))
+GOES = "leakmail leakname leakquery leakpage leakgroup leakfault leakbody leakid".split()
+STAYS = "keptmail keptname keptquery keptpage keptid berttamail berttaname".split()
+
+
+def lived(folder: Path | None = None) -> World:
+    """Anna and Bertta before and after an hour in which a sender told what it must not."""
+    disk = SystemDisk(folder, durable=False) if folder else None
+    world = World(project(GREETED), disk=disk)
+    told = """
+        09:00 web u=anna mail=keptmail@x.fi Customer Identified name=keptname
+        09:01 web u=anna Page Viewed page=keptpage
+        09:02 web u=bertta mail=berttamail@x.fi Customer Identified name=berttaname
+        09:03 web u=bertta gpc Help Searched n_results=0 query=keptquery
+        10:00 web u=anna a=leakid mail=leakmail@x.fi Customer Identified name=leakname
+        10:01 web u=anna g=leakgroup Account Joined record=leakgroup
+        10:02 web u=anna Help Searched n_results=0 query=leakquery
+        10:03 web u=cilla gpc Page Viewed page=leakpage
+        10:59 web u=anna Consent Withdrawn purpose=marketing
+        11:00 web u=anna a=keptid Help Searched n_results=0 query=keptquery
+        """
+    for line in lines(told):
+        world.live(line)
+        world.deliver("app")
+        if line.startswith("10:02"):
+            fault, body = Fault("batch[0].type", "leakfault", "a type"), b'{"why": "leakbody"}'
+            world.engine.acceptor.accept([Parsed([], [Rejected("web", world.clock.now(), body, fault)])])
+            world.advance()
+    world.clock.move(at("11:10"))
+    world.tell("10:02>11:10 web u=anna Help Searched n_results=0 query=leakquery")  # a repeat, in another row
+    world.advance()
+    if folder:
+        refresh(world.disk, world.engine.journal, world.engine.state)
+    return world
+
+
+def seen(folder: Path, words: list[str]) -> set[str]:
+    files = every_byte(folder)
+    return {word for word in words for data in files.values() if word.encode() in data.lower()}
+
+
+def assert_removed(world: World, folder: Path) -> None:
+    assert seen(folder, GOES) == set() and seen(folder, STAYS) == set(STAYS)
+    read = journal_of(world)
+    assert not [word for word in GOES if word.encode() in read]
+    assert all(word.encode() in read for word in STAYS)
+    assert find(world.engine, LEAK).places == []
+    assert [each.is_genuine for each in listed(world.engine.journal.secrets, world.engine.db)] == [True]
+    verify(world.engine)
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with a leak in it, to be copied."""
+    folder = tmp_path_factory.mktemp("leaked") / "data"
+    lived(folder)
+    return folder
+
+
+def opened(copied: Path, folder: Path, starts: str = "11:20") -> World:
+    subprocess.run(["cp", "-r", copied, folder], check=True)
+    return World(project(GREETED), disk=SystemDisk(folder, durable=False), seed=2, starts=starts)
+
+
+def test_no_byte_of_a_range_is_left_and_all_else_is_unchanged(copied: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    world = opened(copied, folder)
+    assert {word for word in [*GOES, *STAYS] if word.encode() in journal_of(world)} == {*GOES, *STAYS}
+    assert seen(folder, GOES) == {*GOES} - {"leakbody"}, "the scan is blind"
+    ciphertexts = sealed(folder)
+    others = "SELECT * FROM customers WHERE customer = ?", world.node("bertta")
+    decided = "SELECT * FROM decisions WHERE customer = ?", world.node("bertta")
+    kept, was = world.rows(*others), world.rows(*decided)
+    found = find(world.engine, LEAK)
+    assert (found.n_events, found.n_rejected, len(found.places)) == (5, 1, 7)
+    (erasure_id,) = remove(world.engine, LEAK, "Data desk")
+    assert_removed(world, folder)
+    left = b"".join(every_byte(folder).values())
+    assert sum(each not in left for each in ciphertexts) == 7, "the ciphertexts are gone as well"
+    assert (world.rows(*others), world.rows(*decided)) == (kept, was)
+    receipt = listed(world.engine.journal.secrets, world.engine.db)[0].receipt
+    assert receipt is not None and receipt.erasure_id == erasure_id
+    assert receipt.destroyed == {"events": 5, "rejections": 1, "decision_values": 3, "messages": 3}
+    assert all(decide(each.question) == each for each in world.records())
+    assert not world.rows("SELECT 1 FROM accounts")
+    assert world.customers() == ["anna keptid keptmail@x.fi", "bertta berttamail@x.fi", "cilla"]
+    world.assert_rebuilds()
+    world.reopen()
+    assert_removed(world, folder)
+
+
+def sealed(folder: Path) -> list[bytes]:
+    """Every ciphertext of the journal."""
+    from_file = sqlite3.connect(f"file:{folder}/journal.db?mode=ro", uri=True)
+    found = []
+    for (body,) in from_file.execute("SELECT body FROM journal"):
+        place = 0
+        while place < len(body):
+            n_bytes = int.from_bytes(body[place + 37 : place + 41])
+            found.append(body[place + 41 : place + 41 + n_bytes])
+            place += 41 + n_bytes
+    from_file.close()
+    return found
+
+
+STEPS: dict[str, tuple[object, str]] = {
+    "the signals": (removing, "tell_signals"),
+    "the secrets know": (Secrets, "remove"),
+    "the command": (removing, "take_away"),
+    "overwriting": (forgetting, "overwrite"),
+    "rows of places": (forgetting, "erase_places"),
+    "folding again": (forgetting, "refold"),
+    "deeds": (forgetting, "blank_deeds"),
+    "the fold": (removing, "catch_up"),
+    "the lake": (erasing, "forget_in_lake"),
+    "a file": (SystemDisk, "write"),
+    "the logs": (erasing, "truncate_log"),
+    "the log of the journal": (Journal, "truncate_log"),
+    "the signature": (erasing, "sign"),
+}
+
+
+@pytest.mark.parametrize(
+    ("step", "is_after"), [*((step, False) for step in STEPS), ("the signals", True), ("overwriting", True)]
+)
+def test_a_crash_at_any_step_is_taken_up_to_the_same_end(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, is_after: bool
+) -> None:
+    folder = tmp_path / "data"
+    world = opened(copied, folder)
+    owner, name = STEPS[step]
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, killed(getattr(owner, name), is_after))
+        with pytest.raises(Killed):
+            remove(world.engine, LEAK, "Data desk")
+    world.engine.db.close()
+    world.reopen()
+    world.advance()
+    if step == "the signals":  # the command had not been said
+        remove(world.engine, LEAK, "Data desk")
+    finish(world.engine)
+    assert_removed(world, folder)
+    world.assert_rebuilds()
+
+
+def test_only_what_the_command_has_left_is_accepted() -> None:
+    world = lived()
+    remove(world.engine, LEAK, "Data desk")
+    verify(world.engine)
+    journal = world.disk.connect("journal.db")
+    update = "UPDATE journal SET body = ?, was = ? WHERE position = ?"
+    rows = journal.execute("SELECT position, body, was FROM journal ORDER BY 1").fetchall()
+    for position, body, was in rows:
+        for changed in (body[:-1] + bytes([body[-1] ^ 1]), bytes(41) + body[41:]):
+            for kept in (was, was or b"\0" * 32):
+                journal.execute(update, (changed, kept, position))
+                with pytest.raises(Invalid):
+                    verify(world.engine)
+        journal.execute(update, (body, was, position))
+    verify(world.engine)
+
+
+def test_a_backup_of_before_is_restored_without_the_range(copied: Path, tmp_path: Path) -> None:
+    world = opened(copied, tmp_path / "data")
+    to, copies = SystemDisk(tmp_path / "to", durable=False), SystemDisk(tmp_path / "keys", durable=False)
+    before = backup(world.engine, to, copies)
+    world.clock.move(at("11:30"))
+    remove(world.engine, LEAK, "Data desk")
+    after = backup(world.engine, to, copies)
+    assert after.n_thrown_away == 1
+    for of, folder in ((before, tmp_path / "old"), (after, tmp_path / "new")):
+        data, there = SystemDisk(folder / "data", durable=False), SystemDisk(folder, durable=False)
+        restore(choose(to, of.backup, copies), there, data, world.clock, world.chance, {})
+        other = World(project(GREETED), disk=data, starts="11:40")
+        refresh(data, other.engine.journal, other.engine.state)
+        assert_removed(other, folder / "data")
+        other.assert_rebuilds()
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 2**32))
+def test_after_any_story_a_rebuild_equals_what_is_live(seed: int) -> None:
+    draw = random.Random(seed)
+    world, minute = World(batch_max=draw.choice([3, 10_000])), 0
+    for number in range(30):
+        minute += draw.choice([0, 1, 1, 5, 20])
+        world.tell(some_event(draw, number, minute) + draw.choice(["", "", " gpc"]))
+        if draw.random() < 0.5:
+            world.advance()
+        if draw.random() < 0.1 and world.engine.state.all_nodes():
+            something_said(draw, world)
+        if number in (14, 29):
+            since = at("06:00") + draw.randrange(minute + 1) * 60_000_000
+            wanted = Range(since, since + draw.choice([1, 30, 300]) * 60_000_000, draw.choice(["", "web"]))
+            n = find(world.engine, wanted).n_events
+            assert bool(remove(world.engine, wanted, "desk")) == bool(n)
+    world.advance()
+    world.assert_rebuilds()
+    verify(world.engine)
+
+
+def test_who_asks_and_a_range_are_needed() -> None:
+    world = lived()
+    with pytest.raises(Invalid):
+        remove(world.engine, LEAK, " ")
+    with pytest.raises(Invalid):
+        remove(world.engine, Range(at("11:00"), at("11:00")), "desk")
+    assert remove(world.engine, Range(at("2/10:00"), at("2/11:00")), "desk") == []
+    assert find(world.engine, Range(at("10:00"), at("11:00"), "app")).n_events == 0
+    assert find(world.engine, Range(at("10:00"), at("11:00"), "", "Page Viewed")).n_events == 1
