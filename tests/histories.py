@@ -24,7 +24,7 @@ from hetki.engine.erase import erase
 from hetki.events.event import Event, LeafId, event_id, utc
 from hetki.events.wire import Parsed
 from hetki.settings import SECOND
-from hetki.store.ports import Sent
+from hetki.store.ports import Disk, Sent
 
 T = TypeVar("T")
 MINUTE = 60 * SECOND
@@ -267,9 +267,9 @@ class Died(Exception):
 class Many:
     """Many slots in one engine, told and answered for three hours and a half of simulated time."""
 
-    def __init__(self, seed: int, n_slots: int) -> None:
+    def __init__(self, seed: int, n_slots: int, disk: Disk | None = None) -> None:
         self.random = random.Random(seed)
-        self.world = World(project(FILES), seed=seed)
+        self.world = World(project(FILES), disk, seed=seed)
         self.world.net.post = self._posted  # type: ignore[method-assign]
         self.world.net.mail = self._mailed  # type: ignore[method-assign]
         self.slots = {f"s{number}": Slot(f"s{number}") for number in range(n_slots)}
