@@ -87,6 +87,7 @@ def fork_workers() -> None:
     Forked.line.close()
     Parent.pid = os.getpid()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # as where workers are started
     while told := line.recv(10_000):
         pid = os.fork()
         if pid == 0:
