@@ -27,7 +27,7 @@ from hetki.store.ledger import Ledger
 from hetki.store.ports import Chance, Clock, Disk
 from hetki.store.secrets import Secrets
 from hetki.store.shadow import Shadow
-from hetki.store.sqlite import Connection, settle
+from hetki.store.sqlite import Connection
 from hetki.store.state import FILE, State
 from hetki.store.system import SystemChance, SystemClock, SystemDisk, environment
 
@@ -76,10 +76,8 @@ def open_engine(
         got, must = "no secrets beside a journal with entries", "the secrets that it was sealed with"
         raise Conflict(Fault("secrets.db", got, must, "bring secrets.db back from its backup"))
     keys = load_keys(secrets)
+    disk.settle(FILE)
     db = disk.connect(FILE)
-    secrets.settle()
-    journal.settle()
-    settle(db)
     state, ledger = State(db), Ledger(db)
     progress = state.progress()
     looked_at = progress.position if progress else 0
