@@ -80,7 +80,7 @@ def position_before_the_rewriting(patch: Patch) -> None:
 
 def receipt_before_the_logs(patch: Patch) -> None:
     """The receipt is signed, and then the logs are emptied."""
-    finish, empty = erasing.finish, erasing._empty_logs
+    finish, empty = erasing.finish, erasing.empty_logs
 
     def emptied_last(engine: Engine) -> int:
         n = finish(engine)
@@ -88,7 +88,7 @@ def receipt_before_the_logs(patch: Patch) -> None:
             empty(engine)
         return n
 
-    patch.setattr(erasing, "_empty_logs", nothing)
+    everywhere(patch, empty, "empty_logs", nothing)
     everywhere(patch, finish, "finish", emptied_last)
 
 
@@ -99,7 +99,7 @@ def receipt_before_the_lake(patch: Patch) -> None:
     def written_last(engine: Engine) -> int:
         n = finish(engine)
         if n:
-            forget(engine.disk, engine.journal)
+            forget(engine.disk, engine.journal, engine.state)
         return n
 
     patch.setattr(erasing, "forget_in_lake", nothing)

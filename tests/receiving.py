@@ -46,7 +46,11 @@ class Receiver:
         self._thread.start()
 
     def take(self, request: BaseHTTPRequestHandler) -> None:
-        body = request.rfile.read(int(request.headers["content-length"]))
+        n_bytes = int(request.headers["content-length"])
+        body = request.rfile.read(n_bytes)
+        if len(body) < n_bytes:  # the sender was killed in the middle of it
+            request.close_connection = True
+            return
         try:
             message_id = verify(SECRET, dict(request.headers), body, time.time_ns() // 1_000_000_000, 10**9)
         except Forbidden as error:

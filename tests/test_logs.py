@@ -108,7 +108,6 @@ LINES = {
     "warning": r"level=warning log=py\.warnings at=",
     "library": r"level=error log=library at=",
     "read": r"log=uvicorn\.error Exception in ASGI application error=ValueError at=sitecustomize",
-    "http": r"log=uvicorn\.error Invalid HTTP request received",
     "declaration": r"log=hetki\.worker declarations=refused fault=moments/viewed\.yaml:",
     "debug": r"level=info log=uvicorn\.error Started server process",
 }

@@ -20,8 +20,7 @@ from hetki.engine.receipts import listed
 from hetki.events.event import LeafId
 from hetki.identity.identifier import NodeId
 from hetki.moments.fold import decode, in_force
-from hetki.server.mine import COSTLY_MAX, LOOKS_MAX, MISSES_MAX
-from hetki.server.pace import KEYS_MAX, Pace
+from hetki.server.mine import COSTLY_MAX, MISSES_MAX
 from hetki.server.visit import token_of
 from hetki.settings import DAY, SECOND
 from hetki.store.pages import PageLinks
@@ -229,14 +228,14 @@ def test_what_is_asked_for_too_often_is_refused(house: House) -> None:
     assert opened(house, f"{address}/data.zip").status_code == 200
 
 
-def test_a_pace_counts_in_its_bound() -> None:
-    pace = Pace(2, 60)
-    assert [pace.wait_s("a", 0), pace.wait_s("a", 30 * SECOND), pace.wait_s("a", 31 * SECOND)] == [0, 0, 29]
-    assert pace.wait_s("b", 31 * SECOND) == 0 and pace.wait_s("a", 60 * SECOND) == 0
-    for number in range(KEYS_MAX + 5):
-        pace.wait_s(str(number), 0)
-    assert len(pace._began) == KEYS_MAX
-    assert LOOKS_MAX > COSTLY_MAX and MISSES_MAX > LOOKS_MAX
+def test_guessing_links_is_refused_by_address_and_keeps_nobody_out(house: House) -> None:
+    house.clock.move(house.clock.now() + MINUTE)
+    address = link(house, "anna")
+    answers = {opened(house, f"/my/{number:064x}").status_code for number in range(MISSES_MAX)}
+    assert answers == {404}
+    refused = opened(house, "/my/" + "f" * 64)
+    assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
+    assert opened(house, address).status_code == 200
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ from hetki.server.rates import (
 )
 from hetki.server.site import Site
 from hetki.server.status import Busy
-from hetki.settings import BURST_S, SECOND, Limits, Server
+from hetki.settings import BURST_S, SECOND, Connections, Limits, Server
 from hetki.simulation.world import MemoryDisk, SimulatedClock
 from hetki.store import passwords
 
@@ -273,7 +273,7 @@ def test_an_address_of_ones_own_making_has_no_rate_of_its_own(doors: list[Door])
 
 def test_uvicorn_believes_no_variable_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
-    config = serve._config("127.0.0.1")
+    config = serve._config("127.0.0.1", Connections(), Server())
 
     async def app(scope: object, receive: object, send: object) -> None: ...
 

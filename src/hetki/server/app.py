@@ -172,11 +172,11 @@ def console_app(
         Route(openapi.PATH, partial(_described, openapi.document(project.settings.limits))),
         *(Route(f"/{name}", partial(_asset, pages, name)) for name in ASSETS),
     ]
-    mine = Mine(desk)
+    site = Site(project.server)
+    mine = Mine(desk, site)
     routes += [Route(path, mine.reading(*each)) for path, each in READS.items()]
     routes += [Route(path, mine.acting(*each), methods=["POST"]) for path, each in WRITES.items()]
     handlers = dict.fromkeys((HetkiError, HTTPException, *SHORT, Exception), fail)
-    site = Site(project.server)
     return Guard(Starlette(routes=routes, exception_handlers=handlers), routes, access, pages, site)
 
 

@@ -7,6 +7,7 @@ send a form but not know it. What is asked for too often is refused.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable
 from hmac import compare_digest
 from typing import Final
@@ -34,21 +35,23 @@ from hetki.moments.fold import decode
 from hetki.server.desk import Desk, entered_at, is_folded
 from hetki.server.forms import Form, read_form
 from hetki.server.lines import Standing, standing
-from hetki.server.pace import Pace
 from hetki.server.pages import Pages
+from hetki.server.rates import Buckets
+from hetki.server.site import Site
 from hetki.server.status import status_of
 from hetki.server.visit import Visit, token_of
+from hetki.settings import SECOND
 from hetki.store.pages import PageLinks
 from hetki.store.views import Views
 
 #: Where the own pages lie, and what every answer there carries: nobody learns the address from it.
 PREFIX: Final = "/my/"
 HEADERS: Final = {"referrer-policy": "no-referrer", "x-robots-tag": "noindex"}
-#: Pages that one link may be asked for in a minute, and in which it may be asked for what costs much.
+#: What one link may be asked for in a minute, and so much of it at once; what costs much has its own bound.
 LOOKS_MAX: Final = 60
 COSTLY_MAX: Final = 6
-#: Addresses that lead nowhere, in a minute and in all.
-MISSES_MAX: Final = 120
+#: The same of links that lead nowhere, by the address that asks for them.
+MISSES_MAX: Final = 60
 BY_CUSTOMER: Final = "the customer, by their own link"
 DECISIONS_SHOWN: Final = 25
 STATEMENTS_SHOWN: Final = 50
@@ -80,11 +83,11 @@ class Told(msgspec.Struct, frozen=True):
 class Mine:
     """The own pages of all customers of a project, each behind its link."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, site: Site) -> None:
         self._desk = desk
-        self._looks = Pace(LOOKS_MAX, 60)
-        self._costly = Pace(COSTLY_MAX, 60)
-        self._misses = Pace(MISSES_MAX, 60)
+        self._site = site
+        self._looks, self._costly, self._misses = map(_in_a_minute, (LOOKS_MAX, COSTLY_MAX, MISSES_MAX))
+        self._counting = threading.Lock()
 
     def reading(self, handler: Handler, is_costly: bool = False) -> Callable[[Request], Response]:
         """A handler that only reads, behind the link."""
@@ -114,18 +117,30 @@ class Mine:
         token, now = str(request.path_params["token"]), self._desk.engine.clock.now()
         with self._desk.views() as views:
             customer = PageLinks(views.db).opened(views.state, token, now)
-        pace = self._misses if customer is None else self._costly if is_costly else self._looks
-        wait_s = pace.wait_s(token if customer else "", now)
-        if wait_s:
-            raise HTTPException(429, "Too often. Wait a minute.", {"retry-after": str(wait_s)})
         if customer is None:
+            self._count(self._misses, self._site.address(request.scope), now)
             raise HTTPException(404, GONE)
+        self._count(self._costly if is_costly else self._looks, token, now)
         return Opened(token, customer)
+
+    def _count(self, buckets: Buckets, key: str, now: int) -> None:
+        """Count one look; refused where it is too often."""
+        with self._counting:
+            wait_us = buckets.wait_us(key, 1, now)
+            if not wait_us:
+                buckets.take(key, 1, now)
+        if wait_us:
+            again = {"retry-after": str(-(-wait_us // SECOND))}
+            raise HTTPException(429, "Too often. Wait a minute.", again)
 
     def _desk_of(self, opened: Opened) -> Desk:
         pages = self._desk.pages.read_by(Visit(opened.token))
         engine, effects, titles = self._desk.engine, self._desk.effects, self._desk.titles
         return Desk(engine, pages, effects, titles)
+
+
+def _in_a_minute(n: int) -> Buckets:
+    return Buckets(n, 60 * SECOND, n)
 
 
 def own_failure(pages: Pages, error: Exception) -> Response:

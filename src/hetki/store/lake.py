@@ -8,6 +8,7 @@ and made again at any time. docs/lake.md describes the columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 
 import duckdb
 import msgspec
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hetki.errors import Fault
+from hetki.errors import Fault, Unavailable
 from hetki.events.event import Event, utc
 from hetki.store.journal import Journal, Kind, Stored
 from hetki.store.lake_tables import FOLDER, INSTANT, TABLES, forget_rows, write_table, write_tables
@@ -191,9 +192,13 @@ def open_lake(disk: Disk) -> duckdb.DuckDBPyConnection:
 def spill_inside(db: duckdb.DuckDBPyConnection, disk: Disk) -> None:
     """Have DuckDB put what does not fit into memory below the data folder, not into the present one.
 
-    It deletes that by itself at the end; what a process that was killed has left, `tidy_spilled` does.
+    It deletes that by itself at the end; what a process that was killed has left, `tidy_spilled` does. On a
+    disk without files nothing is spilled.
     """
-    db.execute(f"SET temp_directory = {_quoted(disk.path(SPILLED))}")
+    folder = ""
+    with suppress(Unavailable):
+        folder = disk.path(SPILLED)
+    db.execute(f"SET temp_directory = {_quoted(folder)}")
 
 
 def tidy_spilled(disk: Disk) -> None:
