@@ -153,5 +153,34 @@ static int synced(int fd, long number) {
     return fails ? -1 : 0;
 }
 
+/* What is cut off a file, or deleted with it, is gone at once: no power cut brings it into a file after it. */
+static void forget(ino_t inode, off_t length) {
+    for (struct piece **each = &newest; *each;) {
+        struct piece *piece = *each;
+        if (piece->inode == inode && piece->at >= length) {
+            *each = piece->older;
+            free(piece->path);
+            free(piece);
+        } else {
+            each = &piece->older;
+        }
+    }
+}
+
+static int cut_off(int fd, off_t length) {
+    struct stat found;
+    if (database(fd) && !fstat(fd, &found)) forget(found.st_ino, length);
+    return (int)syscall(SYS_ftruncate, fd, length);
+}
+
+int ftruncate(int fd, off_t length) { return cut_off(fd, length); }
+int ftruncate64(int fd, off64_t length) { return cut_off(fd, length); }
+
+int unlink(const char *path) {
+    struct stat found;
+    if (steps_left >= 0 && strstr(path, ".db") && !stat(path, &found)) forget(found.st_ino, 0);
+    return (int)syscall(SYS_unlinkat, -100, path, 0);
+}
+
 int fsync(int fd) { return synced(fd, SYS_fsync); }
 int fdatasync(int fd) { return synced(fd, SYS_fdatasync); }

@@ -134,6 +134,7 @@ def test_after_a_sync_that_failed_a_store_that_is_settled_loses_nothing(
     """The power goes at every step from then on, each with several draws of what is lost."""
     came_to: Counter[str] = Counter()
     for n_steps in range(1, 100):
+        lives = []
         for draw in range(4):
             folder = tmp_path / f"{n_steps}-{draw}"
             folder.mkdir()
@@ -141,6 +142,7 @@ def test_after_a_sync_that_failed_a_store_that_is_settled_loses_nothing(
             ended = failing.live(folder=str(folder), seed=seed, n_steps=n_steps, is_directed=True)
             error = folder / "error.txt"
             assert ended in (0, -9), error.read_text() if error.exists() else ended
+            lives.append(ended)
             told = [int(line.split()[1]) for line in (folder / "told.txt").read_text().splitlines()]
             came_to.update(["killed" if ended else "ended", f"told {told[-1]}"])
             with closing(SystemDisk(folder).connect("one.db")) as db:
@@ -149,8 +151,10 @@ def test_after_a_sync_that_failed_a_store_that_is_settled_loses_nothing(
                 pages = db.execute("SELECT n / 4, value FROM pages").fetchall()
             assert set(told) <= kept, (n_steps, draw)
             assert pages == [(n // 4, n // 4 if n // 4 in kept else 0) for n in range(20)], (n_steps, draw)
-        if came_to["ended"]:
+        if not any(lives):
             break
+    else:
+        raise AssertionError("the power was cut in every life")
     assert came_to["told 2"] == 0 and min(came_to[each] for each in ("told 1", "told 3", "told 4")) > 0
     print(came_to)
 
