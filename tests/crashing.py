@@ -93,6 +93,7 @@ class Life:
         self._observers: dict[str, sqlite3.Connection] = {}
         self.erased: set[str] = set()
         self.whose: dict[str, set[str]] = {}
+        self.opened: Callable[[Life, Engine], None] = lambda life, engine: None
         self._is_withdrawn = False
         self._is_visited = False
 
@@ -161,6 +162,8 @@ class Life:
         try:
             engine = open_engine(self.folder, process, self.clock, self.chance, {})
             self.keys = engine.keys
+            if self.about == "forget":  # what was signed before the crash must be true already
+                self.opened(self, engine)
             return engine
         except BaseException:
             process.end()

@@ -108,6 +108,14 @@ def what_was_refused_is_listed(life: Life, engine: Engine, erasures: Erasures) -
         assert own in kept or own.hex() in refused, "an acknowledged event of an erased person has vanished"
 
 
+def receipts_are_true(life: Life, engine: Engine) -> None:
+    """As soon as all receipts are signed nothing is left, and not only in the end."""
+    erasures = Erasures(engine, engine.journal.read(0, 10**9))
+    rows = engine.db.execute("SELECT erasure_id FROM erasures WHERE finished_at IS NOT NULL").fetchall()
+    if {each.erasure_id for _, each in erasures.commands} == {row[0] for row in rows}:
+        no_byte_is_left(life, erasures)
+
+
 def no_byte_is_left(life: Life, erasures: Erasures) -> None:
     """A word that no entry of the journal tells is in no byte of any file or log."""
     if not erasures.commands:
