@@ -50,7 +50,6 @@ def standing(shelf: Shelf, disk: Disk) -> Standing:
         faults = list(error.faults)
     if FILE not in disk.names("*"):
         return Standing(None, None, folder, faults, 0)
-    disk.settle(FILE)
     db = disk.connect(FILE)
     try:
         state, ledger, shadow = State(db), Ledger(db), Shadow(db)

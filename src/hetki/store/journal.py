@@ -98,7 +98,6 @@ class Journal:
     """`journal.db`. Any process may append; rows are never changed, but for what is erased by its place."""
 
     def __init__(self, disk: Disk, chance: Chance, secrets: Secrets) -> None:
-        disk.settle(FILE)
         self._db = disk.connect(FILE)
         prepare(self._db, FILE, SCHEMA)
         self._chance = chance

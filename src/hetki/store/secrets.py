@@ -89,7 +89,6 @@ class Secrets:
     """Leaf, period and project secrets in `secrets.db`. Safe to open from several processes."""
 
     def __init__(self, disk: Disk, chance: Chance) -> None:
-        disk.settle(FILE)
         self._db = disk.connect(FILE)
         self._chance = chance
         prepare(self._db, FILE, SCHEMA)
