@@ -1,8 +1,9 @@
 """Lives on a disk that fails, under the real SQLite: `python disk_life.py`, loaded with `faulty_disk.c`.
 
 Each line on standard input is one life as JSON (`folder`, `seed`, `durable`, `n_steps`, `fails`,
-`lies`); each is lived in a fork of this process, and how it ended is printed. What was acknowledged, and what
-had an effect, is written to `told.txt` in the folder, a file that the failing disk leaves alone.
+`lies`, `is_directed`); each is lived in a fork of this process, and how it ended is printed. What was
+acknowledged, and what had an effect, is written to `told.txt` in the folder, a file that the failing disk
+leaves alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import ctypes
 import json
 import os
 import random
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from hetki.events.wire import Parsed
 from hetki.simulation.world import LocalNet, SimulatedClock
 from hetki.store import system
 from hetki.store.ports import Sent
+from hetki.store.sqlite import transaction
 
 #: A checkpoint after so many pages: the write-ahead log is copied into the file many times in a life.
 CHECKPOINT_PAGES = 24
@@ -71,6 +74,43 @@ def live(folder: str, seed: int, durable: bool) -> None:
             time.sleep(1)
 
 
+def live_on(folder: str, seed: int, n_steps: int) -> None:
+    """A commit's sync fails, and so does the one when its store is closed; it is settled and written again.
+
+    By an odd seed the sync of settling fails, too. The power goes at one step of all that comes after.
+    """
+    told = os.open(f"{folder}/told.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    disk, shim = system.SystemDisk(folder), ctypes.CDLL(None)
+    shim.disk_arm(seed, 1_000_000, 0, 0)
+
+    def write(db: sqlite3.Connection, value: int) -> None:
+        with transaction(db):
+            db.execute("INSERT INTO done VALUES (?)", (value,))
+            db.execute("UPDATE pages SET value = ?1 WHERE n / 4 = ?1", (value,))
+        os.write(told, f"told {value}\n".encode())
+
+    db = disk.connect("one.db")
+    db.executescript("CREATE TABLE done(value); CREATE TABLE pages(n INTEGER PRIMARY KEY, value, body)")
+    with transaction(db):
+        db.executemany("INSERT INTO pages VALUES (?, 0, zeroblob(3000))", [(n,) for n in range(20)])
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what a commit does not touch is in the file alone
+    write(db, 1)
+    try:
+        shim.disk_fail_syncs(2 + seed % 2)
+        write(db, 2)
+    except HetkiError:
+        db.close()
+    shim.disk_arm(seed, n_steps, 0, 0)
+    try:
+        disk.settle("one.db")
+    except HetkiError:
+        disk.settle("one.db")
+    db = disk.connect("one.db")
+    write(db, 3)
+    write(db, 4)
+    db.close()
+
+
 def main() -> None:
     system.CHECKPOINT_PAGES = CHECKPOINT_PAGES
     shim = ctypes.CDLL(None)
@@ -80,9 +120,12 @@ def main() -> None:
         given = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            shim.disk_arm(given["seed"], given["n_steps"], given["fails"], given["lies"])
             try:
-                live(given["folder"], given["seed"], given["durable"])
+                if given["is_directed"]:
+                    live_on(given["folder"], given["seed"], given["n_steps"])
+                else:
+                    shim.disk_arm(given["seed"], given["n_steps"], given["fails"], given["lies"])
+                    live(given["folder"], given["seed"], given["durable"])
             except BaseException as error:
                 Path(given["folder"], "error.txt").write_text(f"{type(error).__name__}: {error}")
                 os._exit(3)

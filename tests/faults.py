@@ -163,6 +163,9 @@ class Process:
         self._connections.append(watched)
         return watched  # type: ignore[return-value]
 
+    def settle(self, name: str) -> None:
+        self._alive()
+
     def read(self, name: str) -> bytes:
         self._alive()
         return self._shared.read(name)

@@ -28,6 +28,7 @@ static struct piece *newest;
 static uint64_t chance;
 static long steps_left = -1;
 static int fail_per_mille, lie_per_mille;
+static long syncs_to_fail;
 
 void disk_arm(uint64_t seed, long n_steps, int fails, int lies) {
     chance = seed * 2654435761u + 88172645463325252u;
@@ -35,6 +36,9 @@ void disk_arm(uint64_t seed, long n_steps, int fails, int lies) {
     fail_per_mille = fails;
     lie_per_mille = lies;
 }
+
+/* The next syncs fail, whatever chance says. */
+void disk_fail_syncs(long n_syncs) { syncs_to_fail = n_syncs; }
 
 static uint64_t draw(uint64_t below) {
     chance ^= chance << 13;
@@ -131,6 +135,7 @@ static int synced(int fd, long number) {
     if (fstat(fd, &found)) return -1;
     if (draw(1000) < (uint64_t)lie_per_mille) return 0;
     int fails = draw(1000) < (uint64_t)fail_per_mille * 3;
+    if (syncs_to_fail > 0) fails = (int)syncs_to_fail--;
     for (struct piece **each = &newest; *each;) {
         struct piece *piece = *each;
         if (piece->inode != found.st_ino || piece->is_lost) {
@@ -146,6 +151,35 @@ static int synced(int fd, long number) {
     }
     if (fails) errno = EIO;
     return fails ? -1 : 0;
+}
+
+/* What is cut off a file, or deleted with it, is gone at once: no power cut brings it into a file after it. */
+static void forget(ino_t inode, off_t length) {
+    for (struct piece **each = &newest; *each;) {
+        struct piece *piece = *each;
+        if (piece->inode == inode && piece->at >= length) {
+            *each = piece->older;
+            free(piece->path);
+            free(piece);
+        } else {
+            each = &piece->older;
+        }
+    }
+}
+
+static int cut_off(int fd, off_t length) {
+    struct stat found;
+    if (database(fd) && !fstat(fd, &found)) forget(found.st_ino, length);
+    return (int)syscall(SYS_ftruncate, fd, length);
+}
+
+int ftruncate(int fd, off_t length) { return cut_off(fd, length); }
+int ftruncate64(int fd, off64_t length) { return cut_off(fd, length); }
+
+int unlink(const char *path) {
+    struct stat found;
+    if (steps_left >= 0 && strstr(path, ".db") && !stat(path, &found)) forget(found.st_ino, 0);
+    return (int)syscall(SYS_unlinkat, -100, path, 0);
 }
 
 int fsync(int fd) { return synced(fd, SYS_fsync); }

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,37 @@ def test_a_disk_that_is_never_synced_is_found(failing: Failing, prepared: Path, 
     raise AssertionError("nothing was lost")
 
 
+def test_after_a_sync_that_failed_a_store_that_is_settled_loses_nothing(
+    failing: Failing, tmp_path: Path
+) -> None:
+    """The power goes at every step from then on, each with several draws of what is lost."""
+    came_to: Counter[str] = Counter()
+    for n_steps in range(1, 100):
+        lives = []
+        for draw in range(4):
+            folder = tmp_path / f"{n_steps}-{draw}"
+            folder.mkdir()
+            seed = n_steps * 10 + draw
+            ended = failing.live(folder=str(folder), seed=seed, n_steps=n_steps, is_directed=True)
+            error = folder / "error.txt"
+            assert ended in (0, -9), error.read_text() if error.exists() else ended
+            lives.append(ended)
+            told = [int(line.split()[1]) for line in (folder / "told.txt").read_text().splitlines()]
+            came_to.update(["killed" if ended else "ended", f"told {told[-1]}"])
+            with closing(SystemDisk(folder).connect("one.db")) as db:
+                assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)], (n_steps, draw)
+                kept = {row[0] for row in db.execute("SELECT value FROM done")}
+                pages = db.execute("SELECT n / 4, value FROM pages").fetchall()
+            assert set(told) <= kept, (n_steps, draw)
+            assert pages == [(n // 4, n // 4 if n // 4 in kept else 0) for n in range(20)], (n_steps, draw)
+        if not any(lives):
+            break
+    else:
+        raise AssertionError("the power was cut in every life")
+    assert came_to["told 2"] == 0 and min(came_to[each] for each in ("told 1", "told 3", "told 4")) > 0
+    print(came_to)
+
+
 def lived(seed: int, failing: Failing, prepared: Path, folder: Path, durable: bool = True) -> Counter[str]:
     """Two lives on one disk, and a look at what is there; how often what happened."""
     if seed % 8:
@@ -144,6 +176,7 @@ def lived(seed: int, failing: Failing, prepared: Path, folder: Path, durable: bo
             n_steps=dice.randint(1, 1_000),
             fails=fails,
             lies=lies if durable else 0,
+            is_directed=False,
         )
         error = folder / "error.txt"
         assert ended in (0, -9), error.read_text() if error.exists() else ended

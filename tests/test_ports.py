@@ -146,6 +146,20 @@ def test_writers_in_threads_wait_for_each_other(disk: Disk) -> None:
     assert disk.connect("state.db").execute("SELECT count(*) FROM t").fetchall() == [(60,)]
 
 
+def test_settling_changes_nothing_that_can_be_read(disk: Disk) -> None:
+    disk.settle("state.db")
+    assert disk.names("*") == []
+    held = disk.connect("state.db")
+    held.execute("CREATE TABLE t(a)")
+    held.execute("INSERT INTO t VALUES (1)")
+    for _ in range(2):
+        disk.settle("state.db")
+        held.execute("INSERT INTO t VALUES (2)")
+    held.close()
+    disk.settle("state.db")
+    assert disk.connect("state.db").execute("SELECT a FROM t").fetchall() == [(1,), (2,), (2,)]
+
+
 def test_databases_of_other_names_are_others(disk: Disk) -> None:
     disk.connect("a.db").execute("CREATE TABLE t(a)")
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
@@ -197,7 +211,7 @@ def test_removing_a_folder_removes_all_in_it_and_only_that(disk: Disk) -> None:
     "name", ["", ".", "..", "../x", "a/../../x", "/etc/passwd", "a\0b", "a\\b", "\ud800", "a\nb"]
 )
 def test_names_that_lead_out_of_the_root_are_refused(disk: Disk, name: str) -> None:
-    deeds: list[Callable[[str], object]] = [disk.connect, disk.read, disk.path, disk.remove]
+    deeds: list[Callable[[str], object]] = [disk.connect, disk.settle, disk.read, disk.path, disk.remove]
     deeds.append(lambda each: disk.write(each, b""))
     for deed in deeds:
         with pytest.raises(Invalid, match="a relative path inside the data folder"):

@@ -27,12 +27,14 @@ from hetki.store.ledger import Ledger
 from hetki.store.ports import Chance, Clock, Disk
 from hetki.store.secrets import Secrets
 from hetki.store.shadow import Shadow
-from hetki.store.sqlite import Connection, settle
+from hetki.store.sqlite import Connection
 from hetki.store.state import FILE, State
 from hetki.store.system import SystemChance, SystemClock, SystemDisk, environment
 
 #: Lies in the data folder while a backup is restored into it: nobody else may open it.
 RESTORING = "restoring"
+#: What is settled before it is opened (`Disk.settle`).
+DATABASES = ("secrets.db", "journal.db", FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +63,19 @@ def open_engine(
     chance: Chance,
     environment: Mapping[str, str],
     is_restoring: bool = False,
+    is_beside: bool = False,
 ) -> Engine:
     """Open (or create) the stores of a project on a disk. Raises `Unavailable`, or `Conflict` if the files
     in it do not belong together, or a backup is being restored into them.
 
-    `environment` holds the secrets that declarations name as `env:NAME`.
+    `environment` holds the secrets that declarations name as `env:NAME`. `is_beside`: this process holds
+    another engine on the same stores, which has settled them; it must live as long as this one.
     """
     if disk.names(RESTORING) and not is_restoring:
         got, must = "a restore that was not finished", "one that was"
         raise Conflict(Fault(RESTORING, got, must, "delete the folder and restore again"))
+    for name in () if is_beside else DATABASES:
+        disk.settle(name)
     secrets = Secrets(disk, chance)
     journal = Journal(disk, chance, secrets)
     if secrets.is_new() and journal.head()[0] > 0:
@@ -77,9 +83,6 @@ def open_engine(
         raise Conflict(Fault("secrets.db", got, must, "bring secrets.db back from its backup"))
     keys = load_keys(secrets)
     db = disk.connect(FILE)
-    secrets.settle()
-    journal.settle()
-    settle(db)
     state, ledger = State(db), Ledger(db)
     progress = state.progress()
     looked_at = progress.position if progress else 0

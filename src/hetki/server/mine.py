@@ -268,7 +268,9 @@ def do_erase(desk: Desk, request: Request, opened: Opened, form: Form) -> Respon
 def _own_engine(desk: Desk) -> Engine:
     """The project opened anew, for this request and its thread alone."""
     engine = desk.engine
-    return open_engine(engine.project, engine.disk, engine.clock, engine.chance, engine.environment)
+    return open_engine(
+        engine.project, engine.disk, engine.clock, engine.chance, engine.environment, is_beside=True
+    )
 
 
 #: What a link opens to be read, and what its forms send; those that cost much are asked for less often.

@@ -25,7 +25,7 @@ from hetki.errors import Fault, Invalid
 from hetki.events.event import EventId, LeafId
 from hetki.store.ports import Chance, Disk
 from hetki.store.secrets import SECRET_BYTES, Secrets
-from hetki.store.sqlite import check, prepare, settle, sound, transaction, truncate_log
+from hetki.store.sqlite import check, prepare, sound, transaction, truncate_log
 
 FILE = "journal.db"
 NONCE_BYTES = 12
@@ -150,10 +150,6 @@ class Journal:
                 rows.append(Row(position, received_at, n_entries, n_statements, chain, body))
             self._db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         return position
-
-    def settle(self) -> None:
-        """Rest on nothing that a sync failed for (`hetki.store.sqlite.settle`). Raises `Unavailable`."""
-        settle(self._db)
 
     def head(self) -> tuple[int, bytes]:
         """The last position and its chain; 0 and the origin of the chain when empty."""

@@ -54,6 +54,11 @@ class Disk(Protocol):
         """
         ...
 
+    def settle(self, name: str) -> None:
+        """Rest on nothing of a database that a sync failed for. Call it before the first connection; a
+        repeat does no harm. Raises `Unavailable` if the disk is failing."""
+        ...
+
     def read(self, name: str) -> bytes:
         """A file's bytes. Raises `NotFound`."""
         ...

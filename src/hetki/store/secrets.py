@@ -17,7 +17,7 @@ import msgspec
 
 from hetki.events.event import LeafId
 from hetki.store.ports import Chance, Disk
-from hetki.store.sqlite import chunks, prepare, settle, transaction, truncate_log
+from hetki.store.sqlite import chunks, prepare, transaction, truncate_log
 
 FILE = "secrets.db"
 SECRET_BYTES = 32
@@ -246,10 +246,6 @@ class Secrets:
     def _last(self) -> int:
         last: int = self._db.execute("SELECT coalesce(max(number), 0) FROM erasures").fetchone()[0]
         return last
-
-    def settle(self) -> None:
-        """Rest on nothing that a sync failed for (`hetki.store.sqlite.settle`). Raises `Unavailable`."""
-        settle(self._db)
 
     def copied(self) -> Iterator[tuple[object, ...]]:
         """Every row of a copy as of one instant, behind the name of its table (`COPIED`)."""

@@ -107,19 +107,6 @@ def check(db: sqlite3.Connection, file: str, *tables: str) -> None:
                 raise Invalid(Fault(file, str(said), "a sound database", "restore it from a backup"))
 
 
-def settle(db: sqlite3.Connection) -> None:
-    """Copy what the write-ahead log holds into its file, before anything is built upon it.
-
-    After a sync that failed, pages can be read that are not on the disk. Who opens the file anew takes them
-    for committed and commits behind them, and a power cut takes it all; once copied and synced, nothing
-    rests on them. Raises `Unavailable` if the disk is failing; does not wait for other processes.
-    """
-    try:
-        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-    except sqlite3.OperationalError as error:
-        raise _unavailable(error) from error
-
-
 def truncate_log(db: sqlite3.Connection) -> bool:
     """Copy the write-ahead log into its file and empty it: no earlier bytes stay in it.
 

@@ -51,6 +51,7 @@ class Staff:
 
     def __init__(self, disk: Disk, chance: Chance) -> None:
         self._chance = chance
+        disk.settle(FILE)
         self._db = disk.connect(FILE)
         prepare(self._db, FILE, SCHEMA)
 

@@ -12,16 +12,20 @@ import shutil
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Iterator, Mapping
 
 from hetki.errors import Fault, Invalid, NotFound, shown
-from hetki.store.shortage import refused
+from hetki.store.shortage import is_held, refused
 
 #: How long a statement waits for another connection's lock.
 BUSY_S = 10.0
+#: How long it is waited for another process that may be settling a file; then it is one that writes.
+SETTLE_S = 1.0
+#: A write-ahead log is written again in parts of this size.
+PART_BYTES = 1_048_576
 #: Page cache of one connection to the state, in which ids lie at random, and to any other file.
 CACHE_KB, OTHER_CACHE_KB = 64 * 1024, 16 * 1024
 #: What SQLite holds in a process with all its connections: near it a cache gives up its own pages.
@@ -133,6 +137,32 @@ class SystemDisk:
                 raise
             return connection
 
+    def settle(self, name: str) -> None:
+        """Write the write-ahead log again as it is, and sync it, before anything is built upon it.
+
+        After a sync that failed, pages of the log can be read that are not on the disk, and the next sync
+        reports success without them. Who opens the file anew takes them for committed, commits behind them
+        and copies them into the file; a power cut then takes what rests on them, or leaves half a copy. A
+        page that is written again is synced in truth. There is no log where all was closed well.
+        """
+        path = self._inside(name)
+        log = path.with_name(path.name + "-wal")
+        with _as_unavailable(name):
+            if not self._durable or not log.exists() or log.stat().st_size == 0:
+                return
+            # Who closes a file last copies its log into it. What only reads cannot, and keeps others from it.
+            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as reading:
+                reading.execute("PRAGMA user_version").fetchall()
+                with closing(self.connect(name)) as db:
+                    try:
+                        db.execute(f"PRAGMA busy_timeout = {round(SETTLE_S * 1_000)}")
+                        db.execute("BEGIN IMMEDIATE")
+                    except sqlite3.OperationalError as error:
+                        if not is_held(error):
+                            raise
+                        return  # a process that writes for so long has settled it before
+                    _write_again(log)
+
     def read(self, name: str) -> bytes:
         path = self._inside(name)
         with _as_unavailable(name):
@@ -219,6 +249,21 @@ def _created(path: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _write_again(log: Path) -> None:
+    """Make what can be read of a write-ahead log what is on the disk; the caller keeps writers away.
+
+    SQLite holds its locks on the other two files, so that this one may be opened and closed beside it.
+    """
+    handle = os.open(log, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        at = 0
+        while part := os.pread(handle, PART_BYTES, at):
+            at += os.pwrite(handle, part, at)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _sync_folder(folder: Path) -> None:
