@@ -119,6 +119,13 @@ class Poor:
         finally:
             connection.close()
 
+    def folds_all(self) -> None:
+        """Until it has; if it never does, what the server said is told."""
+        try:
+            eventually("what was acknowledged, folded", self.is_folded)
+        finally:
+            print(self.server.text()[-5_000:])
+
     def is_folded(self) -> bool:
         """Whether the worker has folded all that was acknowledged."""
         time.sleep(0.1)
@@ -189,7 +196,7 @@ def refused_and_back(poor: Poor, number: int) -> None:
         assert poor.get(path)[0] == 200, path
     poor.refuse(0)
     assert not poor.is_refused()
-    eventually("what was acknowledged, folded", poor.is_folded)
+    poor.folds_all()
     told = log_of(server, n_lines)
     assert sum(line.startswith("commit unavailable=") for line in told) == 2, "the first and the tenth"
     assert "commit works again n_failed=30" in told
@@ -234,7 +241,7 @@ def little_memory_and_back(poor: Poor) -> None:
     assert 503 in statuses and 200 in statuses
     assert poor.send(1_200, 10_000)[0] == 200
     assert poor.get("/")[0] == 200
-    eventually("what was acknowledged, folded", poor.is_folded)
+    poor.folds_all()
 
 
 def assert_for_want(status: int, text: str) -> None:
@@ -299,7 +306,7 @@ def test_a_full_disk_is_said_and_survived(poor: Poor, small: Small) -> None:
             assert poor.get(path)[0] == 200, path
         small.make_room()
         assert not poor.is_refused()
-        eventually("what was acknowledged, folded", poor.is_folded)
+        poor.folds_all()
         told = log_of(poor.server, n_lines)
         assert any(line.startswith("commit unavailable=") for line in told), told
         assert len(told) < 20 and not any("Traceback" in line for line in told), told
