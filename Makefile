@@ -28,7 +28,7 @@ test: $(INSTALLED) $(if $(NPM),tests/clients/node_modules/.installed)
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary src
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q -rs -n 2 $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q -rs -n 3 $(ARGS)
 
 torture: $(INSTALLED)
 	@HETKI_TORTURE=$(SHARE) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q -rsP -n 2 $(TORTURE) $(ARGS)

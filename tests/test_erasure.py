@@ -6,7 +6,8 @@ import random
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from world import World, action, at, event, lines, moment, project
 
 import hetki.engine.erase as erasing
 import hetki.engine.forgetting as forgetting
+from hetki.engine.advance import catch_up
 from hetki.engine.backup import ABOUT, ABOUT_NOBODY
 from hetki.engine.commands import CannotLink, Matched, MatchedPair, Merge
 from hetki.engine.erase import erase, finish, is_unfinished
@@ -29,7 +31,7 @@ from hetki.events.wire import Parsed, Rejected
 from hetki.identity.identifier import identifier
 from hetki.store.lake import MARK, refresh
 from hetki.store.secrets import Secrets
-from hetki.store.sqlite import Connection
+from hetki.store.sqlite import Connection, transaction
 from hetki.store.state import TABLES
 from hetki.store.system import SystemDisk
 
@@ -501,6 +503,30 @@ def test_what_arrives_beside_an_erasure_is_folded_once() -> None:
     world.catch_up()
     assert world.rows("SELECT n_events FROM customers") == [(2,)]
     world.assert_rebuilds()
+
+
+def test_an_erasure_that_is_in_the_journal_has_begun_even_if_the_disk_refuses_then() -> None:
+    """The journal has the command, and the state no room for what was folded before it."""
+    world = World()
+    world.tell("09:00 web u=anna Page Viewed")
+    leaf, real = LeafId(world.node("anna")), transaction
+    n_left = [1]
+
+    @contextmanager
+    def refused(db: Connection) -> Iterator[None]:
+        with real(db):
+            yield
+            if db is world.engine.db and n_left.pop():
+                raise Unavailable(Fault("state.db", "no room", "a disk with room"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(erasing, "transaction", refused)
+        with pytest.raises(Unavailable, match="no room") as told:
+            erase(world.engine, leaf, "desk")
+    assert erasing.BEGUN in told.value.faults
+    catch_up(world.engine)
+    assert finish(world.engine) == 1
+    assert [each.is_genuine for each in listed(world.engine.journal.secrets, world.engine.db)] == [True]
 
 
 def test_what_was_retracted_before_an_erasure_and_is_somebody_elses_stays_retracted() -> None:

@@ -70,14 +70,22 @@ def _enter(engine: Engine, customer: LeafId, said_by: str) -> Erase:
     Nobody folds or accepts meanwhile: no event comes between what is known of the customer and the command.
     What comes after it is looked at under it (`Acceptor.accept`).
     """
-    with transaction(engine.db), engine.journal.held():
-        while fold_once(engine).is_behind:
-            pass
-        customers = set(engine.state.customers_of([NodeId(customer)]).values())
-        if not customers:
-            raise NotFound(Fault("customer", customer.hex(), "a customer that is known"))
-        command = erasure_of(engine, customers, said_by)
-        engine.acceptor.command(command)
+    has_begun = False
+    try:
+        with transaction(engine.db):
+            with engine.journal.held():
+                while fold_once(engine).is_behind:
+                    pass
+                customers = set(engine.state.customers_of([NodeId(customer)]).values())
+                if not customers:
+                    raise NotFound(Fault("customer", customer.hex(), "a customer that is known"))
+                command = erasure_of(engine, customers, said_by)
+                engine.acceptor.command(command)
+            has_begun = True  # what was folded may still be refused by the disk
+    except Unavailable as error:
+        if has_begun:
+            raise Unavailable(*error.faults, BEGUN) from error
+        raise
     return command
 
 
