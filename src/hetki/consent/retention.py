@@ -45,11 +45,16 @@ def classes_of(source: Source, purposes: Mapping[str, Purpose]) -> Classes:
 
 
 def class_of(event: Event, classes: Classes | None) -> str:
-    """The class that an event is sealed under: what was said of consent and rights outlives the data that it
-    governs."""
-    if event.name in SPOKEN or (event.source == OWN_SOURCE and event.name not in DELIVERED):
+    """The class that an event is sealed under."""
+    if outlives(event):
         return FOR_EVER
     return UNNAMED if classes is None else classes.of.get(event.name, classes.others)
+
+
+def outlives(event: Event) -> bool:
+    """Whether an event outlives the data that it governs: what was said of consent and rights, and what the
+    engine told, but for what became of messages."""
+    return event.name in SPOKEN or (event.source == OWN_SOURCE and event.name not in DELIVERED)
 
 
 def month_of(received_at: int) -> str:

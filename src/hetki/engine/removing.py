@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from hetki.consent.statements import SPOKEN
+from hetki.consent.retention import outlives
 from hetki.engine.advance import advance, catch_up
 from hetki.engine.commands import Remove
 from hetki.engine.engine import Engine
@@ -20,7 +20,7 @@ from hetki.engine.expiring import tell_signals
 from hetki.engine.folding import read_event
 from hetki.engine.forgetting import take_away
 from hetki.errors import Fault, Invalid, Unavailable
-from hetki.events.event import DELIVERED, OWN_SOURCE, Event, EventId, LeafId
+from hetki.events.event import Event, EventId, LeafId
 from hetki.events.wire import Rejected
 from hetki.store.journal import Kind, Stored
 from hetki.store.places import Place, left_without
@@ -44,12 +44,9 @@ class Range(msgspec.Struct, frozen=True):
     event: str = ""
 
     def has(self, event: Event) -> bool:
-        """Whether an event is in it. What was said of consent, and what the engine told, never is, but for
-        what became of messages."""
-        if event.name in SPOKEN or (event.source == OWN_SOURCE and event.name not in DELIVERED):
-            return False
+        """Whether an event is in it. What outlives the data that it governs never is."""
         is_asked = self.source in ("", event.source) and self.event in ("", event.name)
-        return is_asked and self.since <= event.occurred_at < self.until
+        return is_asked and self.since <= event.occurred_at < self.until and not outlives(event)
 
     def has_rejected(self, rejected: Rejected) -> bool:
         """Whether a rejected body is in it."""
