@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_erasure import GREETED, NAMES, every_byte, journal_of, some_event, something_said
+from test_erasure import GREETED, NAMES, Killed, every_byte, journal_of, killed, some_event, something_said
 from world import FILES, TOML, World, event, lines, moment, project
 
 import hetki.engine.erase as erasing
@@ -159,10 +158,6 @@ STEPS: dict[str, tuple[object, str]] = {
 }
 
 
-class Killed(Exception):
-    """The process ends here."""
-
-
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder in which much is over, to be copied."""
@@ -193,15 +188,6 @@ def test_a_crash_at_any_step_is_taken_up_to_the_same_end(
     assert_expired(world, folder)
     assert len(listed(world.engine.journal.secrets, world.engine.db)) == 4
     world.assert_rebuilds()
-
-
-def killed(function: Callable[..., object], is_after: bool) -> Callable[..., object]:
-    def dies(*args: object, **named: object) -> object:
-        if is_after:
-            function(*args, **named)
-        raise Killed
-
-    return dies
 
 
 def test_what_was_said_of_consent_outlives_the_events_that_it_came_with() -> None:
