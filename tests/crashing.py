@@ -49,7 +49,7 @@ from hetki.events.event import OWN_SOURCE, Event, event_id
 from hetki.events.wire import Parsed, Rejected
 from hetki.identity.identifier import identifier
 from hetki.settings import SECOND
-from hetki.simulation.world import LocalNet, MemoryDisk, SeededChance, SimulatedClock
+from hetki.simulation.world import LocalNet, SeededChance, SimulatedClock
 from hetki.store.lake import refresh
 
 #: What the first strike is aimed at, where it is not the operation that a life is called after.
@@ -78,14 +78,14 @@ class Life:
         self.chance = SeededChance(seed)
         self.disk = SharedDisk()
         if not is_blank:
-            _copy(prepared(), self.disk)
+            self.disk.copy_from(prepared())
         self.receiver = Receiver(self, seed)
         self.net = LocalNet(self.receiver.post, self.receiver.mail)
         self.told: dict[str, Event] = {}
         self.acknowledged: set[str] = set()
         self.unanswered: list[list[Event]] = []
         if is_blank:
-            self.unanswered.append(began())
+            self.unanswered.append(list(began()))
         self.told.update((each.message_id, each) for each in began())
         self.folder = projects()[0]
         self._processes: list[tuple[Process, Engine] | None] = [None, None]
@@ -436,14 +436,6 @@ class Life:
             else:
                 self.clock.sleep(15)  # longer than a pause of the breaker
         raise AssertionError("the outbox never empties")
-
-
-def _copy(shared: MemoryDisk, to: MemoryDisk) -> None:
-    for name in ("journal.db", "secrets.db", "state.db"):
-        here, there = shared.connect(name), to.connect(name)
-        here.backup(there)
-        here.close()
-        there.close()
 
 
 OPERATIONS: dict[str, tuple[int, Callable[[Life, Engine], None]]] = {

@@ -11,6 +11,8 @@ import io
 import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
@@ -27,6 +29,12 @@ What = Literal["crash", "full", "lost", "unsure", "visit"]
 #: Files that are nothing but a lock: who holds one holds up nobody but who wants it, too.
 LOCKS = ("erasing.db", "lake.db")
 FULL, BROKEN = "database or disk is full", "disk I/O error"
+PAGE_BYTES = 4_096
+#: Where Linux keeps files in memory.
+IN_MEMORY = "/dev/shm"
+#: What a connection that was given back stands for.
+CLOSED = sqlite3.connect(":memory:")
+CLOSED.close()
 
 
 class Crashed(BaseException):
@@ -106,23 +114,51 @@ class Fate:
 class SharedDisk(MemoryDisk):
     """The disk that all processes share, with the logs of its databases.
 
-    A database in memory has no write-ahead log. On a real disk the log holds what was written, and the file
-    what was there before, until the log is emptied: from `keep_logs` on, these are kept as whole images.
+    A database in memory has no write-ahead log. On a real disk the log holds the pages that were written, and
+    the file what was there before, until the log is emptied: from `keep_logs` on, these are kept.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._logs: dict[str, list[bytes]] | None = None
+        self._latest: dict[str, bytes] = {}
+        self._idle: dict[str, list[sqlite3.Connection]] = {}
+
+    def copy_from(self, other: MemoryDisk) -> None:
+        """Take over every database of another disk; that one stays as it is."""
+        for name in other.names("*.db"):
+            source, copy = other.connect(name), self.lend(name)
+            source.backup(copy)
+            source.close()
+            self.take_back(name, copy)
+
+    def lend(self, name: str) -> sqlite3.Connection:
+        """A connection for a process: one that an earlier process gave back knows the tables already."""
+        idle = self._idle.get(name)
+        if idle:
+            return idle.pop()
+        db = self.connect(name)
+        db.execute("PRAGMA busy_timeout = 0")  # all is one thread: who waits would wait for ever
+        return db
+
+    def take_back(self, name: str, db: sqlite3.Connection) -> None:
+        """What was not committed is gone."""
+        db.rollback()
+        self._idle.setdefault(name, []).append(db)
 
     def keep_logs(self) -> None:
         """From here on; what was written before may still be in the logs, too."""
         if self._logs is None:
-            self._logs = {name: [self.image(name)] for name in self._databases}
+            self._latest = {name: self.image(name) for name in self._databases}
+            self._logs = {name: [image] for name, image in self._latest.items()}
 
     def wrote(self, name: str) -> None:
-        """A commit: what is written is in the log."""
+        """A commit: the pages that it changed are in the log."""
         if self._logs is not None:
-            self._logs.setdefault(name, []).append(self.image(name))
+            was, image = self._latest.get(name, b""), self.image(name)
+            pages = zip_longest(_pages(was), _pages(image))
+            self._logs.setdefault(name, []).extend(page for old, page in pages if page and page != old)
+            self._latest[name] = image
 
     def emptied(self, name: str) -> None:
         """The log was copied into its file."""
@@ -137,12 +173,20 @@ class SharedDisk(MemoryDisk):
         """Every file and log; Parquet is decoded."""
         for name in self._databases:
             yield name, self.image(name)
-        for name, images in (self._logs or {}).items():
-            for image in images:
-                yield f"the log of {name}", image
+        for name, pages in (self._logs or {}).items():
+            yield f"the log of {name}", b"".join(pages)
         for name, data in self._files.items():
-            is_table = name.endswith(".parquet")
-            yield name, repr(pq.read_table(io.BytesIO(data)).to_pylist()).encode() if is_table else data
+            yield name, _decoded(data) if name.endswith(".parquet") else data
+
+
+def _pages(image: bytes) -> list[bytes]:
+    return [image[start : start + PAGE_BYTES] for start in range(0, len(image), PAGE_BYTES)]
+
+
+@lru_cache(64)
+def _decoded(parquet: bytes) -> bytes:
+    """Every value of a Parquet file, which is compressed."""
+    return repr(pq.ParquetFile(io.BytesIO(parquet)).read(use_threads=False).to_pylist()).encode()
 
 
 class Process:
@@ -153,13 +197,12 @@ class Process:
         self._fate = fate
         self._connections: list[Watched] = []
         self._copies: TemporaryDirectory[str] | None = None
+        self._copied: dict[str, bytes] = {}
         self.is_dead = False
 
     def connect(self, name: str) -> sqlite3.Connection:
         self._alive()
-        db = self._shared.connect(name)
-        db.execute("PRAGMA busy_timeout = 0")  # all is one thread: who waits would wait for ever
-        watched = Watched(db, name, self, self._fate)
+        watched = Watched(self._shared.lend(name), name, self, self._fate)
         self._connections.append(watched)
         return watched  # type: ignore[return-value]
 
@@ -183,9 +226,12 @@ class Process:
     def path(self, name: str) -> str:
         """Where a library that opens files by itself finds a copy."""
         self._alive()
-        self._copies = self._copies or TemporaryDirectory()
+        self._copies = self._copies or TemporaryDirectory(dir=IN_MEMORY if Path(IN_MEMORY).is_dir() else None)
         copy = Path(self._copies.name, name.replace("/", "-"))
-        copy.write_bytes(self._shared.read(name))
+        data = self._shared.read(name)
+        if self._copied.get(name) is not data:
+            copy.write_bytes(data)
+            self._copied[name] = data
         return str(copy)
 
     def tidy(self, folder: str) -> None:
@@ -207,13 +253,16 @@ class Process:
         self._shared.emptied(file)
 
     def closed(self, connection: Watched) -> None:
-        self._connections.remove(connection)
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self._shared.take_back(connection.file, connection.db)
+            connection.db = CLOSED
 
     def end(self) -> None:
         """Die now, if not before: what was not committed is gone."""
         self.is_dead = True
-        for each in self._connections:
-            each.db.close()
+        for each in list(self._connections):
+            self.closed(each)
         if self._copies is not None:
             self._copies.cleanup()
 
@@ -286,7 +335,6 @@ class Watched:
         return self.db.blobopen(*given, **named)  # type: ignore[arg-type]
 
     def close(self) -> None:
-        self.db.close()
         self._process.closed(self)
 
     def _commit(self) -> sqlite3.Cursor:
@@ -316,6 +364,7 @@ class Watched:
             raise sqlite3.OperationalError(FULL if what == "full" else BROKEN)
 
 
+@lru_cache(1_024)
 def _writes(sql: str) -> bool:
     word = sql.lstrip()[:7].upper()
     return word.startswith(("INSERT", "UPDATE", "DELETE", "REPLACE", "CREATE")) or (

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
-from crash_scene import STORIES, kept
+from crash_scene import STORIES, read_once
 from crashing import REACH, Life
 from faults import Strike
 from forgotten import receipts_are_true
@@ -20,8 +20,6 @@ from holding import everything_holds
 from planted import BUGS
 from planted_erasures import ERASING_BUGS
 
-from hetki.engine.project import Project
-from hetki.store.ledger import Ledger
 from hetki.store.system import collect_rarely
 
 #: `make torture` sets the share of the full number; without it, the small one.
@@ -36,12 +34,8 @@ BLANK = 15
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Declarations that are kept are read once, and garbage is looked for rarely."""
-
-    def known(ledger: Ledger, version: str) -> Project | None:
-        return kept(version) if ledger.declarations(version) is not None else None
-
-    monkeypatch.setattr("hetki.engine.warming.kept_project", known)
+    """Declarations are read and compiled once, and garbage is looked for rarely."""
+    read_once(monkeypatch)
     were = gc.get_threshold()
     collect_rarely()
     yield

@@ -90,15 +90,15 @@ def listed(name: str, pattern: str) -> bool:
     (True, True, False)
     """
 
-    def fits(parts: tuple[str, ...], globs: tuple[str, ...]) -> bool:
+    def fits(parts: list[str], globs: list[str]) -> bool:
         if not globs:
             return not parts
         if globs[0] == "**":
             return any(fits(parts[n:], globs[1:]) for n in range(len(parts) + 1))
         return bool(parts) and fnmatchcase(parts[0], globs[0]) and fits(parts[1:], globs[1:])
 
-    parts = PurePosixPath(name).parts
-    return not any(part.startswith(".") for part in parts) and fits(parts, PurePosixPath(pattern).parts)
+    parts = name.split("/")
+    return not any(part.startswith(".") for part in parts) and fits(parts, pattern.split("/"))
 
 
 class SystemDisk:
