@@ -9,7 +9,8 @@ from world import World, action, event, moment, project
 
 from hetki.engine.advance import advance
 from hetki.engine.engine import compile_program, version_of
-from hetki.engine.project import Project
+from hetki.engine.files import Kept
+from hetki.engine.project import Project, load
 from hetki.events.event import Event
 from hetki.events.wire import Parsed
 from hetki.moments.fold import Program
@@ -61,6 +62,8 @@ STORIES = {
     "rebuild": "views advance rebuild",
     "erase": "hers hers advance erase addressed hers deliver advance deliver",
     "forget": "hers advance refresh erase",
+    "backup": "hers advance backup views advance restore",
+    "restore": "hers views advance backup erase backup views advance deliver restore deliver",
 }
 #: By name: so a name is in what is waiting to be sent.
 GREETED = "Subject: hello\n\nHello, {{ customer.name }}."
@@ -82,7 +85,11 @@ def read_once(patch: pytest.MonkeyPatch) -> None:
             programs[version] = compile_program(project)
         return programs[version]
 
+    def loaded(shelf: Kept) -> Project:
+        return next((each for each in projects() if each.texts == shelf.texts), None) or load(shelf)
+
     patch.setattr("hetki.engine.warming.kept_project", known)
+    patch.setattr("hetki.engine.restoring.load", loaded)
     patch.setattr("hetki.engine.engine.compile_program", compiled)
     patch.setattr("hetki.engine.changing.compile_program", compiled)
 

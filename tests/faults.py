@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 
 import pyarrow.parquet as pq
 
+from hetki.engine.manifests import FILE as MANIFEST
 from hetki.errors import Fault, Unavailable
 from hetki.simulation.world import MemoryDisk
 
@@ -27,7 +28,7 @@ from hetki.simulation.world import MemoryDisk
 #: there. `visit`: another process does something just then.
 What = Literal["crash", "full", "lost", "unsure", "visit"]
 #: Files that are nothing but a lock: who holds one holds up nobody but who wants it, too.
-LOCKS = ("erasing.db", "lake.db")
+LOCKS = ("backup.db", "erasing.db", "lake.db")
 FULL, BROKEN = "database or disk is full", "disk I/O error"
 PAGE_BYTES = 4_096
 #: Where Linux keeps files in memory.
@@ -88,7 +89,7 @@ class Fate:
         self._left = self._plan[0].n_points if self._plan else -1
         self.struck[(self.operation, file, place, what)] += 1
         if what == "crash":
-            process.is_dead = True
+            process.die()
             raise Crashed
         if what == "visit":
             self._visited()
@@ -190,15 +191,34 @@ def _decoded(parquet: bytes) -> bytes:
 
 
 class Process:
-    """One process on the shared disk: the Disk port as it sees it."""
+    """One process on the shared disk: the Disk port as it sees it.
 
-    def __init__(self, shared: SharedDisk, fate: Fate) -> None:
+    `label`: what its points call the files of another disk. `is_fresh`: it makes all tables, and that is no
+    point, as lives on a blank disk have those.
+    """
+
+    def __init__(self, shared: SharedDisk, fate: Fate, label: str = "", is_fresh: bool = False) -> None:
         self._shared = shared
         self._fate = fate
+        self._label = label
+        self._disks = [self]
         self._connections: list[Watched] = []
         self._copies: TemporaryDirectory[str] | None = None
         self._copied: dict[str, bytes] = {}
+        self.is_fresh = is_fresh
         self.is_dead = False
+
+    def beside(self, shared: SharedDisk, label: str) -> Process:
+        """Another disk, as this process sees it: what it dies of there it dies of here."""
+        other = Process(shared, self._fate, label)
+        other._disks = self._disks
+        self._disks.append(other)
+        return other
+
+    def die(self) -> None:
+        """Do nothing any more."""
+        for each in self._disks:
+            each.is_dead = True
 
     def connect(self, name: str) -> sqlite3.Connection:
         self._alive()
@@ -214,10 +234,10 @@ class Process:
         return self._shared.read(name)
 
     def write(self, name: str, data: bytes) -> None:
-        if self._fate.point(self, _kind(name), "write") == "full":
+        if self._fate.point(self, self._kind(name), "write") == "full":
             raise Unavailable(Fault(name, FULL, "a disk with room"))
         self._shared.write(name, data)
-        self._fate.point(self, _kind(name), "written")
+        self._fate.point(self, self._kind(name), "written")
 
     def names(self, pattern: str) -> list[str]:
         self._alive()
@@ -238,10 +258,13 @@ class Process:
         self._alive()
 
     def remove(self, name: str) -> None:
-        if self._fate.point(self, _kind(name), "write") == "full":
-            raise Unavailable(Fault(name, FULL, "a disk with room"))
-        self._shared.remove(name)
-        self._fate.point(self, _kind(name), "written")
+        """File by file; what says that a folder is whole goes last, which is the worst that can happen."""
+        files = self._shared.names(f"{name}/**/*") or [name]
+        for each in sorted(files, key=lambda each: (each.endswith(MANIFEST), each)):
+            if self._fate.point(self, self._kind(each), "write") == "full":
+                raise Unavailable(Fault(name, FULL, "a disk with room"))
+            self._shared.remove(each)
+            self._fate.point(self, self._kind(each), "written")
 
     def holds_lock(self) -> bool:
         return any(each.in_transaction for each in self._connections if each.file not in LOCKS)
@@ -260,7 +283,7 @@ class Process:
 
     def end(self) -> None:
         """Die now, if not before: what was not committed is gone."""
-        self.is_dead = True
+        self.die()
         for each in list(self._connections):
             self.closed(each)
         if self._copies is not None:
@@ -269,6 +292,13 @@ class Process:
     def _alive(self) -> None:
         if self.is_dead:
             raise Crashed
+
+    def _kind(self, name: str) -> str:
+        """Files by what they are: those of the lake (the mark, events, tables), those of another disk."""
+        parts = name.split("/")
+        if self._label:
+            return f"{self._label}/{parts[1]}"
+        return "/".join(parts[:2]) if parts[0] == "lake" else name
 
 
 class Watched:
@@ -298,6 +328,11 @@ class Watched:
             return self._commit()
         elif sql == "ROLLBACK":
             self._is_lost = False
+            if self._is_read_only:  # what is read next may be of a later instant
+                done = self.db.execute(sql)
+                self._is_read_only = False
+                self._fate.point(self._process, self.file, "read")
+                return done
         elif sql.startswith("PRAGMA busy_timeout ="):
             sql = "SELECT 1"  # all is one thread: who waits would wait for ever
         elif sql == "PRAGMA wal_checkpoint(TRUNCATE)":
@@ -318,6 +353,9 @@ class Watched:
 
     def executescript(self, script: str) -> None:
         """Each statement commits by itself; a disk that is prepared has all tables, and needs none."""
+        if self._process.is_fresh:
+            self.db.executescript(script)
+            return
         if not self._fate.is_blank:
             return
         statement = ""
@@ -370,9 +408,3 @@ def _writes(sql: str) -> bool:
     return word.startswith(("INSERT", "UPDATE", "DELETE", "REPLACE", "CREATE")) or (
         word.startswith("PRAGMA") and "user_version =" in sql
     )
-
-
-def _kind(name: str) -> str:
-    """Files of the lake by what they are: the mark, events, tables."""
-    parts = name.split("/")
-    return "/".join(parts[:2]) if parts[0] == "lake" else name

@@ -19,9 +19,11 @@ from hetki.engine.deliver import deliver
 from hetki.engine.engine import Engine
 from hetki.engine.folding import read_event
 from hetki.engine.rebuilding import rebuild
+from hetki.engine.verifying import verify
 from hetki.events.event import Event
 from hetki.store.journal import Kind
 from hetki.store.lake import refresh
+from hetki.store.ledger import RESTORED
 
 
 def everything_holds(life: Life) -> None:
@@ -105,6 +107,7 @@ def the_ledger_is_honest(life: Life, engine: Engine, erasures: Erasures) -> None
     went_well = Counter(row[0] for row in engine.db.execute("SELECT message_id FROM attempts WHERE ok"))
     effects = life.receiver.effects
     without = set(effects) - {row[0] for row in outbox}
+    without -= life.vault.forgotten
     assert all(erasures.may_be_gone(life, each) for each in without), "an effect without a message"
     for message_id, status, detail, n_attempts in outbox:
         assert status in ("sent", "failed", "cancelled", "expired"), status
@@ -112,8 +115,9 @@ def the_ledger_is_honest(life: Life, engine: Engine, erasures: Erasures) -> None
         assert went_well[message_id] == (status == "sent"), "one receipt for what was sent"
         if status == "sent":
             assert message_id in effects, "it is marked as sent, and was not"
-        elif message_id in effects:
-            assert attempts[message_id] or "may have gone out" in detail, "it was sent, and nothing says so"
+        elif message_id in effects.keys() - life.vault.forgotten:
+            says_so = "may have gone out" in detail or detail == RESTORED
+            assert attempts[message_id] or says_so, "it was sent, and nothing says so"
 
 
 def each_deed_is_told_once(engine: Engine, erasures: Erasures) -> None:
@@ -131,8 +135,7 @@ def each_deed_is_told_once(engine: Engine, erasures: Erasures) -> None:
 
 def everything_can_be_made_again(life: Life, engine: Engine, erasures: Erasures) -> None:
     """The chain is whole, a rebuild is the live state, and nothing is left to be done."""
-    n_rows, _ = engine.journal.head()
-    assert engine.journal.verify() == n_rows
+    assert verify(engine).n_rows == engine.journal.head()[0]
     rebuilt = rebuild(engine)
     assert rebuilt.before == rebuilt.after, "what was live is not what a rebuild makes"
     assert deliver(engine, life.net, "app").n_sent == 0

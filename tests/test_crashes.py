@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from crash_scene import STORIES, read_once
-from crashing import REACH, Life
+from crashing import ERASING, REACH, Life
 from faults import Strike
 from forgotten import receipts_are_true
 from holding import everything_holds
 from planted import BUGS
+from planted_backups import BACKUP_BUGS
 from planted_erasures import ERASING_BUGS
 
 from hetki.store.system import collect_rarely
@@ -87,7 +88,7 @@ def test_a_crash_at_every_single_point_of_each_story(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bug", "about"), BUGS + ERASING_BUGS, ids=lambda each: getattr(each, "__name__", each)
+    ("bug", "about"), BUGS + ERASING_BUGS + BACKUP_BUGS, ids=lambda each: getattr(each, "__name__", each)
 )
 def test_a_planted_bug_is_found(bug: Callable[[pytest.MonkeyPatch], None], about: str) -> None:
     assert found_after(bug, about) <= N_LIVES_MAX, "the simulation does not see it"
@@ -108,7 +109,7 @@ def found_after(bug: Callable[[pytest.MonkeyPatch], None], about: str) -> int:
         with pytest.MonkeyPatch.context() as patch:
             bug(patch)
             life = Life(
-                ABOUT.index(about) + (n - 1) * len(ABOUT), plan_for(n, about) if about in REACH else None
+                ABOUT.index(about) + (n - 1) * len(ABOUT), plan_for(n, about) if about in ERASING else None
             )
             life.opened = receipts_are_true
             try:
