@@ -1,6 +1,6 @@
 """Backups of a life on the faulty disk: made at any time, struck at any point, and restored (`crashing.py`).
 
-Here it is kept what was promised when a backup was begun. Restoring takes the place of a folder that was lost:
+Here it is kept what was promised when a backup was begun. A restore takes the place of a folder that is lost:
 whatever came after the backup is gone, but for the erasures that the newest copy of secrets tells of.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from crash_scene import CANARIES, kept
-from faults import Crashed, Process, SharedDisk
+from faults import Crashed, SharedDisk
 
 from hetki.engine import restoring
 from hetki.engine.backup import backup
@@ -106,8 +106,8 @@ def restored(life: Life, opened: restoring.Opened, is_held: bool) -> SharedDisk:
 
 
 def take_over(life: Life, folder: SharedDisk, then: Promised, newest: Promised, is_held: bool) -> None:
-    """The life goes on in a restored folder: what was promised later is no more, but clients may say again what
-    they have said since."""
+    """The life goes on in a restored folder: what was promised later is no more, but clients may say again
+    what they have said since."""
     vault = life.vault
     life.take(folder)
     for message_id in sorted(life.acknowledged - then.acknowledged):

@@ -219,8 +219,8 @@ class Life:
             return  # it was erased between the claim and the sending
         assert len(rows) == 1, "a message is sent that no decision made"
         status, chosen, occurrence_id, recipient, customer, record, occurred_at = rows[0]
-        known = self.answers.setdefault((str(occurrence_id), str(chosen)), message_id)
-        assert known == message_id, "an occurrence is answered under two ids"
+        first_id = self.answers.setdefault((str(occurrence_id), str(chosen)), message_id)
+        assert first_id == message_id, "an occurrence is answered under two ids"
         assert isinstance(customer, bytes) and isinstance(record, bytes) and isinstance(occurred_at, int)
         held_until = self.vault.held.get(message_id, -1)  # an occurrence may end later, with other events
         assert held_until < occurred_at, "what was sent after the backup is sent again"

@@ -46,16 +46,28 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ledger: list[Part]
     public_key: str
 
+    @property
+    def parts(self) -> list[Part]:
+        """All that it holds."""
+        return [*self.journal, *self.ledger]
+
 
 class SecretsManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A copy of secrets: as of when, after how many changes by erasures, and its parts."""
+    """A copy of secrets: as of when, after how many changes by erasures, and its parts; those of `staff` hold
+    who may sign in."""
 
     backup_id: str
     made_at: int
     number: int
     secrets: list[Part]
     receipts: list[Part]
+    staff: list[Part]
     public_key: str
+
+    @property
+    def parts(self) -> list[Part]:
+        """All that it holds."""
+        return [*self.secrets, *self.receipts, *self.staff]
 
 
 Signed = TypeVar("Signed", Manifest, SecretsManifest)
