@@ -8,13 +8,13 @@ import pytest
 from world import World, action, event, moment, project
 
 from hetki.engine.advance import advance
-from hetki.engine.engine import compile_program, version_of
+from hetki.engine.engine import compile_program, open_engine, version_of
 from hetki.engine.files import Kept
 from hetki.engine.project import Project, load
 from hetki.events.event import Event
 from hetki.events.wire import Parsed
 from hetki.moments.fold import Program
-from hetki.simulation.world import MemoryDisk
+from hetki.simulation.world import MemoryDisk, SeededChance, SimulatedClock
 from hetki.store.ledger import Ledger
 
 BEGINS = "10:00"
@@ -118,6 +118,15 @@ def began() -> tuple[Event, ...]:
     return tuple(
         event(f"{BEGINS} web u={u} {each.format(u=u, m=MAILS[u])}") for u in (VERA, *PEOPLE) for each in words
     )
+
+
+@cache
+def empty() -> MemoryDisk:
+    """Databases with tables and nothing in them."""
+    disk = MemoryDisk()
+    open_engine(projects()[0], disk, SimulatedClock(0), SeededChance(0), {})
+    disk.connect("secrets.db").execute("DELETE FROM keys")
+    return disk
 
 
 @cache

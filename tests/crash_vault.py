@@ -93,7 +93,8 @@ def restored(life: Life, opened: restoring.Opened, is_held: bool) -> SharedDisk:
     which it was said that it was restored; any other is deleted, and it is begun anew."""
     while True:
         folder = SharedDisk()
-        folder.keep_logs()
+        if opened.secrets.number:  # somebody was erased
+            folder.keep_logs()
         process = life.start(folder)
         try:
             restoring.restore(opened, MemoryDisk(), process, life.clock, life.chance, {}, is_held)

@@ -27,6 +27,7 @@ from crash_scene import (
     VERA,
     WORDS,
     began,
+    empty,
     kept,
     prepared,
     projects,
@@ -189,7 +190,7 @@ class Life:
 
     def start(self, folder: SharedDisk) -> Process:
         """A process on another folder, in which there is nothing yet."""
-        self._running = Process(folder, self.fate, is_fresh=True)
+        self._running = Process(folder, self.fate, empty=empty())
         return self._running
 
     def take(self, folder: SharedDisk) -> None:

@@ -125,9 +125,9 @@ class SharedDisk(MemoryDisk):
         self._latest: dict[str, bytes] = {}
         self._idle: dict[str, list[sqlite3.Connection]] = {}
 
-    def copy_from(self, other: MemoryDisk) -> None:
-        """Take over every database of another disk; that one stays as it is."""
-        for name in other.names("*.db"):
+    def copy_from(self, other: MemoryDisk, pattern: str = "*.db") -> None:
+        """Take over databases of another disk, if they are not here; that one stays as it is."""
+        for name in set(other.names(pattern)) - self._databases.keys():
             source, copy = other.connect(name), self.lend(name)
             source.backup(copy)
             source.close()
@@ -193,11 +193,13 @@ def _decoded(parquet: bytes) -> bytes:
 class Process:
     """One process on the shared disk: the Disk port as it sees it.
 
-    `label`: what its points call the files of another disk. `is_fresh`: it makes all tables, and that is no
-    point, as lives on a blank disk have those.
+    `label`: what its points call the files of another disk. `empty`: the databases that it makes are those,
+    with their tables; that this may be struck, too, lives on a blank disk show.
     """
 
-    def __init__(self, shared: SharedDisk, fate: Fate, label: str = "", is_fresh: bool = False) -> None:
+    def __init__(
+        self, shared: SharedDisk, fate: Fate, label: str = "", empty: MemoryDisk | None = None
+    ) -> None:
         self._shared = shared
         self._fate = fate
         self._label = label
@@ -205,7 +207,7 @@ class Process:
         self._connections: list[Watched] = []
         self._copies: TemporaryDirectory[str] | None = None
         self._copied: dict[str, bytes] = {}
-        self.is_fresh = is_fresh
+        self._empty = empty
         self.is_dead = False
 
     def beside(self, shared: SharedDisk, label: str) -> Process:
@@ -222,6 +224,8 @@ class Process:
 
     def connect(self, name: str) -> sqlite3.Connection:
         self._alive()
+        if self._empty is not None:
+            self._shared.copy_from(self._empty, name)
         watched = Watched(self._shared.lend(name), name, self, self._fate)
         self._connections.append(watched)
         return watched  # type: ignore[return-value]
@@ -353,9 +357,6 @@ class Watched:
 
     def executescript(self, script: str) -> None:
         """Each statement commits by itself; a disk that is prepared has all tables, and needs none."""
-        if self._process.is_fresh:
-            self.db.executescript(script)
-            return
         if not self._fate.is_blank:
             return
         statement = ""

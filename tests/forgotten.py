@@ -85,7 +85,7 @@ def the_journal_cannot_be_read(life: Life, engine: Engine, erasures: Erasures) -
         event = read_event(entry) if entry.kind is Kind.EVENT else None
         for node in nodes_of(engine.keys.node, event) if event else ():
             if node.hex() in erasures.names:
-                back_at = erased[node].back_at
+                back_at = erased[node].back_at if node in erased else None
                 assert back_at is not None and event is not None and event.occurred_at >= back_at, (
                     "an erased name is told"
                 )

@@ -129,10 +129,10 @@ def _journal_and_ledger(engine: Engine, to: Disk, name: str, now: int) -> Manife
 
 def _secrets(engine: Engine, to: Disk, name: str, now: int) -> SecretsManifest:
     secrets = engine.journal.secrets
-    number = secrets.number()
-    copied = write_parts(to, f"{name}/secrets", secrets.copied())
     rows = engine.db.execute("SELECT * FROM erasures WHERE receipt IS NOT NULL ORDER BY erasure_id")
     receipts = write_parts(to, f"{name}/receipts", rows)
+    number = secrets.number()  # after the receipts: what one of them tells of is destroyed in the copy, too
+    copied = write_parts(to, f"{name}/secrets", secrets.copied())
     staff = write_parts(to, f"{name}/staff", _people(engine))
     return SecretsManifest(
         backup_id=name,

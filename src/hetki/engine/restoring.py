@@ -196,15 +196,14 @@ def _bring_ledger(opened: Opened, data: Disk, sealer: Sealer) -> tuple[Project, 
     db = data.connect(FILE)
     ledger = Ledger(db)
     n_rows: dict[str, int] = {}
-    n_gone, is_gone = 0, False
+    n_gone = 0
     with transaction(db):
         for table, row in open_rows(opened, sealer):
-            if table == INSTEAD:
-                if is_gone and row is not None:
+            if table == INSTEAD:  # behind its decision, if that could be sealed
+                if row is not None and not ledger.handled([str(row[0])]):
                     _insert(db, "missed", row)
                 continue
-            is_gone = row is None
-            n_gone += is_gone
+            n_gone += row is None
             if row is not None:
                 n_rows[table] = n_rows.get(table, 0) + 1
                 _insert(db, table, row)

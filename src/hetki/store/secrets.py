@@ -302,13 +302,14 @@ class Secrets:
         return self._db.execute("SELECT 1 FROM keys LIMIT 1").fetchone() is None
 
     def key(self, name: str) -> bytes:
-        """A secret of the project, made at the first call; a repeat returns the same."""
-        with transaction(self._db):
-            self._db.execute(
-                "INSERT OR IGNORE INTO keys(name, secret) VALUES (?, ?)",
-                (name, self._chance.bytes(SECRET_BYTES)),
-            )
-            row = self._db.execute("SELECT secret FROM keys WHERE name = ?", (name,)).fetchone()
+        """A secret of the project, made at the first call; a repeat returns the same, and writes nothing."""
+        query = "SELECT secret FROM keys WHERE name = ?"
+        row = self._db.execute(query, (name,)).fetchone()
+        if row is None:
+            made = (name, self._chance.bytes(SECRET_BYTES))
+            with transaction(self._db):
+                self._db.execute("INSERT OR IGNORE INTO keys(name, secret) VALUES (?, ?)", made)
+                row = self._db.execute(query, (name,)).fetchone()
         return bytes(row[0])
 
     def ensure(self, leaves: Collection[LeafId], periods: Collection[Period], now: int) -> None:

@@ -77,10 +77,10 @@ def plain_name(name: str) -> str:
     >>> plain_name("lake/./events//1.parquet")
     'lake/events/1.parquet'
     """
-    parts = PurePosixPath(name).parts
+    parts = [part for part in name.split("/") if part not in ("", ".")]
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or not name.isprintable():
         raise Invalid(Fault("file name", shown(name), "a relative path inside the data folder"))
-    return str(PurePosixPath(name))
+    return "/".join(parts)
 
 
 def listed(name: str, pattern: str) -> bool:
