@@ -24,7 +24,7 @@ from hetki.events.event import Event
 from hetki.events.free import free_fields
 from hetki.simulation.world import MemoryDisk
 from hetki.store import sharing
-from hetki.store.lake import EVENTS, TABLES, open_lake, refresh
+from hetki.store.lake import EVENTS, SCHEMAS, open_lake, refresh
 from hetki.store.sharing import FREE, share
 
 #: A field of each kind; nobody said what `unsaid` is, and nobody declared what is inside `parts` and `more`.
@@ -163,7 +163,7 @@ def ids(world: World) -> set[str]:
     """Every id of somebody or something, and every exact instant, that the lake knows."""
     db = open_lake(world.disk)
     found: set[str] = set()
-    for name, schema in {"events": EVENTS, **{name: each for name, (each, _) in TABLES.items()}}.items():
+    for name, schema in {"events": EVENTS, **SCHEMAS}.items():
         for column in schema.names:
             is_id = column in ("leaf", "customer", "account", "node_a", "node_b") or column.endswith("_id")
             if is_id or column.endswith("_at"):
