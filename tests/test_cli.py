@@ -393,8 +393,10 @@ def test_help_names_every_command(hetki: Hetki) -> None:
     assert told.code == 0
     assert set(re.findall(r"^│ (\w+) ", told.out, re.MULTILINE)) == set(COMMANDS)
     assert hetki("--version").out.count(".") == 2
-    for command in COMMANDS:
-        assert "Usage: hetki " + command in hetki(command, "--help").out
+    for command, (_, does) in COMMANDS.items():
+        words = " ".join(hetki(command, "--help").out.split())
+        assert words.startswith(f"Usage: hetki {command} ")
+        assert f" {does} ╭" in words, "the table says what the command says of itself"
 
 
 WRONG_SHAPES = """\
@@ -488,7 +490,7 @@ def test_light_commands_do_not_load_the_statistics() -> None:
     seen = """
 import sys
 from hetki.cli.main import program
-for command in ("init", "check", "advance", "rejected", "customer", "import"):
+for command in ("--help", "init", "check", "advance", "rejected", "customer", "import", "token"):
     program([command])
 print([name for name in ("tea_tasting", "scipy", "uvicorn", "jinja2") if name in sys.modules])
 """
