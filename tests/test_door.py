@@ -90,8 +90,9 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
     if not Path("/proc/self/fd").exists():
         pytest.skip("without /proc it is not known which files are open")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 8_000), hard), hard))
-    found = Warm(tmp_path_factory.mktemp("out"))
+    n_files = min(max(soft, 8_000), hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n_files, hard))
+    found = Warm(tmp_path_factory.mktemp("out"), bounds={resource.RLIMIT_NOFILE: n_files})
     yield found
     found.stop()
 
