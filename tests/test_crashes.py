@@ -97,15 +97,15 @@ def test_a_planted_bug_is_found(bug: Callable[[pytest.MonkeyPatch], None], about
 
 def plan_for(n: int, about: str) -> list[Strike] | None:
     """The strike of the n-th life that is to find a bug of erasing: a crash at each point in turn, one around
-    the command, and a visit while it is looked up what is known of a person. Of backups: a visit at each point
-    in turn, and every other life as it is drawn."""
+    the command, and a visit while it is looked up what is known of a person. Of backups: a visit at each
+    point in turn, and every other life as it is drawn."""
     if about == "backup":
         return [Strike(1 + n // 2 * 7 % REACH[about], "visit", about)] if n % 2 else None
     if about not in ERASING:
         return None
     turn = n // 3
     if n % 3 == 0:
-        return [Strike(1 + turn * 11 % REACH[about], "crash", "erase")]
+        return [Strike(1 + turn * 7 % REACH[about], "crash", "erase")]
     return [Strike(9 + turn % 6, "crash", "erase") if n % 3 == 1 else Strike(1 + turn % 8, "visit", "erase")]
 
 
