@@ -466,6 +466,18 @@ def test_bodies_arriving_together_share_one_bound(house: House, monkeypatch: pyt
     assert "bytes arriving at once" in refused(answer, 503, "unavailable") and house.app._n_arriving == 0
 
 
+@given(st.binary(max_size=3_000), st.lists(st.integers(0, 3_100), min_size=1, max_size=4))
+def test_a_body_is_unpacked_step_by_step_as_at_once(body: bytes, bounds: list[int]) -> None:
+    body = body * 3
+    for sent, encoding in ((body, ""), (gzip.compress(body), "gzip")):
+        packed = ingest.Packed(sent, encoding)
+        for bytes_max in sorted(3 * each for each in bounds):
+            plain = packed.up_to(bytes_max)
+            assert plain == (body if len(body) <= bytes_max else None)
+            if plain is not None:
+                break
+
+
 @given(st.binary(max_size=300), st.sampled_from(sorted(ingest.KINDS)), st.sampled_from(["", "gzip"]))
 def test_random_requests_are_answered_and_never_crash(body: bytes, path: str, encoding: str) -> None:
     house = House()

@@ -87,6 +87,11 @@ class Committer:
         Raises `Busy` when the queue is full, `Unavailable` when its group could not be committed; then
         nothing of it is kept and the sender may send it again.
         """
+        # Under no name here: an error holds this frame, which must not hold the future that holds the error.
+        await self._queued(parsed, n_bytes)
+
+    def _queued(self, parsed: Parsed, n_bytes: int) -> asyncio.Future[None]:
+        """What is done when `parsed` is durable. Raises `Busy`, or `Unavailable` when stopping."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         weight = n_bytes + EVENT_BYTES * (len(parsed.events) + len(parsed.rejected))
@@ -98,7 +103,7 @@ class Committer:
             self._queue.append(waiting)
             self._n_bytes += weight
             self._changed.notify()
-        await waiting.done
+        return waiting.done
 
     def _check_room(self, weight: int, now: float) -> None:
         if not self._queue and self._n_requests_max:

@@ -117,6 +117,14 @@ class Door(HttpToolsProtocol):
         self.pipeline.clear()
         self._abandon()
         super().connection_lost(exc)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Hold nothing any longer that holds this door: the collector of cycles comes rarely."""
+        self._unset_keepalive_if_required()
+        self.transport = self._raw
+        self.cycle = cast(RequestResponseCycle, None)
+        self._running = self._fault = None
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the sender; those that come after a refusal are dropped."""
@@ -203,7 +211,7 @@ class Door(HttpToolsProtocol):
     def _stop(self, status: int, error: HetkiError) -> None:
         """Stop the parser, which takes any exception of a callback for a broken request."""
         self._fault = status, error
-        raise error
+        raise httptools.HttpParserError  # and not what this frame holds: that would hold the frame in turn
 
     # -- how it ends
 
