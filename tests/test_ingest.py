@@ -474,6 +474,7 @@ def test_a_body_is_unpacked_step_by_step_as_at_once(body: bytes, bounds: list[in
         for bytes_max in sorted(3 * each for each in bounds):
             plain = packed.up_to(bytes_max)
             assert plain == (body if len(body) <= bytes_max else None)
+            assert len(packed._plain) <= bytes_max + 1
             if plain is not None:
                 break
 

@@ -301,6 +301,8 @@ class Packed:
         """
         if self._inflater is None:
             return self._packed if len(self._packed) <= bytes_max else None
+        if len(self._plain) > bytes_max:
+            return None
         try:
             self._plain += self._inflater.decompress(self._packed, bytes_max + 1 - len(self._plain))
         except zlib.error:
