@@ -1,4 +1,5 @@
-"""What a request leaves behind: nothing that waits for the collector of cycles, which the server runs rarely.
+"""What a request, and a failure, leave behind: nothing that waits for the collector of cycles, which both
+processes run rarely.
 
 A cycle keeps what it holds until the collector comes, and a body of megabytes counts there like an empty
 one: whoever sends many could fill the memory. One connection for each request, against the true protocol.
@@ -11,16 +12,20 @@ import gc
 import gzip
 import json
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from keyed import keyed
-from serving import eventually
+from serving import eventually, n_stores_open
 
 from hetki.consent.source import Source, admitted
+from hetki.engine.engine import Engine, open_folder
+from hetki.engine.skeleton import skeleton
 from hetki.errors import Fault, Unavailable
 from hetki.events.wire import Parsed
-from hetki.server import serve
+from hetki.server import serve, trouble, worker
 from hetki.server.committer import Committer
 from hetki.server.ingest import Ingest
 from hetki.server.rates import Rates
@@ -43,6 +48,7 @@ def request(sent: bytes, headers: str = "", length: int | None = None) -> bytes:
     return f"POST /v1/batch HTTP/1.1\r\nhost: x\r\n{headers}content-length: {n_bytes}\r\n\r\n".encode() + sent
 
 
+FULL = Fault("journal", "a full disk", "one with room")
 PACKED = "content-encoding: gzip\r\n"
 #: What is sent, and the status of the answer; 0: the sender leaves before there is one.
 ASKED: dict[str, tuple[bytes, int]] = {
@@ -107,7 +113,7 @@ class House:
 
     def _commit(self, group: list[Parsed]) -> None:
         if self.is_full:
-            raise Unavailable(Fault("journal", "a full disk", "one with room"))
+            raise Unavailable(FULL)
 
 
 @pytest.fixture
@@ -140,3 +146,30 @@ def test_nothing_of_a_request_waits_for_the_collector() -> None:
     house.hear(story)
     assert {name: n for name, n in left.items() if n >= N_REQUESTS} == {}
     assert left.keys() == ASKED.keys()
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_a_loop_that_fails_again_and_again_keeps_no_store_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one was reading when it failed would also stand in the way of an erasure."""
+    monkeypatch.setattr(trouble, "AGAIN_S", 0.0)
+    for name, text in skeleton("Shop").items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    n_before = n_stores_open()
+    engine, over, n_open = open_folder(str(tmp_path)), threading.Event(), []
+
+    def fail(opened: Engine) -> float:
+        n_open.append(n_stores_open())
+        reading = opened.db.execute("SELECT name FROM sqlite_schema")
+        reading.fetchone()
+        if len(n_open) == 5:
+            over.set()
+        raise Unavailable(FULL)
+
+    worker._loop(engine, "lake", fail, over)
+    assert n_open[0] > n_before and set(n_open) == {n_open[0]}
+    engine.close()
+    assert n_stores_open() == n_before

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from hmac import compare_digest
 from typing import Final
 
@@ -185,7 +186,8 @@ def page(desk: Desk, request: Request, opened: Opened, form: Form) -> Response:
 
 def _said(desk: Desk, views: Views, customer: LeafId) -> list[Record]:
     nodes = views.state.members([customer]).get(customer, {})
-    facts = load_facts(desk.journal(), views.state, sorted(as_leaf(node) for node in nodes))
+    with desk.journal() as journal:
+        facts = load_facts(journal, views.state, sorted(as_leaf(node) for node in nodes))
     return history_of(desk.engine, views, facts)
 
 
@@ -224,17 +226,15 @@ def say(desk: Desk, request: Request, opened: Opened, form: Form) -> Response:
         nodes = list(views.state.members([opened.customer]).get(opened.customer, {}))
         leaves = list(views.identities.nodes(nodes).values())
     engine = desk.engine
-    position = enter(desk.acceptor().accept, engine.clock, engine.chance, leaves, entered)
+    with desk.acceptor() as acceptor:
+        position = enter(acceptor.accept, engine.clock, engine.chance, leaves, entered)
     return RedirectResponse(f"/my/{opened.token}?after={position}", 303)
 
 
 def download(desk: Desk, request: Request, opened: Opened, form: Form) -> Response:
     """Everything, as `hetki export` writes it."""
-    engine = _own_engine(desk)
-    try:
+    with closing(_own_engine(desk)) as engine:
         archive = export(engine, opened.customer).archive
-    finally:
-        engine.db.close()
     headers = {"content-disposition": 'attachment; filename="my-data.zip"'}
     return Response(archive, media_type="application/zip", headers=headers)
 
@@ -252,16 +252,15 @@ def do_erase(desk: Desk, request: Request, opened: Opened, form: Form) -> Respon
         refused = f"Type the word “{CONFIRMED}” to confirm. Nothing has been erased."
         link = f"/my/{opened.token}"
         return desk.pages.page("mine_erase", 400, link=link, word=CONFIRMED, signed_in=False, refused=refused)
-    engine, is_all = _own_engine(desk), True
-    try:
-        erase(engine, opened.customer, BY_CUSTOMER)
-    except Unavailable:
-        with desk.views() as views:  # what is left to do, the worker does
-            is_all = False
-            if PageLinks(views.db).opened(views.state, opened.token, engine.clock.now()) is not None:
-                raise
-    finally:
-        engine.db.close()
+    is_all = True
+    with closing(_own_engine(desk)) as engine:
+        try:
+            erase(engine, opened.customer, BY_CUSTOMER)
+        except Unavailable:
+            with desk.views() as views:  # what is left to do, the worker does
+                is_all = False
+                if PageLinks(views.db).opened(views.state, opened.token, engine.clock.now()) is not None:
+                    raise
     return desk.pages.page("mine_erased", is_all=is_all, signed_in=False)
 
 

@@ -41,5 +41,6 @@ def _entered(desk: Desk, request: Request, name: str, what: Entered) -> Response
         customer = present_of(views, request.path_params["customer"])
         nodes: list[NodeId] = list(views.state.members([customer]).get(customer, {}))
         leaves = list(views.identities.nodes(nodes).values())
-    position = enter(desk.acceptor().accept, desk.engine.clock, desk.engine.chance, leaves, what)
+    with desk.acceptor() as acceptor:
+        position = enter(acceptor.accept, desk.engine.clock, desk.engine.chance, leaves, what)
     return answered(request, f"/customers/{customer.hex()}?after={position}", name)
