@@ -69,6 +69,9 @@ def erase(
     if sum((bool(who), receipts, is_rest, bool(since or until))) != 1:
         must = "a customer, --from with --until, --receipts or --finish"
         raise Invalid(Fault("erase", "none of them, or several", must))
+    if (source or event or dry_run) and not (since or until):
+        got = "--source, --event or --dry-run without a range"
+        raise Invalid(Fault("erase", got, "--from and --until beside them", "a customer is erased whole"))
     engine = opened(project)
     if since or until:
         wanted = Range(instant_of(since, "--from"), instant_of(until, "--until"), source, event)
