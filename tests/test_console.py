@@ -27,7 +27,7 @@ from hetki.errors import Fault, Forbidden, Unavailable
 from hetki.events import segment
 from hetki.patterns.condition import Condition
 from hetki.patterns.segments import Segment
-from hetki.server import drawing
+from hetki.server import drawing, feed
 from hetki.server.access import SESSION_S, TOKEN_S, Access
 from hetki.server.app import HEADERS, PAGES, Served, console_app
 from hetki.server.committer import Committer
@@ -557,6 +557,25 @@ def test_a_feed_ends_with_its_session_and_with_the_server(house: House) -> None:
         await asyncio.wait_for(stopped.task, 20)
 
     asyncio.run(story())
+
+
+def test_a_feed_whose_stores_cannot_be_read_ends_and_is_asked_for_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object) -> None:
+        raise Unavailable(Fault("state.db", "disk I/O error", "a disk that can be read"))
+
+    async def story() -> None:
+        listener = Listener(house.app, house.session)
+        await listener.next()
+        monkeypatch.setattr(feed, "newest_lines", refuse)
+        house.say("somebody", "Help Searched")
+        advance(house.engine)
+        await asyncio.wait_for(listener.task, 20)
+
+    asyncio.run(story())
+    monkeypatch.setattr(feed, "News", refuse)
+    assert house.get("/feed").status_code == 503
 
 
 # A real browser
