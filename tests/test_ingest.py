@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -23,7 +24,7 @@ from hetki.consent.source import Source, admitted
 from hetki.errors import Fault, HetkiError, Unavailable
 from hetki.events.wire import Parsed, Rejected
 from hetki.server import ingest
-from hetki.server.committer import Committer
+from hetki.server.committer import Committer, Waiting, _answer
 from hetki.server.ingest import Ingest
 from hetki.server.status import STATUS
 from hetki.settings import Limits
@@ -441,6 +442,32 @@ def test_a_body_that_stops_halfway_stores_nothing_and_harms_nothing(house: House
     asyncio.run(house.app(scope(), receiving(half, gone), send))
     assert said == [] and house.journal.bodies == [] and house.app._n_arriving == 0
     assert house.send("/v1/batch", BATCH).status_code == 200
+
+
+def test_whom_a_server_that_stops_waits_for_no_longer_is_told_so(house: House) -> None:
+    """Whether it is stored is not known then: the sender sends it again, which has no further effect."""
+    said: list[Any] = []
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    async def story() -> None:
+        house.journal.gate.clear()
+        whole = [{"type": "http.request", "body": BATCH}]
+        asked = asyncio.ensure_future(house.app(scope(), receiving(whole, asyncio.Event().wait), send))
+        assert await asyncio.to_thread(house.journal.entered.wait, 30)
+        asked.cancel()
+        await asked
+
+    asyncio.run(story())
+    assert said[0]["status"] == 503 and (b"retry-after", b"1") in said[0]["headers"]
+    assert json.loads(said[1]["body"])["code"] == "unavailable"
+
+
+def test_a_loop_that_ends_just_then_does_not_end_whoever_commits() -> None:
+    loop = Mock(is_closed=lambda: False, call_soon_threadsafe=Mock(side_effect=RuntimeError("closed")))
+    _answer([Waiting(Parsed([], []), 0, loop, Mock(), 0.0)], None)
+    assert loop.call_soon_threadsafe.called
 
 
 def test_a_body_without_a_told_length_is_cut_off_at_the_bound(house: House) -> None:

@@ -12,6 +12,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from hetki.errors import Fault, HetkiError, Unavailable
@@ -173,7 +174,7 @@ def _answer(group: list[Waiting], error: HetkiError | None) -> None:
     for waiting in group:
         by_loop.setdefault(waiting.loop, []).append(waiting.done)
     for loop, futures in by_loop.items():
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # a loop that has ended has nobody left who waits
             loop.call_soon_threadsafe(_resolve, futures, error)
 
 

@@ -143,6 +143,9 @@ class Ingest:
         except HetkiError as error:
             await _refuse(send, error)
             return
+        except asyncio.CancelledError:  # the server stops, and has waited long enough for what is under way
+            await _refuse(send, Unavailable(Fault("server", "a request while it stops", "sent again")))
+            return
         except (MemoryError, RuntimeError) as error:
             if (short := shortage(error)) is None:
                 raise
