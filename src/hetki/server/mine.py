@@ -30,7 +30,7 @@ from hetki.engine.folding import load_facts
 from hetki.engine.rights import Entered, enter, objection, restriction
 from hetki.engine.telling import history_of, known_traits
 from hetki.errors import Fault, HetkiError, Invalid, Unavailable, shown
-from hetki.events.event import LeafId
+from hetki.events.event import OWN_SOURCE, LeafId
 from hetki.identity.identifier import as_leaf
 from hetki.moments.fold import decode
 from hetki.server.desk import Desk, entered_at, is_folded
@@ -54,6 +54,7 @@ COSTLY_MAX: Final = 6
 #: The same of links that lead nowhere, by the address that asks for them.
 MISSES_MAX: Final = 60
 BY_CUSTOMER: Final = "the customer, by their own link"
+METHOD: Final = "own page"
 DECISIONS_SHOWN: Final = 25
 STATEMENTS_SHOWN: Final = 50
 #: What a customer types so that nothing is erased by a slip.
@@ -185,10 +186,15 @@ def page(desk: Desk, request: Request, opened: Opened, form: Form) -> Response:
 
 
 def _said(desk: Desk, views: Views, customer: LeafId) -> list[Record]:
+    """What the customer said, in order; a word that was kept with each of their identifiers once."""
     nodes = views.state.members([customer]).get(customer, {})
     with desk.journal() as journal:
         facts = load_facts(journal, views.state, sorted(as_leaf(node) for node in nodes))
-    return history_of(desk.engine, views, facts)
+    once: dict[object, Record] = {}
+    for each in history_of(desk.engine, views, facts):
+        is_entered = each.source == OWN_SOURCE
+        once[(each.event_time, each.said, each.purpose) if is_entered else each.record_id] = each
+    return list(once.values())
 
 
 def _may_grant(desk: Desk, standing: Standing) -> bool:
@@ -211,13 +217,11 @@ def say(desk: Desk, request: Request, opened: Opened, form: Form) -> Response:
             if what == "grant" and purposes[named].notices:
                 must = "a purpose without notices, as this page shows none"
                 raise Invalid(Fault("purpose", shown(named), must))
-            entered = Entered(
-                GRANTED if what == "grant" else WITHDRAWN, {"purpose": named, "method": "own page"}
-            )
+            entered = Entered(GRANTED if what == "grant" else WITHDRAWN, {"purpose": named, "method": METHOD})
         case "object":
-            entered = objection(purposes, "", BY_CUSTOMER)
+            entered = _own(objection(purposes, "", BY_CUSTOMER))
         case "restrict":
-            entered = restriction(BY_CUSTOMER)
+            entered = _own(restriction(BY_CUSTOMER))
         case other:
             raise Invalid(
                 Fault("form", shown(other), "one of the page's own buttons", "open your link again")
@@ -229,6 +233,11 @@ def say(desk: Desk, request: Request, opened: Opened, form: Form) -> Response:
     with desk.acceptor() as acceptor:
         position = enter(acceptor.accept, engine.clock, engine.chance, leaves, entered)
     return RedirectResponse(f"/my/{opened.token}?after={position}", 303)
+
+
+def _own(entered: Entered) -> Entered:
+    """The same as said by the customer, not by staff."""
+    return msgspec.structs.replace(entered, properties={**entered.properties, "method": METHOD})
 
 
 def download(desk: Desk, request: Request, opened: Opened, form: Form) -> Response:
