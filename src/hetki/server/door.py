@@ -120,7 +120,8 @@ class Door(HttpToolsProtocol):
         self._let_go()
 
     def _let_go(self) -> None:
-        """Hold nothing any longer that holds this door: the collector of cycles comes rarely."""
+        """Hold nothing any longer that holds this door: both would wait for the collector of cycles, with the
+        request's body, and under load that comes to much."""
         self._unset_keepalive_if_required()
         self.transport = self._raw
         self.cycle = cast(RequestResponseCycle, None)
