@@ -24,11 +24,16 @@ T = TypeVar("T")
 
 
 async def start_threads() -> None:
-    """Start every thread of the running loop."""
+    """Start every thread of the running loop. Raises `RuntimeError` where there is no room for all; then
+    those that were started wait for no other, and a repeat starts the rest."""
     WorkerThread.MAX_IDLE_TIME = FOR_EVER_S
     to_thread.current_default_thread_limiter().total_tokens = N_THREADS
     all_here = Barrier(N_THREADS)
-    await asyncio.gather(*(to_thread.run_sync(all_here.wait) for _ in range(N_THREADS)))
+    started = (to_thread.run_sync(all_here.wait) for _ in range(N_THREADS))
+    try:
+        await asyncio.gather(*started)
+    finally:
+        all_here.abort()
 
 
 async def beside(work: Callable[[], T]) -> T:
