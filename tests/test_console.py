@@ -173,9 +173,11 @@ def test_nothing_is_shown_without_a_session(house: House) -> None:
 
 
 def test_opening_the_printed_address_signs_in(house: House) -> None:
+    before = house.access.sign_in(house.access.new_token())
     address = f"/sign-in?token={house.access.new_token()}"
     house.get(address, "", "HEAD")  # a look ahead by a mail reader or a chat
-    answer = house.get(address, "")
+    answer = house.get(address, before)
+    assert house.get("/", before).status_code == 303, "one browser, one session"
     cookie = answer.headers["set-cookie"]
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     assert "HttpOnly" in cookie and "SameSite=strict" in cookie and f"Max-Age={SESSION_S}" in cookie
