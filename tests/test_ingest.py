@@ -19,6 +19,7 @@ import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 from keyed import keyed
+from starlette.concurrency import run_in_threadpool
 
 from hetki.consent.source import Source, admitted
 from hetki.errors import Fault, HetkiError, Unavailable
@@ -27,6 +28,7 @@ from hetki.server import ingest
 from hetki.server.committer import Committer, Waiting, _answer
 from hetki.server.ingest import Ingest
 from hetki.server.status import STATUS
+from hetki.server.threads import N_PAGES, start_threads
 from hetki.settings import Limits
 from hetki.simulation.world import SimulatedClock
 
@@ -242,6 +244,23 @@ def test_stop_commits_what_is_queued_and_refuses_what_comes_later() -> None:
 
     house.run(story)
     assert house.journal.ids == ["m1"] * 3
+
+
+def test_a_large_body_waits_for_no_page(house: House) -> None:
+    """However many pages take long: an effect that is estimated, a customer who is exported."""
+    turned = threading.Event()
+
+    async def story(client: httpx.AsyncClient) -> httpx.Response:
+        await start_threads()
+        pages = [asyncio.ensure_future(run_in_threadpool(turned.wait, 30)) for _ in range(2 * N_PAGES)]
+        large = json.dumps({"batch": [GOOD], "padding": " " * ingest.INLINE_BYTES_MAX}).encode()
+        answer = await client.post("/v1/batch", content=large, headers=AUTH)
+        assert not any(page.done() for page in pages)
+        turned.set()
+        await asyncio.gather(*pages)
+        return answer
+
+    assert house.run(story).status_code == 200
 
 
 def test_a_large_body_is_read_beside_the_others(house: House) -> None:

@@ -37,7 +37,7 @@ from hetki.engine.engine import Engine, open_folder
 from hetki.engine.folding import read_event
 from hetki.engine.rebuilding import rebuild
 from hetki.errors import Unavailable
-from hetki.server.threads import N_THREADS, start_threads
+from hetki.server.threads import N_BODIES, N_PAGES, start_threads
 from hetki.server.trouble import AGAIN_S_MAX, TOLD_MAX, Trouble
 from hetki.store.journal import Kind
 from hetki.store.shortage import shortage
@@ -450,10 +450,10 @@ def test_threads_that_find_no_room_hold_up_no_other_and_are_started_later(
             await start_threads()
         async with asyncio.timeout(30):
             await start_threads()
-            await asyncio.gather(*(to_thread.run_sync(int) for _ in range(2 * N_THREADS)))
+            await asyncio.gather(*(to_thread.run_sync(int) for _ in range(2 * N_PAGES)))
 
     asyncio.run(story())
-    assert n_tried == N_THREADS + 1
+    assert n_tried == N_PAGES + N_BODIES + 1
 
 
 def test_trouble_is_told_once_and_rests_longer_and_longer(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import msgspec
+from anyio import CapacityLimiter
 from starlette.types import Receive, Scope, Send
 
 from hetki.consent.source import KEY_CHARS_MAX, Admitted, digest_of
@@ -26,7 +27,7 @@ from hetki.server.committer import Committer
 from hetki.server.rates import Rates
 from hetki.server.site import Site
 from hetki.server.status import AGAIN, Refusal, retry_after_s, status_of
-from hetki.server.threads import beside
+from hetki.server.threads import N_BODIES, beside
 from hetki.settings import Limits, Server
 from hetki.store.ports import Clock
 from hetki.store.shortage import shortage
@@ -54,8 +55,6 @@ KINDS = {
 ARRIVING_BYTES_MAX = 128 * 1024 * 1024
 #: A larger body is read in a thread of its own, so that no sender can hold up the others.
 INLINE_BYTES_MAX = 256 * 1024
-#: Large bodies that are inflated and read at once: each may become many times as large in memory.
-LARGE_MAX = 4
 HEALTHY = {"success": True}
 CORS = [
     (b"access-control-allow-origin", b"*"),
@@ -107,7 +106,7 @@ class Ingest:
         self._rates = rates or Rates(Server())
         self._site = site or Site(Server())
         self._n_arriving = 0
-        self._large = asyncio.Semaphore(LARGE_MAX)
+        self._large = CapacityLimiter(N_BODIES)  # each may become many times as large in memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -172,8 +171,8 @@ class Ingest:
             plain = packed.up_to(at_once) if len(body) <= INLINE_BYTES_MAX else None
             if plain is not None:
                 return self._taken(kind, headers, admitted, received_at, plain)
-            async with self._large:
-                return await beside(partial(self._large_taken, kind, headers, admitted, received_at, packed))
+            read = partial(self._large_taken, kind, headers, admitted, received_at, packed)
+            return await beside(read, self._large)
         finally:
             self._n_arriving -= len(body)
 
