@@ -32,6 +32,7 @@ from hetki.server.rates import Rates
 from hetki.server.threads import start_threads
 from hetki.settings import Connections, Limits, Server
 from hetki.simulation.world import SimulatedClock
+from hetki.store.network import SystemNet
 
 N_REQUESTS = 10
 LIMITS = Limits(body_bytes_max=1_000_000, inflated_bytes_max=2_000_000)
@@ -146,6 +147,25 @@ def test_nothing_of_a_request_waits_for_the_collector() -> None:
     house.hear(story)
     assert {name: n for name, n in left.items() if n >= N_REQUESTS} == {}
     assert left.keys() == ASKED.keys()
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_nothing_of_a_message_that_could_not_be_sent_waits_for_the_collector() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+
+    def nobody(name: str) -> list[str]:
+        raise OSError(f"no {name}")
+
+    for net, host, why in (
+        (SystemNet(["127.0.0.1"]), "127.0.0.1", "connection refused"),
+        (SystemNet(resolve=nobody), "nobody.example", "OSError"),
+    ):
+        for n in range(2 + N_REQUESTS):
+            if n == 2:
+                gc.collect()
+            assert net.post(f"http://{host}:{port}/", {}, b"{}", 30).detail == why
+        assert gc.collect() < N_REQUESTS, why
 
 
 @pytest.mark.usefixtures("without_collector")
