@@ -30,9 +30,11 @@ from hetki.server.committer import Committer
 from hetki.server.ingest import Ingest
 from hetki.server.rates import Rates
 from hetki.server.threads import start_threads
+from hetki.server.watch import Watch
 from hetki.settings import Connections, Limits, Server
 from hetki.simulation.world import SimulatedClock
 from hetki.store.network import SystemNet
+from hetki.store.system import SystemDisk
 
 N_REQUESTS = 10
 LIMITS = Limits(body_bytes_max=1_000_000, inflated_bytes_max=2_000_000)
@@ -169,15 +171,29 @@ def test_nothing_of_a_message_that_could_not_be_sent_waits_for_the_collector() -
 
 
 @pytest.mark.usefixtures("without_collector")
+def test_nothing_of_a_look_at_the_folder_waits_for_the_collector(tmp_path: Path) -> None:
+    """Twice a second, as long as the project is served."""
+    for name, text in skeleton("Shop").items():
+        SystemDisk(tmp_path).write(name, text.encode())
+    engine = open_folder(str(tmp_path))
+    watch = Watch(SystemDisk(tmp_path), "data")
+    for _ in range(3):  # it is checked
+        watch.look(engine)
+    gc.collect()
+    for _ in range(N_REQUESTS):
+        watch.look(engine)
+    assert gc.collect() < N_REQUESTS
+    engine.close()
+
+
+@pytest.mark.usefixtures("without_collector")
 def test_a_loop_that_fails_again_and_again_keeps_no_store_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What one was reading when it failed would also stand in the way of an erasure."""
     monkeypatch.setattr(trouble, "AGAIN_S", 0.0)
     for name, text in skeleton("Shop").items():
-        file = tmp_path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        SystemDisk(tmp_path).write(name, text.encode())
     n_before = n_stores_open()
     engine, over, n_open = open_folder(str(tmp_path)), threading.Event(), []
 
