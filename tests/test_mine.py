@@ -182,7 +182,9 @@ def test_a_word_is_told_once_as_the_customers_own_whatever_they_are_known_by(hou
     advance(house.engine)
     said = words(opened(house, address)).partition("What you have said, and when")[2]
     assert said.startswith(" (1) Processing Restricted all") and "own page" in said and "staff" not in said
-    story = words(house.get(f"/customers/{house.customer('user_id', 'gita')}")).partition("Story")[2]
+    session = house.access.sign_in(house.access.new_token())
+    page = house.get(f"/customers/{house.customer('user_id', 'gita')}", session)
+    story = words(page).partition("Story")[2]
     assert story.count("Processing Restricted") == 1
 
 
