@@ -102,16 +102,6 @@ def test_segments_are_counted_and_said_who(hetki: Hetki) -> None:
     assert hetki.on("segments") == "no segment is declared\n"
 
 
-def test_what_is_said_of_a_range_erases_no_customer(hetki: Hetki) -> None:
-    hetki("init", hetki.project)
-    rows, mapped = hetki.put("rows.csv", IN_VAIN), hetki.put("map.yaml", MAP)
-    hetki.on("import", rows, "--map", mapped)
-    told = hetki.on("customer", "anna")
-    for of_a_range in (["--dry-run"], ["--source", "web"], ["--event", "Help Searched"]):
-        assert "--from" in hetki.refused("invalid", "erase", "anna", "--by", "Sami", *of_a_range)[0]
-    assert hetki.on("customer", "anna") == told
-
-
 SHARED = """number,what,at,customer,browser
 1,sign,2026-03-02T10:00:00Z,anna,kiosk
 2,sign,2026-03-02T10:05:00Z,bert,kiosk
@@ -346,6 +336,8 @@ def test_errors_end_with_the_status_of_their_code_and_say_what_where_and_why(het
         ("import", hetki.folder, "--map", hetki.folder),
     ):
         hetki.refused("not_found", *words)
+    for words in (("erase", "anna", "--dry-run", "--by", "me"), ("erase", "--receipts", "--source", "web")):
+        assert "with --from and --until" in hetki.refused("invalid", *words)[0], "it would be done in full"
     unknown = hetki("backtest", "serched_in_vain", "-C", hetki.project)
     assert unknown.code == EXIT["not_found"] and "did you mean 'searched_in_vain'" in unknown.err
     hetki.refused("conflict", "rebuild")

@@ -19,7 +19,7 @@ from hetki.engine.commands import Erase
 from hetki.engine.engine import Engine
 from hetki.engine.folding import load_facts
 from hetki.engine.receipts import Receipt, sign
-from hetki.errors import Fault, Invalid, NotFound, Unavailable
+from hetki.errors import Fault, NotFound, Unavailable
 from hetki.events.event import LeafId
 from hetki.events.wire import Rejected
 from hetki.identity.identifier import LEAVES, NodeId, as_leaf
@@ -28,6 +28,7 @@ from hetki.identity.naming import nodes_in, nodes_of
 from hetki.store.lake import forget as forget_in_lake
 from hetki.store.lake import has_lake
 from hetki.store.sqlite import alone, transaction, truncate_log
+from hetki.store.staff import checked_name
 
 #: Its lock: one process at a time finishes what erasures have left to do.
 LOCK = "erasing.db"
@@ -51,10 +52,9 @@ def erase(engine: Engine, customer: LeafId, said_by: str) -> str:
     where an open reader keeps the logs from being emptied, or the disk refuses: where the erasure has begun,
     a second fault says so, the rest is done later, and the receipt signed.
     """
-    if not said_by.strip():
-        raise Invalid(Fault("--by", "nothing", "who asked for the erasure"))
+    name = checked_name(said_by, "--by")
     advance(engine)
-    command = _enter(engine, customer, said_by)
+    command = _enter(engine, customer, name)
     try:
         take_secrets(engine.journal.secrets, command)
         catch_up(engine)
