@@ -27,7 +27,7 @@ from hetki.errors import Fault, Forbidden, Unavailable
 from hetki.events import segment
 from hetki.patterns.condition import Condition
 from hetki.patterns.segments import Segment
-from hetki.server import drawing
+from hetki.server import drawing, feed
 from hetki.server.access import SESSION_S, TOKEN_S, Access
 from hetki.server.app import HEADERS, PAGES, Served, console_app
 from hetki.server.committer import Committer
@@ -173,9 +173,11 @@ def test_nothing_is_shown_without_a_session(house: House) -> None:
 
 
 def test_opening_the_printed_address_signs_in(house: House) -> None:
+    before = house.access.sign_in(house.access.new_token())
     address = f"/sign-in?token={house.access.new_token()}"
     house.get(address, "", "HEAD")  # a look ahead by a mail reader or a chat
-    answer = house.get(address, "")
+    answer = house.get(address, before)
+    assert house.get("/", before).status_code == 303, "one browser, one session"
     cookie = answer.headers["set-cookie"]
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     assert "HttpOnly" in cookie and "SameSite=strict" in cookie and f"Max-Age={SESSION_S}" in cookie
@@ -557,6 +559,25 @@ def test_a_feed_ends_with_its_session_and_with_the_server(house: House) -> None:
         await asyncio.wait_for(stopped.task, 20)
 
     asyncio.run(story())
+
+
+def test_a_feed_whose_stores_cannot_be_read_ends_and_is_asked_for_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object) -> None:
+        raise Unavailable(Fault("state.db", "disk I/O error", "a disk that can be read"))
+
+    async def story() -> None:
+        listener = Listener(house.app, house.session)
+        await listener.next()
+        monkeypatch.setattr(feed, "newest_lines", refuse)
+        house.say("somebody", "Help Searched")
+        advance(house.engine)
+        await asyncio.wait_for(listener.task, 20)
+
+    asyncio.run(story())
+    monkeypatch.setattr(feed, "News", refuse)
+    assert house.get("/feed").status_code == 503
 
 
 # A real browser

@@ -9,6 +9,7 @@ import os
 import resource
 import socket
 import sqlite3
+import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -22,6 +23,7 @@ from test_serve import FILES
 
 from hetki.engine.advance import advance
 from hetki.engine.engine import open_folder
+from hetki.server import serve
 from hetki.server.door import Door
 from hetki.server.doorkeeper import Doorkeeper
 from hetki.server.site import Site, known_as
@@ -380,6 +382,26 @@ def test_nothing_was_lost_and_nothing_failed_meanwhile(served: Served) -> None:
     told = served.command.text()
     assert "Traceback" not in told, told
     assert len(told.splitlines()) < 20, "refusals are counted, not told one by one"
+
+
+def test_deadlines_are_looked_at_also_when_the_clock_of_the_machine_is_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[float] = []
+    config = serve._config("", Connections(), Server())
+
+    async def look() -> None:
+        looked.append(time.time())
+
+    async def seconds() -> None:
+        for at in (2e9, 1e9, 1e9):
+            monkeypatch.setattr(time, "time", lambda at=at: at)
+            await server.on_tick(0)
+
+    config.callback_notify = look
+    server = serve.uvicorn.Server(config)
+    asyncio.run(seconds())
+    assert looked == [2e9, 1e9, 1e9]
 
 
 def test_known_as_one_sender() -> None:

@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -18,14 +19,16 @@ import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 from keyed import keyed
+from starlette.concurrency import run_in_threadpool
 
 from hetki.consent.source import Source, admitted
 from hetki.errors import Fault, HetkiError, Unavailable
 from hetki.events.wire import Parsed, Rejected
 from hetki.server import ingest
-from hetki.server.committer import Committer
+from hetki.server.committer import Committer, Waiting, _answer
 from hetki.server.ingest import Ingest
 from hetki.server.status import STATUS
+from hetki.server.threads import N_PAGES, start_threads
 from hetki.settings import Limits
 from hetki.simulation.world import SimulatedClock
 
@@ -243,6 +246,23 @@ def test_stop_commits_what_is_queued_and_refuses_what_comes_later() -> None:
     assert house.journal.ids == ["m1"] * 3
 
 
+def test_a_large_body_waits_for_no_page(house: House) -> None:
+    """However many pages take long: an effect that is estimated, a customer who is exported."""
+    turned = threading.Event()
+
+    async def story(client: httpx.AsyncClient) -> httpx.Response:
+        await start_threads()
+        pages = [asyncio.ensure_future(run_in_threadpool(turned.wait, 30)) for _ in range(2 * N_PAGES)]
+        large = json.dumps({"batch": [GOOD], "padding": " " * ingest.INLINE_BYTES_MAX}).encode()
+        answer = await client.post("/v1/batch", content=large, headers=AUTH)
+        assert not any(page.done() for page in pages)
+        turned.set()
+        await asyncio.gather(*pages)
+        return answer
+
+    assert house.run(story).status_code == 200
+
+
 def test_a_large_body_is_read_beside_the_others(house: House) -> None:
     calls = [{**GOOD, "messageId": f"m{n}", "properties": {"text": "x" * 400}} for n in range(1_000)]
     assert house.send("/v1/batch", json.dumps({"batch": calls}).encode()).status_code == 200
@@ -443,6 +463,32 @@ def test_a_body_that_stops_halfway_stores_nothing_and_harms_nothing(house: House
     assert house.send("/v1/batch", BATCH).status_code == 200
 
 
+def test_whom_a_server_that_stops_waits_for_no_longer_is_told_so(house: House) -> None:
+    """Whether it is stored is not known then: the sender sends it again, which has no further effect."""
+    said: list[Any] = []
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    async def story() -> None:
+        house.journal.gate.clear()
+        whole = [{"type": "http.request", "body": BATCH}]
+        asked = asyncio.ensure_future(house.app(scope(), receiving(whole, asyncio.Event().wait), send))
+        assert await asyncio.to_thread(house.journal.entered.wait, 30)
+        asked.cancel()
+        await asked
+
+    asyncio.run(story())
+    assert said[0]["status"] == 503 and (b"retry-after", b"1") in said[0]["headers"]
+    assert json.loads(said[1]["body"])["code"] == "unavailable"
+
+
+def test_a_loop_that_ends_just_then_does_not_end_whoever_commits() -> None:
+    loop = Mock(is_closed=lambda: False, call_soon_threadsafe=Mock(side_effect=RuntimeError("closed")))
+    _answer([Waiting(Parsed([], []), 0, loop, Mock(), 0.0)], None)
+    assert loop.call_soon_threadsafe.called
+
+
 def test_a_body_without_a_told_length_is_cut_off_at_the_bound(house: House) -> None:
     asked = 0
 
@@ -464,6 +510,19 @@ def test_bodies_arriving_together_share_one_bound(house: House, monkeypatch: pyt
     monkeypatch.setattr(ingest, "ARRIVING_BYTES_MAX", 10)
     answer = house.send("/v1/batch", BATCH)
     assert "bytes arriving at once" in refused(answer, 503, "unavailable") and house.app._n_arriving == 0
+
+
+@given(st.binary(max_size=3_000), st.lists(st.integers(0, 3_100), min_size=1, max_size=4))
+def test_a_body_is_unpacked_step_by_step_as_at_once(body: bytes, bounds: list[int]) -> None:
+    body = body * 3
+    for sent, encoding in ((body, ""), (gzip.compress(body), "gzip")):
+        packed = ingest.Packed(sent, encoding)
+        for bytes_max in sorted(3 * each for each in bounds):
+            plain = packed.up_to(bytes_max)
+            assert plain == (body if len(body) <= bytes_max else None)
+            assert len(packed._plain) <= bytes_max + 1
+            if plain is not None:
+                break
 
 
 @given(st.binary(max_size=300), st.sampled_from(sorted(ingest.KINDS)), st.sampled_from(["", "gzip"]))

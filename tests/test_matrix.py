@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import re
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import httpx
 import msgspec
 import pytest
 from console import FORM_TYPE, PASSWORD, House
+from serving import n_stores_open
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
@@ -372,3 +374,34 @@ def test_whoever_is_signed_in_is_shown_what_the_role_opens(desk: Desk) -> None:
     assert nav["viewer"] == ["/", "/moments"]
     assert nav["agent"] == ["/", "/customers", "/review", "/moments"]
     assert nav["admin"] == [*nav["agent"], "/rejected", "/outbox"]
+
+
+def test_no_page_and_no_form_leaves_a_store_open(desk: Desk) -> None:
+    """A connection that is only let go of waits for the collector of cycles, with its cache and its files."""
+    house, engine, now = desk.house, desk.house.engine, desk.house.clock.now()
+    customer = LeafId(bytes.fromhex(house.customer("user_id", "anna")))
+    with transaction(engine.db):
+        token = PageLinks(engine.db).make(engine.state, engine.chance, customer, "desk", now, now + DAY)
+    form = f"token={token_of(house.session)}&said_by=me&trait=first_name&value=x&other=nobody"
+    told = [("GET", address(desk, path).replace("/feed", "/"), "") for path in READ]
+    told += [("POST", address(desk, path), form) for path in WRITE if path != "/sign-out"]
+    told += [("GET", path.format(token=token), "") for path in MINE_READ]
+    told += [("POST", f"/my/{token}/say", f"token={token_of(token)}&what=restrict")]
+    told += [("GET", f"/customers/{customer.hex()}?after=1", "")]
+    answers = {path: desk.ask("the operator's session", how, path, *_form(body)) for how, path, body in told}
+    assert {path: each.status_code for path, each in answers.items() if each.status_code > 404} == {}
+    gc.collect()
+    gc.disable()
+    try:
+        left = {}
+        for method, path, body in told:
+            before = n_stores_open()
+            desk.ask("the operator's session", method, path, *_form(body))
+            left[path] = n_stores_open() - before
+    finally:
+        gc.enable()
+    assert {path: n for path, n in left.items() if n > 0} == {}
+
+
+def _form(body: str) -> tuple[str, str]:
+    return (body, FORM_TYPE) if body else ("", "")

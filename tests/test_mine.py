@@ -173,6 +173,21 @@ def test_what_a_customer_says_takes_effect(house: House) -> None:
     assert "Allow this" not in page, "staff lift it"
 
 
+def test_a_word_is_told_once_as_the_customers_own_whatever_they_are_known_by(house: House) -> None:
+    """It is kept with each identifier, so that it stays with each after an unmerge."""
+    house.identify(userId="gita", anonymousId="browser-gita")
+    advance(house.engine)
+    address = link(house, "gita")
+    assert post(house, address, "say", what="restrict").status_code == 303
+    advance(house.engine)
+    said = words(opened(house, address)).partition("What you have said, and when")[2]
+    assert said.startswith(" (1) Processing Restricted all") and "own page" in said and "staff" not in said
+    session = house.access.sign_in(house.access.new_token())
+    page = house.get(f"/customers/{house.customer('user_id', 'gita')}", session)
+    story = words(page).partition("Story")[2]
+    assert story.count("Processing Restricted") == 1
+
+
 @pytest.mark.parametrize(
     "fields",
     [

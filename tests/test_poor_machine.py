@@ -6,6 +6,7 @@ a small file system in memory that is really full. What is lacking comes back wh
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
 import gzip
@@ -25,6 +26,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from anyio import to_thread
+from anyio._backends._asyncio import WorkerThread
 from serving import Command, Forking, Warm, eventually
 from test_kill import FILES, SECRET
 
@@ -34,6 +37,7 @@ from hetki.engine.engine import Engine, open_folder
 from hetki.engine.folding import read_event
 from hetki.engine.rebuilding import rebuild
 from hetki.errors import Unavailable
+from hetki.server.threads import N_BODIES, N_PAGES, start_threads
 from hetki.server.trouble import AGAIN_S_MAX, TOLD_MAX, Trouble
 from hetki.store.journal import Kind
 from hetki.store.shortage import shortage
@@ -428,6 +432,30 @@ def test_memory_that_is_short_undoes_a_transaction(tmp_path: Path) -> None:
         raise MemoryError
     with transaction(db):
         assert db.execute("SELECT count(*) FROM told").fetchone() == (0,)
+
+
+def test_threads_that_find_no_room_hold_up_no_other_and_are_started_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    n_tried, start = 0, WorkerThread.start
+
+    def third_fails(thread: WorkerThread) -> None:
+        nonlocal n_tried
+        n_tried += 1
+        if n_tried == 3:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    async def story() -> None:
+        monkeypatch.setattr(WorkerThread, "start", third_fails)
+        with pytest.raises(RuntimeError, match="start new thread"):
+            await start_threads()
+        async with asyncio.timeout(30):
+            await start_threads()
+            await asyncio.gather(*(to_thread.run_sync(int) for _ in range(2 * N_PAGES)))
+
+    asyncio.run(story())
+    assert n_tried == N_PAGES + N_BODIES + 1
 
 
 def test_trouble_is_told_once_and_rests_longer_and_longer(caplog: pytest.LogCaptureFixture) -> None:

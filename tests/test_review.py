@@ -156,8 +156,9 @@ def test_two_user_ids_take_a_tick(house: Reviewed) -> None:
 
 @pytest.mark.parametrize(("answer", "status"), [("", 400), ("perhaps", 400), (EVIL, 400)])
 def test_only_three_answers_are_answers(house: Reviewed, answer: str, status: int) -> None:
+    (link,) = house.found(f"nobody{len(answer)}")
     head = house.engine.journal.head()
-    refused = house.post(f"/review/{house.queue()[0]}/answer", answer=answer)
+    refused = house.post(f"/review/{link}/answer", answer=answer)
     assert refused.status_code == status and "yes, no or unsure" in words(refused)
     assert house.engine.journal.head() == head
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -55,6 +56,12 @@ class Engine:
     shadow: Shadow
     environment: Mapping[str, str] = field(repr=False)
 
+    def close(self) -> None:
+        """Give every connection back. A repeat does nothing."""
+        self.journal.close()
+        self.journal.secrets.close()
+        self.db.close()
+
 
 def open_engine(
     project: Project,
@@ -76,13 +83,30 @@ def open_engine(
         raise Conflict(Fault(RESTORING, got, must, "delete the folder and restore again"))
     for name in () if is_beside else DATABASES:
         disk.settle(name)
-    secrets = Secrets(disk, chance)
-    journal = Journal(disk, chance, secrets)
+    with ExitStack() as opened:
+        secrets = opened.enter_context(closing(Secrets(disk, chance)))
+        journal = opened.enter_context(closing(Journal(disk, chance, secrets)))
+        db = opened.enter_context(closing(disk.connect(FILE)))
+        engine = _put_together(project, disk, clock, chance, environment, journal, db)
+        opened.pop_all()  # they are the engine's from now on
+    return engine
+
+
+def _put_together(
+    project: Project,
+    disk: Disk,
+    clock: Clock,
+    chance: Chance,
+    environment: Mapping[str, str],
+    journal: Journal,
+    db: Connection,
+) -> Engine:
+    """An engine on stores that are open. Raises as `open_engine` does."""
+    secrets = journal.secrets
     if secrets.is_new() and journal.head()[0] > 0:
         got, must = "no secrets beside a journal with entries", "the secrets that it was sealed with"
         raise Conflict(Fault("secrets.db", got, must, "bring secrets.db back from its backup"))
     keys = load_keys(secrets)
-    db = disk.connect(FILE)
     state, ledger = State(db), Ledger(db)
     progress = state.progress()
     looked_at = progress.position if progress else 0

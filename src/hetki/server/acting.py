@@ -34,7 +34,8 @@ def undo(desk: Desk, request: Request, form: Form) -> Response:
         raise NotFound(Fault("link", quoted(text), "the id of a link", "open the page again"))
     if found.revoked_at is not None:
         raise Conflict(Fault("undo", "a link that was taken back before", "one that was not"))
-    position = desk.acceptor().command(Unmerge(text, name, desk.engine.clock.now()))
+    with desk.acceptor() as acceptor:
+        position = acceptor.command(Unmerge(text, name, desk.engine.clock.now()))
     return answered(request, f"/customers/{customer.hex()}/identities?after={position}&link={text}", name)
 
 
@@ -47,7 +48,8 @@ def merge(desk: Desk, request: Request, form: Form) -> Response:
         ends = NodeId(customer), NodeId(other)
         policy, now = desk.engine.project.identity, desk.engine.clock.now()
         command = merge_of(views.state, policy, ends, name, now, _is_ticked(form), TICK)
-    position = desk.acceptor().command(command)
+    with desk.acceptor() as acceptor:
+        position = acceptor.command(command)
     address = f"/customers/{customer.hex()}/identities?after={position}&other={other.hex()}"
     return answered(request, address, name)
 
@@ -79,7 +81,8 @@ def answer(desk: Desk, request: Request, form: Form) -> Response:
         now, given = desk.engine.clock.now(), form.get("answer", "")
         command = command_of(views.state, policy, asked, given, name, now, _is_ticked(form), TICK)
         following = views.identities.review_after(asked.link.link_id)
-    desk.acceptor().command(command)
+    with desk.acceptor() as acceptor:
+        acceptor.command(command)
     address = f"/review/{following.hex()}" if following else "/review"
     return answered(request, f"{address}?answered=1", name)
 

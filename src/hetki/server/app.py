@@ -106,7 +106,10 @@ class Served:
         """Answer one request."""
         if not self._has_threads:
             self._has_threads = True
-            await start_threads()
+            try:
+                await start_threads()
+            except RuntimeError:  # whoever needs one is told, and the next request tries again
+                self._has_threads = False
         ingest, pages = self._parts
         is_ingest = scope["type"] == "http" and scope["path"].startswith("/v1/")
         await (ingest if is_ingest else pages)(scope, receive, send)

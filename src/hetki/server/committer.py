@@ -12,6 +12,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from hetki.errors import Fault, HetkiError, Unavailable
@@ -87,6 +88,11 @@ class Committer:
         Raises `Busy` when the queue is full, `Unavailable` when its group could not be committed; then
         nothing of it is kept and the sender may send it again.
         """
+        # Under no name here: an error holds this frame, which must not hold the future that holds the error.
+        await self._queued(parsed, n_bytes)
+
+    def _queued(self, parsed: Parsed, n_bytes: int) -> asyncio.Future[None]:
+        """What is done when `parsed` is durable. Raises `Busy`, or `Unavailable` when stopping."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         weight = n_bytes + EVENT_BYTES * (len(parsed.events) + len(parsed.rejected))
@@ -98,7 +104,7 @@ class Committer:
             self._queue.append(waiting)
             self._n_bytes += weight
             self._changed.notify()
-        await waiting.done
+        return waiting.done
 
     def _check_room(self, weight: int, now: float) -> None:
         if not self._queue and self._n_requests_max:
@@ -168,7 +174,7 @@ def _answer(group: list[Waiting], error: HetkiError | None) -> None:
     for waiting in group:
         by_loop.setdefault(waiting.loop, []).append(waiting.done)
     for loop, futures in by_loop.items():
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # a loop that has ended has nobody left who waits
             loop.call_soon_threadsafe(_resolve, futures, error)
 
 

@@ -181,7 +181,8 @@ def decision(desk: Desk, request: Request) -> Response:
             raise NotFound(Fault("decision", shown(decision_id), must, hint))
         leaf = LeafId(bytes.fromhex(found.question.customer))
         customer = views.present_customers([leaf])[leaf]
-        told = explain(found, desk.titles, used_events(views, desk.journal(), found))
+        with desk.journal() as journal:
+            told = explain(found, desk.titles, used_events(views, journal, found))
         message = views.message_of(found.decision_id, leaf)
         return desk.pages.page(
             "decision",
@@ -215,7 +216,8 @@ def rejected(desk: Desk, request: Request) -> Response:
 
 
 def _bodies(desk: Desk, rows: list[RejectedRow]) -> list[Body]:
-    stored = desk.journal().entries([(row.position, row.frame_offset) for row in rows])
+    with desk.journal() as journal:
+        stored = journal.entries([(row.position, row.frame_offset) for row in rows])
     bodies = []
     for row, entry in zip(rows, stored, strict=True):
         text = _rejected.decode(entry.body).body.decode(errors="replace") if entry.body else ""

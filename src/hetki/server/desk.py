@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -47,23 +47,27 @@ class Desk:
         with reading(self.engine.disk) as views:
             yield views
 
-    def journal(self) -> Journal:
+    @contextmanager
+    def journal(self) -> Iterator[Journal]:
         """The journal, opened anew: no key of an erased person is still remembered."""
-        engine = self.engine
-        return Journal(engine.disk, engine.chance, Secrets(engine.disk, engine.chance))
+        disk, chance = self.engine.disk, self.engine.chance
+        with closing(Secrets(disk, chance)) as secrets, closing(Journal(disk, chance, secrets)) as journal:
+            yield journal
 
-    def acceptor(self) -> Acceptor:
+    @contextmanager
+    def acceptor(self) -> Iterator[Acceptor]:
         """A way into the journal of this request's own: the way in has another, in another thread."""
         engine = self.engine
-        return Acceptor(
-            self.journal(),
-            engine.keys,
-            engine.project.sources,
-            engine.project.purposes,
-            engine.clock,
-            engine.chance,
-            engine.acceptor.looked_at,
-        )
+        with self.journal() as journal:
+            yield Acceptor(
+                journal,
+                engine.keys,
+                engine.project.sources,
+                engine.project.purposes,
+                engine.clock,
+                engine.chance,
+                engine.acceptor.looked_at,
+            )
 
     def midnight(self, days_ago: int = 0) -> int:
         """The instant at which a day began in the project's time zone."""
@@ -105,7 +109,8 @@ def entered_at(desk: Desk, request: Request) -> int | None:
     text = request.query_params.get("after", "")
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         return None
-    return int(text) if int(text) <= desk.journal().head()[0] else None
+    with desk.journal() as journal:
+        return int(text) if int(text) <= journal.head()[0] else None
 
 
 def is_folded(views: Views, position: int) -> bool:

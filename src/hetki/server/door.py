@@ -117,10 +117,15 @@ class Door(HttpToolsProtocol):
         self.pipeline.clear()
         self._abandon()
         super().connection_lost(exc)
-        # A request refers to its door: where the door does so too, both wait for the collector of garbage,
-        # with the request's body, and under load that comes to much.
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Hold nothing any longer that holds this door: both would wait for the collector of cycles, with the
+        request's body, and under load that comes to much."""
+        self._unset_keepalive_if_required()
         self.transport = self._raw
-        self._running = self.cycle = None  # type: ignore[assignment]
+        self.cycle = cast(RequestResponseCycle, None)
+        self._running = self._fault = None
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the sender; those that come after a refusal are dropped."""
@@ -207,7 +212,7 @@ class Door(HttpToolsProtocol):
     def _stop(self, status: int, error: HetkiError) -> None:
         """Stop the parser, which takes any exception of a callback for a broken request."""
         self._fault = status, error
-        raise error
+        raise httptools.HttpParserError  # and not what this frame holds: that would hold the frame in turn
 
     # -- how it ends
 

@@ -93,7 +93,9 @@ def causes_of(desk: Desk, views: Views, links: Iterable[Judged]) -> dict[bytes, 
     known = list(places)
     sources = desk.titles.sources
     found: dict[bytes, Cause] = {}
-    for event_id, stored in zip(known, desk.journal().entries([places[each] for each in known]), strict=True):
+    with desk.journal() as journal:
+        entries = journal.entries([places[each] for each in known])
+    for event_id, stored in zip(known, entries, strict=True):
         event = read_event(stored)
         if event is not None:
             source = sources.get(event.source, event.source)

@@ -9,8 +9,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from hetki.errors import HetkiError
 from hetki.server.console import LIVE_ROWS, counted, newest_lines
 from hetki.server.desk import Desk
+from hetki.store.shortage import SHORT
 from hetki.store.views import Views
 
 #: Browsers that listen at once; more are told to come back later.
@@ -47,8 +49,8 @@ class Feed:
 
     async def _tell(self, request: Request, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
+        news = await run_in_threadpool(News, self._desk, _after(request))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        news = News(self._desk, _after(request))
         gone = asyncio.ensure_future(_left(receive))
         text = f"retry: {RETRY_MS}\n\n"
         try:
@@ -60,10 +62,12 @@ class Feed:
                 left, _ = await asyncio.wait({gone}, timeout=POLL_S)
                 if left:
                     return
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except (HetkiError, *SHORT):
+            pass  # the stores cannot be read just now: the browser comes back, and is told
         finally:
             gone.cancel()
             news.close()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class News:

@@ -45,11 +45,7 @@ class Follower:
                 trouble.over()
                 rest_s = LOOK_S
             except Exception as error:
-                known = error if isinstance(error, HetkiError) else shortage(error)
-                if known is None:
-                    log.exception("loop=follow failed")
-                else:
-                    trouble.tell(f"{known.code}={without_values(known)}")
+                _tell(error, trouble)
                 rest_s = trouble.rest_s()
 
     def look(self) -> None:
@@ -62,3 +58,12 @@ class Follower:
             project = kept_project(views.ledger, progress.program)
         if project is not None:
             self._served.take_up(project)
+
+
+def _tell(error: Exception, trouble: Trouble) -> None:
+    """Log what went wrong; the loop itself keeps no name for it, nor with it what it was reading."""
+    known = error if isinstance(error, HetkiError) else shortage(error)
+    if known is None:
+        log.exception("loop=follow failed")
+    else:
+        trouble.tell(f"{known.code}={without_values(known)}")

@@ -11,11 +11,11 @@ import asyncio
 import re
 import zlib
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter
 from starlette.types import Receive, Scope, Send
 
 from hetki.consent.source import KEY_CHARS_MAX, Admitted, digest_of
@@ -27,6 +27,7 @@ from hetki.server.committer import Committer
 from hetki.server.rates import Rates
 from hetki.server.site import Site
 from hetki.server.status import AGAIN, Refusal, retry_after_s, status_of
+from hetki.server.threads import N_BODIES, beside
 from hetki.settings import Limits, Server
 from hetki.store.ports import Clock
 from hetki.store.shortage import shortage
@@ -54,8 +55,6 @@ KINDS = {
 ARRIVING_BYTES_MAX = 128 * 1024 * 1024
 #: A larger body is read in a thread of its own, so that no sender can hold up the others.
 INLINE_BYTES_MAX = 256 * 1024
-#: Large bodies that are inflated and read at once: each may become many times as large in memory.
-LARGE_MAX = 4
 HEALTHY = {"success": True}
 CORS = [
     (b"access-control-allow-origin", b"*"),
@@ -107,7 +106,7 @@ class Ingest:
         self._rates = rates or Rates(Server())
         self._site = site or Site(Server())
         self._n_arriving = 0
-        self._large = asyncio.Semaphore(LARGE_MAX)
+        self._large = CapacityLimiter(N_BODIES)  # each may become many times as large in memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -137,16 +136,19 @@ class Ingest:
         except SenderGone:
             return
         except Forbidden as error:
-            found = self._rates.refused(address, error)
-            await _refuse(send, found, status_of(found))
+            # Not kept under a name of this frame, which the error holds, and with it the whole body.
+            await _refuse(send, self._rates.refused(address, error))
             return
         except HetkiError as error:
-            await _refuse(send, error, status_of(error))
+            await _refuse(send, error)
+            return
+        except asyncio.CancelledError:  # the server stops, and has waited long enough for what is under way
+            await _refuse(send, Unavailable(Fault("server", "a request while it stops", "sent again")))
             return
         except (MemoryError, RuntimeError) as error:
             if (short := shortage(error)) is None:
                 raise
-            await _refuse(send, short, status_of(short))
+            await _refuse(send, short)
             return
         await _send(send, 200, msgspec.json.encode(Answer(True, len(parsed.rejected))))
 
@@ -164,12 +166,13 @@ class Ingest:
         body = await self._body(headers, receive)
         try:
             self._committer.check_room()  # before any work that would be for nothing
-            read = partial(self._taken, kind, headers, admitted, received_at)
-            plain = _small(body, headers.get("content-encoding", ""), self._limits)
+            packed = Packed(body, headers.get("content-encoding", ""))
+            at_once = min(INLINE_BYTES_MAX, self._limits.inflated_bytes_max)
+            plain = packed.up_to(at_once) if len(body) <= INLINE_BYTES_MAX else None
             if plain is not None:
-                return read(plain)
-            async with self._large:
-                return await run_in_threadpool(self._inflated, read, body, headers)
+                return self._taken(kind, headers, admitted, received_at, plain)
+            read = partial(self._large_taken, kind, headers, admitted, received_at, packed)
+            return await beside(read, self._large)
         finally:
             self._n_arriving -= len(body)
 
@@ -179,11 +182,15 @@ class Ingest:
         admitted = admitted or self._admitted(_key_in(body), received_at)
         return admitted.digest, self._read(body, kind, headers, admitted, received_at), len(body)
 
-    def _inflated(
-        self, read: Callable[[bytes], tuple[str, Parsed, int]], body: bytes, headers: dict[str, str]
+    def _large_taken(
+        self, kind: str, headers: dict[str, str], admitted: Admitted | None, received_at: int, packed: Packed
     ) -> tuple[str, Parsed, int]:
-        encoding, limits = headers.get("content-encoding", ""), self._limits
-        return read(_inflated(body, encoding, limits.inflated_bytes_max))
+        bytes_max = self._limits.inflated_bytes_max
+        plain = packed.up_to(bytes_max)
+        if plain is None:
+            got, must = f"more than {bytes_max} bytes inflated", f"at most {bytes_max} bytes"
+            raise Exhausted(Fault("body", got, must))
+        return self._taken(kind, headers, admitted, received_at, plain)
 
     def _read(
         self, body: bytes, kind: str, headers: dict[str, str], admitted: Admitted, received_at: int
@@ -277,43 +284,49 @@ def _key_in(body: bytes) -> str:
         return found[1].decode() if found else ""
 
 
-def _small(body: bytes, encoding: str, limits: Limits) -> bytes | None:
-    """The body as it was before compression, or None where that is too much to do between other requests."""
-    bytes_max = min(INLINE_BYTES_MAX, limits.inflated_bytes_max)
-    if len(body) > INLINE_BYTES_MAX:
-        return None
-    try:
-        return _inflated(body, encoding, bytes_max)
-    except Exhausted:
-        return None
+class Packed:
+    """A body as it came, unpacked as far as it is asked for; what was unpacked once is not unpacked again."""
 
+    def __init__(self, body: bytes, encoding: str) -> None:
+        """Raises `Invalid` for an encoding that nobody here reads."""
+        encoding = encoding.strip().lower()
+        if encoding not in ("", "identity", "gzip", "x-gzip"):
+            raise Invalid(Fault("content-encoding", shown(encoding), "gzip or identity"))
+        self._packed = body
+        self._plain = b""
+        self._inflater = zlib.decompressobj(wbits=31) if encoding.endswith("gzip") else None
 
-def _inflated(body: bytes, encoding: str, bytes_max: int) -> bytes:
-    """The body as it was before compression; never more than the bound is inflated."""
-    encoding = encoding.strip().lower()
-    if encoding in ("", "identity"):
-        return body
-    if encoding not in ("gzip", "x-gzip"):
-        raise Invalid(Fault("content-encoding", shown(encoding), "gzip or identity"))
-    inflater = zlib.decompressobj(wbits=31)
-    try:
-        whole = inflater.decompress(body, bytes_max + 1)
-    except zlib.error:
-        raise Invalid(Fault("body", "bytes that are not gzip", "gzip, as content-encoding says")) from None
-    if len(whole) > bytes_max:
-        raise Exhausted(Fault("body", f"more than {bytes_max} bytes inflated", f"at most {bytes_max} bytes"))
-    if not inflater.eof:
-        raise Invalid(Fault("body", "gzip that ends too early", "a whole gzip stream"))
-    if inflater.unused_data:
-        raise Invalid(Fault("body", "bytes after the end of gzip", "one gzip stream"))
-    return whole
+    def up_to(self, bytes_max: int) -> bytes | None:
+        """The body as it was before compression; None if it is longer than so many bytes.
+
+        Little more than that is ever unpacked. Raises `Invalid` for what is no gzip.
+        """
+        if self._inflater is None:
+            return self._packed if len(self._packed) <= bytes_max else None
+        if len(self._plain) > bytes_max:
+            return None
+        try:
+            self._plain += self._inflater.decompress(self._packed, bytes_max + 1 - len(self._plain))
+        except zlib.error:
+            raise Invalid(
+                Fault("body", "bytes that are not gzip", "gzip, as content-encoding says")
+            ) from None
+        self._packed = self._inflater.unconsumed_tail
+        if len(self._plain) > bytes_max:
+            return None
+        if not self._inflater.eof:
+            raise Invalid(Fault("body", "gzip that ends too early", "a whole gzip stream"))
+        if self._inflater.unused_data:
+            raise Invalid(Fault("body", "bytes after the end of gzip", "one gzip stream"))
+        return self._plain
 
 
 async def _refuse(
-    send: Send, error: HetkiError, status: int, also: Sequence[tuple[bytes, bytes]] = ()
+    send: Send, error: HetkiError, status: int = 0, also: Sequence[tuple[bytes, bytes]] = ()
 ) -> None:
-    """Say why in the form that the SDKs read; when to come back, where that helps."""
-    text = str(error.faults[0])
+    """Say why in the form that the SDKs read, with the status of the error unless there is another; when to
+    come back, where that helps."""
+    status, text = status or status_of(error), str(error.faults[0])
     more = [(b"retry-after", str(retry_after_s(error)).encode())] if status in AGAIN else [*also]
     if status in (408, 413):
         more.append((b"connection", b"close"))

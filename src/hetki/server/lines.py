@@ -11,7 +11,7 @@ from hetki.consent.statements import Why, whole, why
 from hetki.dialogues.explaining import chosen_words
 from hetki.dialogues.message import Message
 from hetki.dialogues.wording import Titles, reason_words, standing_words
-from hetki.events.event import DELIVERED, Event
+from hetki.events.event import DELIVERED, OWN_SOURCE, Event
 from hetki.events.fields import json_object
 from hetki.moments.fold import Fact, Folded
 from hetki.store.views import Handled, Views
@@ -100,8 +100,10 @@ def _line(titles: Titles, handled: Handled, name: str) -> Line:
 def story(
     facts: Sequence[Fact], happened: Sequence[Line], messages: Sequence[Message], titles: Titles
 ) -> list[Told]:
-    """Everything of a customer, newest first. Messages stand for the events that tell of them."""
-    events = sorted((fact.event for fact in facts), key=lambda event: event.order_key, reverse=True)
+    """Everything of a customer, newest first. Messages stand for the events that tell of them; what was
+    entered for all identifiers of a customer at once is told once."""
+    once = {_entered(fact.event) or fact.event_id: fact.event for fact in facts}
+    events = sorted(once.values(), key=lambda event: event.order_key, reverse=True)
     told = [_event(event, titles) for event in events if event.name not in DELIVERED]
     told += [Told(line.occurred_at, "moment", line.title, line=line) for line in happened]
     told += [
@@ -115,6 +117,11 @@ def story(
         for each in messages
     ]
     return sorted(told, key=lambda each: -each.occurred_at)
+
+
+def _entered(event: Event) -> object:
+    """What was entered, and when; None of an event that a source sent."""
+    return (event.name, event.occurred_at, event.properties) if event.source == OWN_SOURCE else None
 
 
 def _event(event: Event, titles: Titles) -> Told:

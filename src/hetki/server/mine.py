@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from hmac import compare_digest
 from typing import Final
 
@@ -29,7 +30,7 @@ from hetki.engine.folding import load_facts
 from hetki.engine.rights import Entered, enter, leaves_of, objection, restriction
 from hetki.engine.telling import history_of, known_traits
 from hetki.errors import Fault, HetkiError, Invalid, Unavailable, shown
-from hetki.events.event import LeafId
+from hetki.events.event import OWN_SOURCE, LeafId
 from hetki.identity.identifier import as_leaf
 from hetki.moments.fold import decode
 from hetki.server.desk import Desk, entered_at, is_folded
@@ -53,6 +54,7 @@ COSTLY_MAX: Final = 6
 #: The same of links that lead nowhere, by the address that asks for them.
 MISSES_MAX: Final = 60
 BY_CUSTOMER: Final = "the customer, by their own link"
+METHOD: Final = "own page"
 DECISIONS_SHOWN: Final = 25
 STATEMENTS_SHOWN: Final = 50
 #: What a customer types so that nothing is erased by a slip.
@@ -184,9 +186,15 @@ def page(desk: Desk, request: Request, opened: Opened, form: Form) -> Response:
 
 
 def _said(desk: Desk, views: Views, customer: LeafId) -> list[Record]:
+    """What the customer said, in order; a word that was kept with each of their identifiers once."""
     nodes = views.state.members([customer]).get(customer, {})
-    facts = load_facts(desk.journal(), views.state, sorted(as_leaf(node) for node in nodes))
-    return history_of(desk.engine, views, facts)
+    with desk.journal() as journal:
+        facts = load_facts(journal, views.state, sorted(as_leaf(node) for node in nodes))
+    once: dict[object, Record] = {}
+    for each in history_of(desk.engine, views, facts):
+        is_entered = each.source == OWN_SOURCE
+        once[(each.event_time, each.said, each.purpose) if is_entered else each.record_id] = each
+    return list(once.values())
 
 
 def _may_grant(desk: Desk, standing: Standing) -> bool:
@@ -209,13 +217,11 @@ def say(desk: Desk, request: Request, opened: Opened, form: Form) -> Response:
             if what == "grant" and purposes[named].notices:
                 must = "a purpose without notices, as this page shows none"
                 raise Invalid(Fault("purpose", shown(named), must))
-            entered = Entered(
-                GRANTED if what == "grant" else WITHDRAWN, {"purpose": named, "method": "own page"}
-            )
+            entered = Entered(GRANTED if what == "grant" else WITHDRAWN, {"purpose": named, "method": METHOD})
         case "object":
-            entered = objection(purposes, "", BY_CUSTOMER)
+            entered = _own(objection(purposes, "", BY_CUSTOMER))
         case "restrict":
-            entered = restriction(BY_CUSTOMER)
+            entered = _own(restriction(BY_CUSTOMER))
         case other:
             raise Invalid(
                 Fault("form", shown(other), "one of the page's own buttons", "open your link again")
@@ -223,17 +229,20 @@ def say(desk: Desk, request: Request, opened: Opened, form: Form) -> Response:
     with desk.views() as views:
         leaves = leaves_of(views, opened.customer)
     engine = desk.engine
-    position = enter(desk.acceptor().accept, engine.clock, engine.chance, leaves, entered)
+    with desk.acceptor() as acceptor:
+        position = enter(acceptor.accept, engine.clock, engine.chance, leaves, entered)
     return RedirectResponse(f"/my/{opened.token}?after={position}", 303)
+
+
+def _own(entered: Entered) -> Entered:
+    """The same as said by the customer, not by staff."""
+    return msgspec.structs.replace(entered, properties={**entered.properties, "method": METHOD})
 
 
 def download(desk: Desk, request: Request, opened: Opened, form: Form) -> Response:
     """Everything, as `hetki export` writes it."""
-    engine = _own_engine(desk)
-    try:
+    with closing(_own_engine(desk)) as engine:
         archive = export(engine, opened.customer).archive
-    finally:
-        engine.db.close()
     headers = {"content-disposition": 'attachment; filename="my-data.zip"'}
     return Response(archive, media_type="application/zip", headers=headers)
 
@@ -251,16 +260,15 @@ def do_erase(desk: Desk, request: Request, opened: Opened, form: Form) -> Respon
         refused = f"Type the word “{CONFIRMED}” to confirm. Nothing has been erased."
         link = f"/my/{opened.token}"
         return desk.pages.page("mine_erase", 400, link=link, word=CONFIRMED, signed_in=False, refused=refused)
-    engine, is_all = _own_engine(desk), True
-    try:
-        erase(engine, opened.customer, BY_CUSTOMER)
-    except Unavailable:
-        with desk.views() as views:  # what is left to do, the worker does
-            is_all = False
-            if PageLinks(views.db).opened(views.state, opened.token, engine.clock.now()) is not None:
-                raise
-    finally:
-        engine.db.close()
+    is_all = True
+    with closing(_own_engine(desk)) as engine:
+        try:
+            erase(engine, opened.customer, BY_CUSTOMER)
+        except Unavailable:
+            with desk.views() as views:  # what is left to do, the worker does
+                is_all = False
+                if PageLinks(views.db).opened(views.state, opened.token, engine.clock.now()) is not None:
+                    raise
     return desk.pages.page("mine_erased", is_all=is_all, signed_in=False)
 
 

@@ -123,7 +123,9 @@ def _facts(desk: Desk, views: Views, leaves: Sequence[LeafId]) -> tuple[list[Fac
     """The newest events of leaves that can still be read, and how many there are in all."""
     places = sorted(place for mine in views.state.history(leaves).values() for place in mine)
     facts = []
-    for stored in desk.journal().entries(places[-EVENTS_MAX:]):
+    with desk.journal() as journal:
+        entries = journal.entries(places[-EVENTS_MAX:])
+    for stored in entries:
         event = read_event(stored)
         if event is not None:
             facts.append(Fact(event, stored.event_id, stored.leaf))

@@ -136,7 +136,8 @@ def _record(desk: Desk, views: Views, named: Named) -> Record:
     """What was last told of a record, by the events of its leaf that can still be read."""
     leaf = as_leaf(named.node)
     places = sorted(views.state.history([leaf]).get(leaf, []))[-TELLINGS_MAX:]
-    read = [read_event(stored) for stored in desk.journal().entries(places)]
+    with desk.journal() as journal:
+        read = [read_event(stored) for stored in journal.entries(places)]
     told = [event for event in read if event is not None and event.name == IDENTIFIED]
     newest: Event | None = max(told, key=lambda event: event.order_key, default=None)
     source = newest.source if newest else ""

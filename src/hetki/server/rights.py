@@ -39,5 +39,6 @@ def _entered(desk: Desk, request: Request, name: str, what: Entered) -> Response
     with desk.views() as views:
         customer = present_of(views, request.path_params["customer"])
         leaves = leaves_of(views, customer)
-    position = enter(desk.acceptor().accept, desk.engine.clock, desk.engine.chance, leaves, what)
+    with desk.acceptor() as acceptor:
+        position = enter(acceptor.accept, desk.engine.clock, desk.engine.chance, leaves, what)
     return answered(request, f"/customers/{customer.hex()}?after={position}", name)

@@ -35,6 +35,9 @@ BACKLOG_MAX = 512
 #: Files and sockets of the process beside its connections.
 OWN_FILES = 200
 STOPPING_S = 5
+#: uvicorn asks the clock of the machine how long ago deadlines were looked at; as that may be set back by any
+#: time, no answer is too short.
+EACH_TICK_S = -(10**12)
 #: The status of a process that met what it does not know.
 FAILED = 1
 
@@ -95,7 +98,7 @@ def _config(host: str, bounds: Connections, reached: Server) -> uvicorn.Config:
         proxy_headers=False,  # only declared proxies are believed: server/site.py
         timeout_keep_alive=bounds.idle_s,
         callback_notify=keeper.sweep,
-        timeout_notify=0,
+        timeout_notify=EACH_TICK_S,
         timeout_graceful_shutdown=STOPPING_S,
         backlog=BACKLOG_MAX,
     )

@@ -39,12 +39,13 @@ class Signing:
             return self._form()
         try:
             self._rates.sign_in(visit_of(request).address)
-            return signed_in(request, await run_in_threadpool(self._access.sign_in, token))
+            session = await run_in_threadpool(self._access.sign_in, token)
         except HetkiError as error:
             return self._form(error)
+        return await self._let_in(request, session)
 
     async def enter(self, request: Request) -> Response:
-        """Exchange a name and a password for a session; one that the browser had before ends."""
+        """Exchange a name and a password for a session."""
         check_origin(request)
         form = await read_form(request)
         name, password = form.get("name", ""), form.get("password", "")
@@ -53,6 +54,10 @@ class Signing:
             session = await run_in_threadpool(self._access.enter, name, password)
         except HetkiError as error:
             return self._form(error, name)
+        return await self._let_in(request, session)
+
+    async def _let_in(self, request: Request, session: str) -> Response:
+        """Give the browser its session; the one that it had before ends."""
         await run_in_threadpool(self._access.sign_out, visit_of(request).session)
         return signed_in(request, session)
 

@@ -12,7 +12,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.process import parent_process
@@ -31,7 +31,7 @@ from hetki.server.watch import Watch
 from hetki.settings import SECOND
 from hetki.store.lake import refresh, tidy_spilled
 from hetki.store.network import SystemNet
-from hetki.store.ports import Net
+from hetki.store.ports import Disk, Net, Shelf
 from hetki.store.shortage import shortage
 from hetki.store.system import SystemChance, SystemClock, SystemDisk, collect_rarely, environment
 
@@ -130,20 +130,31 @@ def _work(folder: str, data: str) -> None:
     trouble = Trouble(log, "worker")
     while not stop.is_set():
         try:
-            opened = open_in_force(shelf, disk, SystemClock(), SystemChance(), environment(), known)
-            if is_in_force(opened):
-                keep(opened)
-            else:
-                activate(opened)
+            opened = _opened(shelf, disk, known)
         except HetkiError as error:
             trouble.tell(f"not started {error.code}={without_values(error)}")
             if not _rest(stop, trouble.rest_s()):
                 return
             continue
         trouble.over()
-        if not _work_under(opened, watch, stop):
-            return
+        with closing(opened):
+            if not _work_under(opened, watch, stop):
+                return
         known = watch.taken_up()
+
+
+def _opened(shelf: Shelf, disk: Disk, known: Project | None) -> Engine:
+    """The engine under the declarations in force, put in force if they were not. Raises `HetkiError`."""
+    opened = open_in_force(shelf, disk, SystemClock(), SystemChance(), environment(), known)
+    try:
+        if is_in_force(opened):
+            keep(opened)
+        else:
+            activate(opened)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
 
 
 def _rest(stop: threading.Event, rest_s: float) -> bool:
@@ -203,18 +214,28 @@ def _loop(opened: Engine, name: str, once: Callable[[Engine], float], over: thre
             rest_s = once(engine)
             trouble.over()
         except Exception as error:
-            engine = None
-            known = error if isinstance(error, HetkiError) else shortage(error)
-            if known is None:
-                log.exception("loop=%s failed again_s=%s", name, AGAIN_S)
-                rest_s = AGAIN_S
-            elif OTHER_DECLARATIONS in known.faults:
+            if engine is not None:
+                engine.close()
+                engine = None
+            if isinstance(error, HetkiError) and OTHER_DECLARATIONS in error.faults:
                 log.warning("declarations=others loop=%s", name)
                 over.set()
-            else:
-                trouble.tell(f"{known.code}={without_values(known)}")
-                rest_s = trouble.rest_s()
+                return
+            rest_s = _failed(error, trouble, name)
         over.wait(rest_s)
+    if engine is not None:
+        engine.close()
+
+
+def _failed(error: Exception, trouble: Trouble, name: str) -> float:
+    """Tell what went wrong; return how long to rest. The loop itself keeps no name for it, nor with it what
+    it was reading."""
+    known = error if isinstance(error, HetkiError) else shortage(error)
+    if known is None:
+        log.exception("loop=%s failed again_s=%s", name, AGAIN_S)
+        return AGAIN_S
+    trouble.tell(f"{known.code}={without_values(known)}")
+    return trouble.rest_s()
 
 
 class Advancing:

@@ -25,7 +25,7 @@ from hetki.errors import Fault, Invalid
 from hetki.events.event import EventId, LeafId
 from hetki.store.ports import Chance, Disk
 from hetki.store.secrets import SECRET_BYTES, Secrets
-from hetki.store.sqlite import check, prepare, sound, transaction, truncate_log
+from hetki.store.sqlite import check, opened, sound, transaction, truncate_log
 
 FILE = "journal.db"
 NONCE_BYTES = 12
@@ -98,13 +98,16 @@ class Journal:
     """`journal.db`. Any process may append; rows are never changed, but for what is erased by its place."""
 
     def __init__(self, disk: Disk, chance: Chance, secrets: Secrets) -> None:
-        self._db = disk.connect(FILE)
-        prepare(self._db, FILE, SCHEMA)
+        self._db = opened(disk, FILE, SCHEMA)
         self._chance = chance
         self.secrets = secrets
         self._number = 0
         self._is_held = False
         self._ciphers: dict[tuple[LeafId, int], AESGCM] = {}
+
+    def close(self) -> None:
+        """Give the connection back; that of the secrets is theirs."""
+        self._db.close()
 
     @contextmanager
     def held(self) -> Iterator[None]:

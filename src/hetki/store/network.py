@@ -161,6 +161,7 @@ class _Line:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._timer.cancel()
+        del self._timer  # it holds this line
         if self.sock is not None:
             self.sock.close()
 
@@ -190,7 +191,10 @@ class _Line:
             except OSError as error:
                 self.sock.close()
                 failure = error
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # it holds this frame, which would hold it in turn
 
     def secure(self, tls: ssl.SSLContext, host: str) -> None:
         """Speak TLS from now on, with whom a certificate for `host` names. Raises `OSError`."""
@@ -215,9 +219,12 @@ class _Line:
             found = told.get(timeout=self._left_s())
         except queue.Empty:
             raise TimeoutError from None
-        if isinstance(found, Exception):
+        if not isinstance(found, Exception):
+            return found
+        try:
             raise found
-        return found
+        finally:
+            del found  # as in `dial`
 
     def _left_s(self) -> float:
         left_s = self._ends_at - time.monotonic()

@@ -17,7 +17,7 @@ import msgspec
 
 from hetki.events.event import LeafId
 from hetki.store.ports import Chance, Disk
-from hetki.store.sqlite import chunks, prepare, transaction, truncate_log
+from hetki.store.sqlite import chunks, opened, transaction, truncate_log
 
 FILE = "secrets.db"
 SECRET_BYTES = 32
@@ -89,15 +89,18 @@ class Secrets:
     """Leaf, period and project secrets in `secrets.db`. Safe to open from several processes."""
 
     def __init__(self, disk: Disk, chance: Chance) -> None:
-        self._db = disk.connect(FILE)
+        self._db = opened(disk, FILE, SCHEMA)
         self._chance = chance
-        prepare(self._db, FILE, SCHEMA)
         self._leaves: dict[LeafId, bytes] = {}
         self._periods: dict[Period, tuple[int, bytes]] = {}
         self._by_number: dict[int, bytes] = {}
         self._number = 0
         self._erased: dict[bytes, Erased] = {}
         self.number()
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._db.close()
 
     def number(self) -> int:
         """How many changes erasures have made; what is remembered here is from then on as of this one."""

@@ -97,6 +97,21 @@ def _number(db: sqlite3.Connection, query: str) -> int:
     return number
 
 
+def opened(disk: Disk, file: str, script: str) -> Connection:
+    """A connection to a file with its tables, to be closed by whoever has it. Raises what `prepare` does.
+
+    One that is let go without being closed keeps its cache and its files until the collector of cycles
+    comes, as every connection of Python's is a cycle.
+    """
+    db = disk.connect(file)
+    try:
+        prepare(db, file, script)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
 @contextmanager
 def sound(file: str) -> Iterator[None]:
     """Turn what SQLite cannot read of a file into `Invalid`; a disk that fails stays `Unavailable`."""

@@ -18,7 +18,7 @@ import msgspec
 from hetki.errors import Conflict, Fault, Invalid, NotFound, Unavailable, nearest, shown
 from hetki.store.passwords import SALT_BYTES, check_password, fits, is_dated, kept_form
 from hetki.store.ports import Chance, Disk
-from hetki.store.sqlite import prepare, transaction, truncate_log
+from hetki.store.sqlite import opened, transaction, truncate_log
 
 FILE = "access/staff.db"
 SCHEMA = """
@@ -59,8 +59,7 @@ class Staff:
     def __init__(self, disk: Disk, chance: Chance) -> None:
         self._chance = chance
         disk.settle(FILE)
-        self._db = disk.connect(FILE)
-        prepare(self._db, FILE, SCHEMA)
+        self._db = opened(disk, FILE, SCHEMA)
 
     def close(self) -> None:
         """Give the connection back."""

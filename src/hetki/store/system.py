@@ -89,16 +89,16 @@ def listed(name: str, pattern: str) -> bool:
     >>> listed("moments/late.yaml", "moments/*.yaml"), listed("a/b/c.db", "**/*.db"), listed("a/b.db", "*.db")
     (True, True, False)
     """
-
-    def fits(parts: list[str], globs: list[str]) -> bool:
-        if not globs:
-            return not parts
-        if globs[0] == "**":
-            return any(fits(parts[n:], globs[1:]) for n in range(len(parts) + 1))
-        return bool(parts) and fnmatchcase(parts[0], globs[0]) and fits(parts[1:], globs[1:])
-
     parts = name.split("/")
-    return not any(part.startswith(".") for part in parts) and fits(parts, pattern.split("/"))
+    return not any(part.startswith(".") for part in parts) and _fits(parts, pattern.split("/"))
+
+
+def _fits(parts: list[str], globs: list[str]) -> bool:
+    if not globs:
+        return not parts
+    if globs[0] == "**":
+        return any(_fits(parts[n:], globs[1:]) for n in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], globs[0]) and _fits(parts[1:], globs[1:])
 
 
 class SystemDisk:

@@ -109,10 +109,14 @@ class Views:
 
     def __init__(self, disk: Disk) -> None:
         self.db: sqlite3.Connection = disk.connect(FILE)
-        self.state = State(self.db)
-        self.ledger = Ledger(self.db)
-        self.identities = IdentityViews(self.db)
-        self.db.execute("PRAGMA query_only = ON")
+        try:
+            self.state = State(self.db)
+            self.ledger = Ledger(self.db)
+            self.identities = IdentityViews(self.db)
+            self.db.execute("PRAGMA query_only = ON")
+        except BaseException:
+            self.db.close()
+            raise
 
     def close(self) -> None:
         """Give the connection back."""
