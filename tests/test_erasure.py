@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_wiping import WORD, fill_gaps
 from world import World, action, at, event, lines, moment, project
 
 import hetki.engine.erase as erasing
@@ -233,6 +234,17 @@ def test_no_byte_is_left_and_the_control_is_unchanged(tmp_path: Path) -> None:
     assert_gone(world, folder, person, secrets)
     world.reopen()
     assert_gone(world, folder, person, secrets)
+
+
+def test_older_copies_of_rows_go_as_well(tmp_path: Path, lived: Path) -> None:
+    """What SQLite leaves of a row where it lay before its page was built anew."""
+    folder = tmp_path / "data"
+    subprocess.run(["cp", "-r", lived, folder], check=True)
+    assert all(fill_gaps(folder / name) for name in ("state.db", "secrets.db"))
+    world = open_world(folder, seed=2, starts="09:15")
+    erase(world.engine, Person(1).leaf(world), "Data desk")
+    files = every_byte(folder)
+    assert [name for name in files if WORD in files[name]] == []
 
 
 def test_what_is_warmed_meanwhile_is_erased_too(tmp_path: Path) -> None:

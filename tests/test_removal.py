@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_erasure import GREETED, Killed, every_byte, journal_of, killed, some_event, something_said
+from test_wiping import WORD, fill_gaps
 from world import World, at, lines, project
 
 import hetki.engine.erase as erasing
@@ -119,6 +120,16 @@ def test_no_byte_of_a_range_is_left_and_all_else_is_unchanged(copied: Path, tmp_
     world.assert_rebuilds()
     world.reopen()
     assert_removed(world, folder)
+
+
+def test_older_copies_of_the_journals_rows_go_as_well(copied: Path, tmp_path: Path) -> None:
+    """What SQLite leaves of a row where it lay before its page was built anew."""
+    folder = tmp_path / "data"
+    subprocess.run(["cp", "-r", copied, folder], check=True)
+    assert fill_gaps(folder / "journal.db")
+    world = World(project(GREETED), disk=SystemDisk(folder, durable=False), seed=2, starts="11:20")
+    remove(world.engine, LEAK, "Data desk")
+    assert [name for name, data in every_byte(folder).items() if WORD in data] == []
 
 
 def sealed(folder: Path) -> list[bytes]:

@@ -3,12 +3,13 @@
 In this order, so that a crash between any two steps is taken up again to the same end: the command is
 durable in the journal; its secrets are taken away from every reader; projections and ledger are rewritten
 where the fold meets the command; the secrets are overwritten; the lake is rewritten; the write-ahead logs are
-emptied; the receipt is signed. What reads personal data never stands before what is gone already.
+emptied, and older copies of rows overwritten; the receipt is signed. What reads personal data never stands
+before what is gone already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import msgspec
@@ -16,7 +17,7 @@ import msgspec
 from hetki.engine.accept import take_secrets
 from hetki.engine.advance import advance, catch_up, fold_once
 from hetki.engine.commands import Erase
-from hetki.engine.engine import Engine
+from hetki.engine.engine import DATABASES, Engine
 from hetki.engine.folding import load_facts
 from hetki.engine.receipts import Receipt, sign
 from hetki.errors import Fault, Invalid, NotFound, Unavailable
@@ -146,6 +147,9 @@ def finish(engine: Engine) -> int:
         if has_lake(engine.disk):
             forget_in_lake(engine.disk, engine.journal, engine.state)
         empty_logs(engine)
+        secrets = engine.journal.secrets
+        is_removed = any(secrets.has_removed(bytes.fromhex(erasure_id)) for erasure_id, *_ in rows)
+        wipe(engine, DATABASES if is_removed else [name for name in DATABASES if name != "journal.db"])
         for erasure_id, said_by, said_at, rewritten_at, destroyed in rows:
             now = engine.clock.now()
             counts = _counts.decode(destroyed)
@@ -179,9 +183,27 @@ def empty_logs(engine: Engine) -> None:
         ("journal.db", engine.journal.truncate_log),
     ]
     for name, empty in logs:
-        for _ in range(TRIES_MAX):
-            if empty():
-                break
-            engine.clock.sleep(REST_S)
-        else:
-            raise Unavailable(Fault(name, "an open reader", "nobody who reads it for long"))
+        n_tries = 0
+        while not empty():
+            n_tries = _wait(engine, name, n_tries)
+
+
+def wipe(engine: Engine, names: Iterable[str]) -> None:
+    """Overwrite the older copies of rows that their deletion leaves in databases (`Disk.wipe`).
+
+    The journal has some only where a row of it was changed. Raises `Unavailable` after `TRIES_MAX` without a
+    step.
+    """
+    for name in names:
+        page, n_tries = 1, 0
+        while after := engine.disk.wipe(name, page):
+            n_tries = _wait(engine, name, n_tries) if after == page else 0
+            page = after
+
+
+def _wait(engine: Engine, name: str, n_tries: int) -> int:
+    """Wait for whoever reads a database; how often it was waited. Raises `Unavailable` after `TRIES_MAX`."""
+    if n_tries == TRIES_MAX:
+        raise Unavailable(Fault(name, "an open reader", "nobody who reads it for long"))
+    engine.clock.sleep(REST_S)
+    return n_tries + 1

@@ -206,8 +206,7 @@ class Secrets:
     def remove(self, erasure: bytes, places: Collection[tuple[int, int]], removed_at: int) -> None:
         """Note which entries of the journal are overwritten, so that a restore does it again. Durable when it
         returns; a repeat changes nothing."""
-        known = self._db.execute("SELECT 1 FROM removed WHERE erasure = ? LIMIT 1", (erasure,)).fetchone()
-        if known is not None:
+        if self.has_removed(erasure):
             return
         with transaction(self._db):
             number = self._next_number()
@@ -216,6 +215,11 @@ class Secrets:
                 [(*place, erasure, number, removed_at) for place in sorted(places)],
             )
         self.number()
+
+    def has_removed(self, erasure: bytes) -> bool:
+        """Whether entries of the journal were overwritten for an erasure."""
+        row = self._db.execute("SELECT 1 FROM removed WHERE erasure = ? LIMIT 1", (erasure,)).fetchone()
+        return row is not None
 
     def removed_after(self, number: int) -> list[tuple[int, int]]:
         """The entries of the journal that were overwritten after a number of changes."""
