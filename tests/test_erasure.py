@@ -262,6 +262,38 @@ def test_what_is_warmed_meanwhile_is_erased_too(tmp_path: Path) -> None:
     assert_gone(world, folder, person, secrets)
 
 
+def test_what_is_warmed_of_an_account_is_erased_with_each_member() -> None:
+    """Whoever is to be warmed again has still been warmed with what they had before."""
+    world = greeted()
+    world.live(
+        """
+        09:00 web u=anna g=kone Account Joined
+        09:01 web u=bertta g=kone Account Joined
+        09:02 web u=anna g=kone Help Searched n_results=0 query=annasquery
+        09:03 web u=bertta g=kone Help Searched n_results=0 query=berttasquery
+        """
+    )
+    waits = moment("more", "searched: Help Searched | no chat: Chat Started, for 2 hours", "greet")
+    waits["moments/more.yaml"] = (
+        waits["moments/more.yaml"]
+        .replace("initiative: keep_our_word\n", "")
+        .replace("identify:", "identify:\n  about: account\n  match: all")
+    )
+    for _ in range(3):
+        assert not world.warm(project(GREETED | waits), 1)
+    warmed = "SELECT customer FROM warmed WHERE instr(state, ?)"
+    assert len(world.rows(warmed, b"annasquery")) == 1
+    leaf = LeafId(world.node("anna"))
+    world.engine.acceptor.command(erasing.erasure_of(world.engine, {leaf}, "Data desk"))
+    world.catch_up()
+    assert not world.rows(warmed, b"annasquery")
+    while not world.warm(project(GREETED | waits), 10):
+        pass
+    world.until("12:00")
+    assert len(world.occurrences("more")) == 1
+    world.assert_rebuilds()
+
+
 def test_a_lake_that_was_never_finished_is_erased_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

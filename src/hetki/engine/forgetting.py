@@ -169,6 +169,7 @@ def _forget_customer(engine: Engine, command: Erase, advance_to: int, now: int) 
     again = around | erased.accounts | accounts_around(state, around)
     folding = _fold_again(engine, again, erased.reported_at, "erasure", advance_to)
     gone = {each for each in again if each not in folding.folded}
+    drop_warmed(state.db, again | leaves)
     mine = [each for each in folding.repairs if _rests_on(each, leaves)]
     apply_repairs(engine.ledger, [each for each in folding.repairs if each not in mine], advance_to)
     ledgered = erase_deeds(

@@ -191,8 +191,7 @@ def erase_deeds(
         db.execute(f"DELETE FROM missed WHERE customer IN ({marks})", part)
         done = db.execute(f"DELETE FROM assignments WHERE customer IN ({marks})", part)
         n_assignments += done.rowcount
-        for table in ("touched", "warmed", "changes", "page_links"):
-            db.execute(f"DELETE FROM {table} WHERE customer IN ({marks})", part)
+        db.execute(f"DELETE FROM page_links WHERE customer IN ({marks})", part)
     _drop_used(db, decisions)
     for marks, listed in chunks(mine):
         db.execute(
@@ -273,9 +272,11 @@ def blank_deeds(
 
 
 def drop_warmed(db: sqlite3.Connection, units: Collection[LeafId]) -> None:
-    """Forget what other declarations made of customers and accounts: they are warmed again."""
-    for marks, part in chunks(units):
-        for table in ("warmed", "changes"):
+    """Forget what other declarations made of customers and accounts, and of all who are to be warmed again:
+    what is kept of those is of before, and may be of somebody else by now."""
+    for table in ("warmed", "changes"):
+        db.execute(f"DELETE FROM {table} WHERE customer IN (SELECT customer FROM touched)")
+        for marks, part in chunks(units):
             db.execute(f"DELETE FROM {table} WHERE customer IN ({marks})", part)
 
 
