@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from world import World, action, at, event, lines, moment, project
 
 import hetki.engine.erase as erasing
 import hetki.engine.forgetting as forgetting
+from hetki.engine.accept import take_secrets
 from hetki.engine.advance import catch_up
 from hetki.engine.backup import ABOUT, ABOUT_NOBODY
 from hetki.engine.commands import CannotLink, Matched, MatchedPair, Merge
@@ -30,7 +32,9 @@ from hetki.errors import Fault, Invalid, NotFound, Unavailable
 from hetki.events.event import Event, LeafId
 from hetki.events.wire import Parsed, Rejected
 from hetki.identity.identifier import identifier
-from hetki.store.lake import MARK, refresh
+from hetki.store import lake
+from hetki.store.lake import EVENTS, MARK, refresh
+from hetki.store.lake_tables import write_table
 from hetki.store.secrets import Secrets
 from hetki.store.sqlite import Connection, transaction
 from hetki.store.state import TABLES
@@ -292,6 +296,43 @@ def test_what_is_warmed_of_an_account_is_erased_with_each_member() -> None:
     world.until("12:00")
     assert len(world.occurrences("more")) == 1
     world.assert_rebuilds()
+
+
+def test_a_lake_that_is_refreshed_before_the_erasure_is_folded_is_erased_too(tmp_path: Path) -> None:
+    """It knows of the erasure by the secrets, and writes its tables from a state that does not."""
+    folder = tmp_path / "data"
+    world, person, _ = two_lives(folder)
+    leaf = person.leaf(world)
+    secrets = secrets_of(world, leaf)
+    command = erasing.erasure_of(world.engine, {leaf}, "Data desk")
+    world.engine.acceptor.command(command)
+    take_secrets(world.engine.journal.secrets, command)
+    refresh(world.disk, world.engine.journal, world.engine.state)
+    assert sightings(every_byte(folder), person.canary)["group"] >= {"lake/accounts.parquet decoded"}
+    world.catch_up()
+    finish(world.engine)
+    assert_gone(world, folder, person, secrets)
+
+
+def test_a_first_lake_that_is_being_written_just_then_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its writer has read the events before, and ends as the erasure gets the lake."""
+    world = open_world(tmp_path / "data")
+    world.live("09:00 web u=anna Customer Identified name=Anna")
+    leaf, name = world.node("anna"), "lake/events/bucket=b/month=2026-03/from-000000000001.parquet"
+    row = {each.name: [None] for each in EVENTS} | {"leaf": [leaf.hex()], "name": ["written before"]}
+    real = lake.alone
+
+    @contextmanager
+    def got(*given: object) -> Iterator[None]:
+        with real(*given):  # type: ignore[arg-type]
+            write_table(world.disk, name.replace("=b", f"={leaf.hex()[0]}"), pa.table(row, EVENTS))
+            yield
+
+    monkeypatch.setattr(lake, "alone", got)
+    erase(world.engine, LeafId(leaf), "Data desk")
+    assert not world.disk.names("lake/events/*/*/*")
 
 
 def test_a_lake_that_was_never_finished_is_erased_too(

@@ -27,7 +27,6 @@ from hetki.identity.identifier import LEAVES, NodeId, as_leaf
 from hetki.identity.link import TOLD
 from hetki.identity.naming import nodes_in, nodes_of
 from hetki.store.lake import forget as forget_in_lake
-from hetki.store.lake import has_lake
 from hetki.store.sqlite import alone, transaction, truncate_log
 
 #: Its lock: one process at a time finishes what erasures have left to do.
@@ -142,13 +141,13 @@ def finish(engine: Engine) -> int:
         return 0
     with alone(engine.disk, LOCK, BUSY, LOCK_WAIT_S):
         rows = _unfinished(engine)
-        for erasure_id, *_ in rows:
-            engine.journal.secrets.destroy(bytes.fromhex(erasure_id))
-        if has_lake(engine.disk):
-            forget_in_lake(engine.disk, engine.journal, engine.state)
-        empty_logs(engine)
         secrets = engine.journal.secrets
-        is_removed = any(secrets.has_removed(bytes.fromhex(erasure_id)) for erasure_id, *_ in rows)
+        erasures = [bytes.fromhex(erasure_id) for erasure_id, *_ in rows]
+        for each in erasures:
+            secrets.destroy(each)
+        forget_in_lake(engine.disk, engine.journal, engine.state, erasures)
+        empty_logs(engine)
+        is_removed = any(map(secrets.has_removed, erasures))
         wipe(engine, DATABASES if is_removed else [name for name in DATABASES if name != "journal.db"])
         for erasure_id, said_by, said_at, rewritten_at, destroyed in rows:
             now = engine.clock.now()

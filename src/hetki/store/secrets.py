@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS periods(
 CREATE TABLE IF NOT EXISTS erased(
     node BLOB PRIMARY KEY, erasure BLOB NOT NULL, number INTEGER NOT NULL, is_leaf INTEGER NOT NULL,
     is_name INTEGER NOT NULL, erased_at INTEGER NOT NULL, back_at INTEGER) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS erased_erasure ON erased(erasure);
 CREATE TABLE IF NOT EXISTS erasures(number INTEGER PRIMARY KEY CHECK (number > 0));
 CREATE TABLE IF NOT EXISTS expired(
     period INTEGER PRIMARY KEY, source TEXT NOT NULL, retention TEXT NOT NULL, month TEXT NOT NULL,
@@ -127,8 +128,7 @@ class Secrets:
 
         Durable when it returns; a repeat changes nothing. The bytes go with `destroy`.
         """
-        known = self._db.execute("SELECT 1 FROM erased WHERE erasure = ? LIMIT 1", (erasure,)).fetchone()
-        if known is not None:
+        if self.erased_by(erasure):
             return
         with transaction(self._db):
             number = self._next_number()
@@ -164,12 +164,14 @@ class Secrets:
             )
         self.number()
 
-    def erased_after(self, number: int, names: bool = False) -> set[LeafId]:
-        """The leaves that were erased after a number of changes; with `names`, these, too."""
-        rows = self._db.execute(
-            "SELECT node FROM erased WHERE (is_leaf OR ?) AND number > ?", (names, number)
-        )
+    def erased_after(self, number: int) -> set[LeafId]:
+        """The leaves that were erased after a number of changes."""
+        rows = self._db.execute("SELECT node FROM erased WHERE is_leaf AND number > ?", (number,))
         return {LeafId(row[0]) for row in rows}
+
+    def erased_by(self, erasure: bytes) -> set[bytes]:
+        """The leaves and names that an erasure stands for; none if it took a period or places."""
+        return {row[0] for row in self._db.execute("SELECT node FROM erased WHERE erasure = ?", (erasure,))}
 
     def periods(self) -> list[Kept]:
         """Every period that has a secret, in order of number."""
