@@ -9,7 +9,8 @@ before what is gone already.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import msgspec
@@ -18,14 +19,13 @@ from hetki.engine.accept import take_secrets
 from hetki.engine.advance import advance, catch_up, fold_once
 from hetki.engine.commands import Erase
 from hetki.engine.engine import DATABASES, Engine
-from hetki.engine.folding import load_facts
 from hetki.engine.receipts import Receipt, sign
-from hetki.errors import Fault, Invalid, NotFound, Unavailable
+from hetki.engine.unlinking import own_names
+from hetki.errors import Conflict, Fault, Invalid, NotFound, Unavailable
 from hetki.events.event import LeafId
 from hetki.events.wire import Rejected
-from hetki.identity.identifier import LEAVES, NodeId, as_leaf
-from hetki.identity.link import TOLD
-from hetki.identity.naming import nodes_in, nodes_of
+from hetki.identity.identifier import LEAVES, NodeId
+from hetki.identity.naming import is_told, texts_in
 from hetki.store.lake import forget as forget_in_lake
 from hetki.store.sqlite import alone, transaction, truncate_log
 
@@ -40,6 +40,9 @@ BEGUN = Fault(
 TRIES_MAX = 40
 REST_S = 0.25
 
+#: Rejected bodies that are read together.
+BODIES_MAX = 200
+
 _rejected = msgspec.msgpack.Decoder(Rejected)
 _counts = msgspec.json.Decoder(dict[str, int])
 
@@ -48,20 +51,28 @@ def erase(engine: Engine, customer: LeafId, said_by: str) -> str:
     """Erase a customer; return the id of the erasure, whose receipt is in the ledger.
 
     Raises `Invalid` without a name of who asks, `NotFound` for a customer that is unknown, `Unavailable`
-    where an open reader keeps the logs from being emptied, or the disk refuses: where the erasure has begun,
-    a second fault says so, the rest is done later, and the receipt signed.
+    where an open reader keeps the logs from being emptied, another process has the lake or an erasure, or the
+    disk refuses: where the erasure has begun, a second fault says so, the rest is done later, and the receipt
+    signed.
     """
     if not said_by.strip():
         raise Invalid(Fault("--by", "nothing", "who asked for the erasure"))
     advance(engine)
     command = _enter(engine, customer, said_by)
-    try:
+    with begun():
         take_secrets(engine.journal.secrets, command)
         catch_up(engine)
         finish(engine)
-    except Unavailable as error:
-        raise Unavailable(*error.faults, BEGUN) from error
     return command.erasure_id
+
+
+@contextmanager
+def begun() -> Iterator[None]:
+    """What is refused in here is so after something has begun to be erased: a second fault says it."""
+    try:
+        yield
+    except (Conflict, Unavailable) as error:
+        raise Unavailable(*error.faults, BEGUN) from error
 
 
 def _enter(engine: Engine, customer: LeafId, said_by: str) -> Erase:
@@ -90,52 +101,41 @@ def _enter(engine: Engine, customer: LeafId, said_by: str) -> Erase:
 
 
 def erasure_of(engine: Engine, customers: set[LeafId], said_by: str) -> Erase:
-    """The command that erases customers: what they own, and the names that nobody else tells."""
+    """The command that erases customers: what they own, and the names of theirs that nobody else tells, those
+    included that join them with nothing."""
     nodes = {node for mine in engine.state.members(customers).values() for node in mine}
     spaces = engine.state.known(nodes)
     leaves = {node for node, each in spaces.items() if each.node.namespace in LEAVES}
-    own_names = nodes - _told_by_others(engine, nodes)
-    erasure_id = engine.chance.bytes(16).hex()
+    names = own_names(engine, nodes)
+    # later than what was erased before, whatever the clock says: who came back is erased again
+    before = [each for node, each in engine.journal.secrets.erased().items() if node in nodes]
+    times = [max(each.erased_at, each.back_at or 0) + 1 for each in before]
     return Erase(
-        erasure_id,
-        sorted(each.hex() for each in {*leaves, *_rejected_of(engine, own_names)}),
-        sorted(each.hex() for each in own_names),
+        engine.chance.bytes(16).hex(),
+        sorted(each.hex() for each in {*leaves, *_rejected_of(engine, names)}),
+        sorted(each.hex() for each in names),
         said_by,
-        engine.clock.now(),
+        max([engine.clock.now(), *times]),
     )
-
-
-def _told_by_others(engine: Engine, mine: set[NodeId]) -> set[NodeId]:
-    """The identifiers that are in somebody else's events, too: those are not this customer's to refuse."""
-    links = [link for link, _ in engine.state.links_ever(mine) if link.kind in TOLD]
-    ends = {end for link in links for end in (link.node_a, link.node_b)} - mine
-    others = [
-        as_leaf(node)
-        for node, each in sorted(engine.state.known(ends).items())
-        if each.node.namespace in LEAVES
-    ]
-    facts = load_facts(engine.journal, engine.state, others)
-    return {node for fact in facts for node in nodes_of(engine.keys.node, fact.event)}
 
 
 def _rejected_of(engine: Engine, names: set[NodeId]) -> set[bytes]:
     """The rejected bodies that tell one of these names; each is its own leaf."""
+    values = engine.state.values(names)
+    places = engine.db.execute("SELECT position, frame_offset FROM rejected ORDER BY 1, 2").fetchall()
     found: set[bytes] = set()
-    for rejected_id, position, frame_offset in engine.db.execute(
-        "SELECT rejected_id, position, frame_offset FROM rejected"
-    ).fetchall():
-        stored = engine.journal.entries([(position, frame_offset)])[0]
-        if stored.body is not None:
-            body = _rejected.decode(stored.body).body
-            if names & nodes_in(engine.keys.node, body):
-                found.add(bytes.fromhex(rejected_id))
+    for start in range(0, len(places), BODIES_MAX):
+        for stored in engine.journal.entries(places[start : start + BODIES_MAX]):
+            if stored.body is not None and is_told(texts_in(_rejected.decode(stored.body).body), values):
+                found.add(stored.leaf)
     return found
 
 
 def finish(engine: Engine) -> int:
     """Do what is left of every erasure that was entered; return how many receipts were signed.
 
-    A repeat does nothing. Raises `Unavailable` while a reader keeps a log from being emptied.
+    A repeat does nothing. Raises `Unavailable` while a reader keeps a log from being emptied, `Conflict`
+    while another process finishes, or writes the lake.
     """
     if not _unfinished(engine):
         return 0

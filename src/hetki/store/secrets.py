@@ -152,17 +152,21 @@ class Secrets:
                 (erasure,),
             ).rowcount
 
-    def come_back(self, nodes: Collection[bytes], back_at: int) -> None:
-        """Take what happens from an instant on of these names again. A name whose secret was not destroyed
-        yet stays as it is."""
+    def come_back(self, nodes: Collection[bytes], back_at: int) -> bool:
+        """Take what happens from an instant on of these names again, of all or of none: while the secret of
+        one is still to be destroyed, of none, and False."""
         with transaction(self._db):
+            for marks, part in chunks(nodes):
+                query = f"SELECT 1 FROM leaves JOIN erased ON node = leaf WHERE leaf IN ({marks})"
+                if self._db.execute(f"{query} AND back_at IS NULL LIMIT 1", part).fetchone():
+                    return False
             self._next_number()
             self._db.executemany(
-                "UPDATE erased SET back_at = ? WHERE node = ? AND back_at IS NULL"
-                " AND NOT EXISTS (SELECT 1 FROM leaves WHERE leaf = node)",
+                "UPDATE erased SET back_at = ? WHERE node = ? AND back_at IS NULL",
                 [(back_at, node) for node in nodes],
             )
         self.number()
+        return True
 
     def erased_after(self, number: int) -> set[LeafId]:
         """The leaves that were erased after a number of changes."""
@@ -328,7 +332,8 @@ class Secrets:
         if new_leaves or new_periods:
             with transaction(self._db):
                 self._db.executemany(
-                    "INSERT OR IGNORE INTO leaves(leaf, secret, made_at) VALUES (?, ?, ?)",
+                    "INSERT OR IGNORE INTO leaves(leaf, secret, made_at) SELECT ?1, ?2, ?3 WHERE NOT EXISTS"
+                    " (SELECT 1 FROM erased WHERE node = ?1 AND is_leaf AND back_at IS NULL)",
                     [(leaf, self._chance.bytes(SECRET_BYTES), now) for leaf in sorted(new_leaves)],
                 )
                 self._db.executemany(
