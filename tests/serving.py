@@ -1,6 +1,7 @@
 """`hetki` as real processes, for tests: started, asked, killed; nothing is left running.
 
-`Warm` forks commands from a process that has loaded everything, so that a restart costs no seconds.
+`Warm` has commands forked by a process that has loaded everything, so that a restart costs no seconds. All
+tests of one run share that process (`conftest.py`), and so does `tests/bin/hetki`, which the pages call.
 """
 
 from __future__ import annotations
@@ -8,15 +9,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
+import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from line import ADDRESS, heard, tell
 
 PATIENCE_S = 60.0
 
@@ -118,47 +123,56 @@ def _is_worker(pid: int) -> bool:
     return False
 
 
-class Warm:
-    """A process that forks commands from itself."""
+class Forking:
+    """The process that forks commands from itself, and where it is told of them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
+        self._folder = TemporaryDirectory(prefix="hetki-")
+        self.address = f"{self._folder.name}/line"
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(self.address)
+            listener.listen()
+            words, end = [sys.executable, str(FORKING), str(listener.fileno())], listener.fileno()
+            self._process = subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[end]
+            )
+
+    def stop(self) -> None:
+        """End it, and with it all that it runs."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._folder.cleanup()
+
+
+class Warm:
+    """Starts commands that are forked, in the environment that it was made in."""
+
+    def __init__(self, folder: Path, address: str = "", bounds: dict[int, int] | None = None) -> None:
         self._folder = folder
+        self._address = address or os.environ[ADDRESS]
+        self._environment = dict(os.environ)
+        self._bounds = bounds or {}
         self._n = 0
         self._started: list[Command] = []
-        self._lock = threading.Lock()
-        self._process = subprocess.Popen(
-            [sys.executable, str(FORKING)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdout is not None and self._process.stdout.readline() == "ready\n"
 
     def start(self, *words: str, bytes_max: int = -1) -> Command:
         """`hetki WORDS`; no file that it writes may be larger than `bytes_max` (-1: no bound)."""
         self._n += 1
         out = self._folder / f"out-{self._n}.txt"
-        pid = self._tell({"words": words, "out": str(out), "bytes_max": bytes_max})
-        command = Command(pid, out, lambda: self._tell({"wait": pid}))
+        bounds = {resource.RLIMIT_FSIZE: bytes_max, **self._bounds}
+        with open(os.devnull, "rb") as nothing, out.open("ab") as said:
+            ends = [nothing.fileno(), said.fileno(), said.fileno()]
+            line = tell(self._address, list(words), self._environment, bounds, ends)
+        command = Command(heard(line), out, lambda: heard(line))
         self._started.append(command)
         return command
 
-    def end_all(self) -> None:
+    def stop(self) -> None:
         """kill -9 for every command that runs still."""
         for each in self._started:
             each.kill()
         self._started.clear()
-
-    def stop(self) -> None:
-        self.end_all()
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
-
-    def _tell(self, told: dict[str, object]) -> int:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        with self._lock:
-            self._process.stdin.write(json.dumps(told) + "\n")
-            self._process.stdin.flush()
-            return int(self._process.stdout.readline())
 
 
 def start(folder: Path, *words: str, environment: dict[str, str] | None = None) -> Command:

@@ -19,6 +19,7 @@ import pytest
 from hetki.cli.main import COMMANDS, EXIT, main
 from hetki.errors import HetkiError
 
+EXAMPLE = Path(__file__).parent.parent / "examples/restaurants"
 FAULT = re.compile(r"^[^\s].*: got .+, must be .+\.$")
 
 
@@ -393,8 +394,10 @@ def test_help_names_every_command(hetki: Hetki) -> None:
     assert told.code == 0
     assert set(re.findall(r"^│ (\w+) ", told.out, re.MULTILINE)) == set(COMMANDS)
     assert hetki("--version").out.count(".") == 2
-    for command in COMMANDS:
-        assert "Usage: hetki " + command in hetki(command, "--help").out
+    for command, (_, does) in COMMANDS.items():
+        words = " ".join(hetki(command, "--help").out.split())
+        assert words.startswith(f"Usage: hetki {command} ")
+        assert f" {does} ╭" in words, "the table says what the command says of itself"
 
 
 WRONG_SHAPES = """\
@@ -488,12 +491,29 @@ def test_light_commands_do_not_load_the_statistics() -> None:
     seen = """
 import sys
 from hetki.cli.main import program
-for command in ("init", "check", "advance", "rejected", "customer", "import"):
+for command in ("--help", "init", "check", "advance", "rejected", "customer", "import", "token"):
     program([command])
 print([name for name in ("tea_tasting", "scipy", "uvicorn", "jinja2") if name in sys.modules])
 """
     ran = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True)
     assert (ran.stdout, ran.stderr) == ("[]\n", "")
+
+
+@pytest.mark.parametrize(
+    "words", ["--version", "init project", "check -C project", "check", "chekc"], ids=str.split
+)
+def test_what_is_installed_does_what_is_forked_for_the_other_tests(words: str, tmp_path: Path) -> None:
+    """The entry point itself, started as a user does; the pages call `bin/hetki` (see `warm.py`)."""
+    ended = []
+    for program in (Path(sys.executable).parent / "hetki", Path(__file__).parent / "bin/hetki"):
+        folder = tmp_path / str(len(ended))
+        folder.mkdir()
+        if words.startswith("check -C"):
+            shutil.copytree(EXAMPLE, folder / "project")
+        ran = subprocess.run([program, *words.split()], cwd=folder, capture_output=True, text=True)
+        made = sorted(str(file.relative_to(folder)) for file in folder.rglob("*"))
+        ended.append((ran.returncode, ran.stdout, ran.stderr, made))
+    assert ended[0] == ended[1]
 
 
 def test_the_lake_is_shared_without_personal_data(hetki: Hetki) -> None:

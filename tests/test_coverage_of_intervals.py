@@ -9,6 +9,7 @@ from __future__ import annotations
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from numpy.typing import NDArray
 
@@ -57,8 +58,9 @@ def simulated(
     return effects
 
 
-def names(numbers: NDArray[np.int64], form: str = "c%d") -> pa.Array:
-    return pa.array([form % each for each in numbers], pa.string())
+def names(numbers: NDArray[np.int64], letter: str = "c", n_digits: int = 1) -> pa.Array:
+    digits = pc.utf8_lpad(pc.cast(pa.array(numbers), pa.string()), n_digits, "0")
+    return pc.binary_join_element_wise(letter, digits, "")
 
 
 def decisions_of(
@@ -71,9 +73,9 @@ def decisions_of(
     experiment = customer // n_customers
     return pa.table(
         {
-            "decision_id": names(np.arange(len(customer)), "d%d"),
-            "moment": names(experiment, "m%03d"),
-            "initiative": names(experiment, "i%03d"),
+            "decision_id": names(np.arange(len(customer)), "d"),
+            "moment": names(experiment, "m", 3),
+            "initiative": names(experiment, "i", 3),
             "customer": names(customer),
             "leaf": names(customer),
             "arm": np.where(is_holdout[customer], "holdout", "answered"),
@@ -90,7 +92,7 @@ def contacts_of(customer: NDArray[np.int64], at: NDArray[np.int64]) -> pa.Table:
     return pa.table(
         {
             "leaf": names(customer),
-            "message_id": names(np.arange(len(customer)), "e%d"),
+            "message_id": names(np.arange(len(customer)), "e"),
             **{column: pa.array([value] * len(customer)) for column, value in (same | empty).items()},
             "occurred_at": pa.array(at, WHEN),
             "received_at": pa.array(at, WHEN),

@@ -30,7 +30,8 @@ PAGES = [
     for p in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
     if p.exists()
 ]
-BIN = Path(sys.executable).parent
+#: Where programs are found: `hetki` among those of the tests, the others beside the Python that runs.
+BIN = f"{ROOT / 'tests/bin'}{os.pathsep}{Path(sys.executable).parent}"
 COMMAND_S_MAX = 120
 KINDS = ("moment", "segment", "action", "initiative", "event", "source", "examples")
 
@@ -86,7 +87,7 @@ def fits(shown: str, output: str) -> bool:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    path = os.pathsep.join([str(BIN), os.environ.get("PATH", ""), str(ROOT / ".uv/bin")])
+    path = os.pathsep.join([BIN, os.environ.get("PATH", ""), str(ROOT / ".uv/bin")])
     return {
         **os.environ,
         "PATH": path,

@@ -96,7 +96,8 @@ def commands() -> dict[str, click.Command]:
         else:
             found[words] = command
 
-    walk("", typer.main.get_command(program(["--help"])))
+    for name in COMMANDS:
+        walk("", typer.main.get_command(program([name])))
     return found
 
 

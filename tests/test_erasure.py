@@ -794,6 +794,29 @@ def test_what_a_colleague_was_told_of_the_account_by_an_erased_customer_goes() -
     world.assert_rebuilds()
 
 
+def test_what_a_browser_did_that_two_had_told_stays_the_others() -> None:
+    """It was a customer of its own while both had told it, and is the other's once one of them is erased:
+    what was decided and what was missed about it are known as before, and are not answered again."""
+    world = World()
+    world.live("08:00 web u=bertta a=web1 Page Viewed")
+    world.live("08:01 web u=anna a=web1 Page Viewed")
+    world.live("08:30>09:30 web a=web1 Help Searched n_results=0")  # too late to be answered
+    world.live("09:40 web a=web1 Help Searched n_results=0")
+    world.live("09:51 web u=bertta Page Viewed")
+    decided = world.rows("SELECT occurrence_id, decision_id FROM decisions")
+    assigned = world.rows("SELECT * FROM assignments")
+    missed = world.rows("SELECT occurrence_id FROM missed")
+    assert len(decided) == len(assigned) == len(missed) == 1
+    erase(world.engine, LeafId(world.node("anna")), "desk")
+    assert world.rows("SELECT customer, n_events FROM customers") == [(world.node("bertta"), 4)]
+    assert world.rows("SELECT occurrence_id, decision_id FROM decisions") == decided
+    assert world.rows("SELECT * FROM assignments") == assigned
+    assert world.rows("SELECT occurrence_id, customer FROM missed") == [(*missed[0], world.node("bertta"))]
+    world.live("12:00 web u=bertta Page Viewed")
+    assert len(world.decisions()) == len(world.missed()) == 1
+    world.assert_rebuilds()
+
+
 def test_a_report_of_staff_in_the_name_of_an_erased_customer_is_gone_for_everybody() -> None:
     asks = "searched: Help Searched where n_results = 0 and staffing('kitchen') < 0.8"
     world = World(project(moment("short", asks)))

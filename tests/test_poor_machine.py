@@ -25,7 +25,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-from serving import Command, Warm, eventually
+from serving import Command, Forking, Warm, eventually
 from test_kill import FILES, SECRET
 
 from hetki.cli.main import main
@@ -165,9 +165,11 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Warm, Path,
         patch.setenv("REFUSING_BY", str(by))
         patch.setenv("REFUSING_IN", str(folder / "work"))
         (folder / "out").mkdir()
-        found = Warm(folder / "out")
+        forking = Forking()  # whose disk refuses, as no other's does
+        found = Warm(folder / "out", forking.address)
     yield found, by, folder / "work"
     found.stop()
+    forking.stop()
 
 
 @pytest.fixture
@@ -176,7 +178,7 @@ def poor(warm: tuple[Warm, Path, Path]) -> Iterator[Poor]:
     found = Poor(work, started, by)
     yield found
     found.refuse(0)
-    started.end_all()
+    started.stop()
     shutil.rmtree(work)
 
 

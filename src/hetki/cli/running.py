@@ -1,4 +1,4 @@
-"""Commands that run things: `serve`, `demo`, `token`, `report`."""
+"""Commands that run things: `serve`, `demo`, `report`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from hetki.engine.report import render_report
 from hetki.engine.report import report as make_report
 from hetki.errors import Conflict, Fault
 from hetki.measurement.outcome import measured
-from hetki.server.access import Access
 from hetki.server.serve import LOCK
 from hetki.server.serve import serve as run_server
 from hetki.simulation.demo import run
@@ -42,14 +41,6 @@ def serve(
     """Take in events, decide, deliver, and show the console; until interrupted."""
     look(project)
     run_server(str(project), host, port, _say)
-
-
-@app.command()
-def token(project: Folder = HERE) -> None:
-    """Make a new one-time token and print where in the console it signs in; older ones end."""
-    engine = opened(project)
-    token = Access(engine.disk, engine.clock, engine.chance).new_token()
-    print(f"{engine.project.server.origin}/sign-in?token={token}")
 
 
 @app.command()

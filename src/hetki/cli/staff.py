@@ -1,4 +1,4 @@
-"""Commands about the people who sign in: `staff`, with `add`, `passwd`, `role` and `remove`."""
+"""Commands about signing in to the console: `staff`, with `add`, `passwd`, `role` and `remove`; `token`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from hetki.cli.opening import HERE, Folder, look
+from hetki.cli.opening import HERE, Folder, look, opened
 from hetki.engine.standing import data_of
 from hetki.errors import Fault, Invalid, nearest, shown
 from hetki.events.event import utc
+from hetki.server.access import Access
 from hetki.store.passwords import CHARS_MAX
 from hetki.store.staff import FILE, ROLES, Role, Staff
 from hetki.store.system import SystemChance, SystemClock, SystemDisk
@@ -23,6 +24,14 @@ app.add_typer(staff, name="staff")
 Name = Annotated[str, typer.Argument(help="The name that they sign in with; it stands at what they say.")]
 #: A line of input that is longer than any password can be.
 LINE_CHARS_MAX = 8 * CHARS_MAX
+
+
+@app.command()
+def token(project: Folder = HERE) -> None:
+    """Make a new one-time token and print where in the console it signs in; older ones end."""
+    engine = opened(project)
+    token = Access(engine.disk, engine.clock, engine.chance).new_token()
+    print(f"{engine.project.server.origin}/sign-in?token={token}")
 
 
 @staff.callback()

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Generic, TypeVar
 
 import msgspec
@@ -20,6 +22,8 @@ from hetki.errors import Fault
 FILE_BYTES_MAX = 256 * 1024
 
 T = TypeVar("T")
+#: What a spec holds: it is asked for each file, and takes as long to find as a file to check.
+_type_of: Callable[[type], msgspec.inspect.Type] = cache(msgspec.inspect.type_info)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 
 
@@ -79,7 +83,7 @@ def _read(text: str, path: str, spec: type[T], parsed: Parsed | None) -> Declare
     if parsed.root is None:
         return Declared(path, text, None, parsed.faults)
     faults = list(parsed.faults)
-    values = walk(parsed.root, msgspec.inspect.type_info(spec), faults)
+    values = walk(parsed.root, _type_of(spec), faults)
     if len(faults) >= FAULTS_MAX:
         more = Fault(path, f"{FAULTS_MAX} faults or more", "repaired first", "later faults are not shown")
         faults = [*faults[:FAULTS_MAX], more]

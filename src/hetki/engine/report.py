@@ -67,9 +67,10 @@ def _load_sums(
     lake: duckdb.DuckDBPyConnection, moments: Sequence[Measured], until: int
 ) -> list[tuple[str, str | None, str, Arm, float, *tuple[int, ...]]]:
     rows = [msgspec.structs.asdict(each) for each in rules(moments)]
-    found = [msgspec.structs.asdict(each) for each in _load_hits(lake, moments)]
+    found = _load_hits(lake, moments)
+    columns = {name: [getattr(each, name) for each in found] for name in _HITS.names}
     lake.register("hetki_rules", pa.Table.from_pylist(rows, schema=_RULES))
-    lake.register("hetki_hits", pa.Table.from_pylist(found, schema=_HITS))
+    lake.register("hetki_hits", pa.table(columns, schema=_HITS))
     try:
         return lake.execute(SUMS, {"until": until}).fetchall()
     finally:

@@ -117,6 +117,10 @@ class Door(HttpToolsProtocol):
         self.pipeline.clear()
         self._abandon()
         super().connection_lost(exc)
+        # A request refers to its door: where the door does so too, both wait for the collector of garbage,
+        # with the request's body, and under load that comes to much.
+        self.transport = self._raw
+        self._running = self.cycle = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the sender; those that come after a refusal are dropped."""

@@ -180,19 +180,14 @@ def erase_deeds(
     is not decided again. A message that is being sent is cancelled and emptied instead.
     """
     mine, others = _decisions_of(db, leaves)
+    decisions = mine + others
     db.executemany(
         "INSERT OR IGNORE INTO missed SELECT occurrence_id, moment, customer, occurred_at, occurred_at,"
-        " decided_at FROM decisions WHERE decision_id = ?",
-        [(each,) for each in others],
+        " decided_at FROM decisions d WHERE decision_id = ?1 AND (?2 OR EXISTS"
+        " (SELECT 1 FROM occurrences o WHERE o.occurrence_id = d.occurrence_id))",
+        [*((each, False) for each in mine), *((each, True) for each in others)],
     )
-    decisions = mine + others
     n_messages = _erase_messages(db, decisions, leaves)
-    n_assignments = 0
-    for marks, part in chunks({*leaves, *units}):
-        db.execute(f"DELETE FROM missed WHERE customer IN ({marks})", part)
-        done = db.execute(f"DELETE FROM assignments WHERE customer IN ({marks})", part)
-        n_assignments += done.rowcount
-        db.execute(f"DELETE FROM page_links WHERE customer IN ({marks})", part)
     _drop_used(db, decisions)
     for marks, listed in chunks(mine):
         db.execute(
@@ -203,16 +198,46 @@ def erase_deeds(
     for marks, listed in chunks(decisions):
         db.execute(f"DELETE FROM decisions WHERE decision_id IN ({marks})", listed)
     for marks, part in chunks({*leaves, *units}):
-        db.execute(  # what was decided about somebody else stays, and so does what became of it
+        db.execute(f"DELETE FROM page_links WHERE customer IN ({marks})", part)
+    n_assignments = _drop_about(db, {*leaves, *units})
+    leave_links(db, decisions)
+    db.executemany("DELETE FROM revisions WHERE occurrence_id = ?", [(each,) for each in occurrence_ids])
+    db.executemany("DELETE FROM missed WHERE occurrence_id = ?", [(each,) for each in occurrence_ids])
+    return Ledgered(len(decisions), n_assignments, n_messages)
+
+
+def _drop_about(db: sqlite3.Connection, units: Collection[bytes]) -> int:
+    """Delete what is kept beside decisions under these ids; return how many assignments.
+
+    What was decided, or missed, about somebody else who was known by one of them stays with whoever has it
+    now: a browser is nobody's while two have told it, and the other's once one of them is erased.
+    """
+    n_assignments = 0
+    for marks, part in chunks(units):
+        db.execute(
+            "UPDATE missed SET customer ="
+            " (SELECT o.customer FROM occurrences o WHERE o.occurrence_id = missed.occurrence_id)"
+            f" WHERE customer IN ({marks}) AND EXISTS"
+            " (SELECT 1 FROM occurrences o WHERE o.occurrence_id = missed.occurrence_id)",
+            part,
+        )
+        db.execute(
+            f"DELETE FROM missed WHERE customer IN ({marks}) AND NOT EXISTS"
+            " (SELECT 1 FROM occurrences o WHERE o.occurrence_id = missed.occurrence_id)",
+            part,
+        )
+        n_assignments += db.execute(
+            f"DELETE FROM assignments WHERE customer IN ({marks})"
+            " AND NOT EXISTS (SELECT 1 FROM decisions d WHERE d.decision_id = assignments.decision_id)",
+            part,
+        ).rowcount
+        db.execute(
             f"DELETE FROM revisions WHERE customer IN ({marks})"
             " AND NOT EXISTS (SELECT 1 FROM decisions d WHERE d.occurrence_id = revisions.occurrence_id)"
             " AND NOT EXISTS (SELECT 1 FROM missed m WHERE m.occurrence_id = revisions.occurrence_id)",
             part,
         )
-    leave_links(db, decisions)
-    db.executemany("DELETE FROM revisions WHERE occurrence_id = ?", [(each,) for each in occurrence_ids])
-    db.executemany("DELETE FROM missed WHERE occurrence_id = ?", [(each,) for each in occurrence_ids])
-    return Ledgered(len(decisions), n_assignments, n_messages)
+    return n_assignments
 
 
 def _decisions_of(db: sqlite3.Connection, leaves: Collection[LeafId]) -> tuple[list[str], list[str]]:
