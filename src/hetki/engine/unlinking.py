@@ -25,7 +25,7 @@ def own_names(engine: Engine, mine: set[NodeId]) -> set[NodeId]:
     links = _told_at(engine, mine)
     known = state.known(mine | _ends_of(links))
     spaces = _spaces(known)
-    beside = {end for link in links if tellers(link, spaces) & mine for end in _ends(link)} - mine
+    beside = {end for link in links if tellers(link, spaces) & mine for end in link.ends} - mine
     # an address that very many share, or that is none, is nobody's
     beside = {end for end in beside if end not in known or known[end].node.quarantine in ("", "crowd")}
     links = {*links, *_told_at(engine, beside)}
@@ -35,7 +35,7 @@ def own_names(engine: Engine, mine: set[NodeId]) -> set[NodeId]:
     for link in links:
         may_tell = tellers(link, spaces)
         if len(may_tell) == 1:
-            theirs |= {end for end in _ends(link) if not may_tell & mine and end not in may_tell}
+            theirs |= {end for end in link.ends if not may_tell & mine and end not in may_tell}
         else:
             unclear |= may_tell - mine
     for fact in load_facts(engine.journal, state, _in_order(unclear)):
@@ -73,7 +73,7 @@ def unlink(engine: Engine, nodes: set[NodeId], lost: Collection[LeafId]) -> Stit
     first_at = _first_seen(found)
     for link in links.values():
         if link.kind in TOLD and link.kind != "alias" and link.link_id not in changed_links:
-            for node in touched & ({*_ends(link)} - tellers(link, spaces)):
+            for node in touched & ({*link.ends} - tellers(link, spaces)):
                 first_at[node] = min(link.linked_at, first_at.get(node, link.linked_at))
     for node in touched & known.keys() - read - gone_from:
         if not _was_first_told(known[node], _at(changed_links.values(), node)):
@@ -84,7 +84,7 @@ def unlink(engine: Engine, nodes: set[NodeId], lost: Collection[LeafId]) -> Stit
     dropped = [link for key, link in changed_links.items() if key not in told]
     later = [link for key, link in changed_links.items() if told.get(key, link).sight != link.sight]
     without = changed_links.keys() - told.keys()
-    waiting = [link for key, link in links.items() if key not in without and gone & {*_ends(link)}]
+    waiting = [link for key, link in links.items() if key not in without and gone & {*link.ends}]
     state.drop_links([link.link_id for link in dropped])
     state.set_told(told[key] for key in changed_links if key in told)
     revoked = state.revoked(link.link_id for link in (*later, *waiting))
@@ -128,7 +128,7 @@ def _first_seen(found: Iterable[Evidence]) -> dict[NodeId, int]:
 
 def _at(links: Iterable[Link], node: NodeId) -> list[int]:
     """When each of these links at a node was first seen; an alias is no sight of what it mentions."""
-    return [link.linked_at for link in links if link.kind != "alias" and node in _ends(link)]
+    return [link.linked_at for link in links if link.kind != "alias" and node in link.ends]
 
 
 def _was_first_told(known: Known, told_at: Collection[int]) -> bool:
@@ -136,9 +136,5 @@ def _was_first_told(known: Known, told_at: Collection[int]) -> bool:
     return known.node.first_at >= min(told_at, default=known.node.first_at + 1)
 
 
-def _ends(link: Link) -> tuple[NodeId, NodeId]:
-    return link.node_a, link.node_b
-
-
 def _ends_of(links: Iterable[Link]) -> set[NodeId]:
-    return {end for link in links for end in _ends(link)}
+    return {end for link in links for end in link.ends}

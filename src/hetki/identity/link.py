@@ -72,6 +72,11 @@ class Link(msgspec.Struct, frozen=True, gc=False):
     told: tuple[tuple[str, float], ...] = ()
 
     @property
+    def ends(self) -> tuple[NodeId, NodeId]:
+        """Both nodes, the lower one first."""
+        return self.node_a, self.node_b
+
+    @property
     def sight(self) -> tuple[int, bytes]:
         """When it was first seen, and in what: of two events of one instant the lower id."""
         return self.linked_at, self.cause

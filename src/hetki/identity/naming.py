@@ -16,6 +16,7 @@ from hetki.identity.link import told_in_context
 _APART = re.compile(r"[\s,;|\"'<>]+")
 #: ... and what parts them in links and in broken JSON, but may also stand in an id.
 _FINER = re.compile(r"[\s,;|\"'<>=&?:/#()\[\]{}]+")
+_PHONE_BEGINS = frozenset("+(0123456789")
 #: Each name in an event: where it stands -> what it may name.
 _NAMES = {
     "user_id": ("user_id",),
@@ -76,10 +77,12 @@ def texts_in(body: bytes) -> set[str]:
 
 def is_told(texts: Iterable[str], values: Collection[str]) -> bool:
     """Whether one of these texts is one of these values of identifiers, which are in comparable form."""
-    return any(
-        text.strip() in values or normalised("email", text) in values or normalised("phone", text) in values
-        for text in texts
-    )
+    for text in map(str.strip, texts):
+        if text in values or ("@" in text and normalised("email", text) in values):
+            return True
+        if text[:1] in _PHONE_BEGINS and normalised("phone", text) in values:
+            return True
+    return False
 
 
 def _parts(body: bytes) -> Iterator[object]:
