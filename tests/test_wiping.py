@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hetki.errors import Unavailable
-from hetki.store import system
+from hetki.store import system, wiping
 from hetki.store.sqlite import truncate_log
 from hetki.store.system import SystemDisk
-from hetki.store.wiping import wipe
 
 WORD = b"an older copy of a row "
 
@@ -119,14 +118,30 @@ def test_while_somebody_reads_or_writes_nothing_is_wiped(tmp_path: Path) -> None
     assert WORD not in (tmp_path / "rows.db").read_bytes()
 
 
+def test_whoever_writes_is_waited_for_by_nobody_elses_lock(tmp_path: Path) -> None:
+    """The program has the right to write itself: it may outlive the process that has begun it."""
+    disk, _ = made(tmp_path, 1)
+    fill_gaps(tmp_path / "rows.db")
+    writer = disk.connect("rows.db")
+    writer.execute("BEGIN IMMEDIATE")
+    with pytest.MonkeyPatch.context() as patch:
+        slow = Path(wiping.__file__).read_text().replace("WAIT_S = 10.0", "WAIT_S = 0.01")
+        (tmp_path / "program.py").write_text(slow)
+        patch.setattr(wiping, "__file__", str(tmp_path / "program.py"))
+        assert disk.wipe("rows.db") == 1
+    assert WORD in (tmp_path / "rows.db").read_bytes()
+    writer.execute("ROLLBACK")
+    assert disk.wipe("rows.db") == 0
+
+
 def test_a_file_in_which_pages_cannot_be_told_apart_is_left_as_it_is(tmp_path: Path) -> None:
     db = sqlite3.connect(tmp_path / "rows.db")
     db.execute("PRAGMA auto_vacuum = FULL")
     db.execute("CREATE TABLE t(text)")
     db.close()
+    disk = SystemDisk(tmp_path, durable=False)
+    disk.connect("rows.db").close()
     before = (tmp_path / "rows.db").read_bytes()
-    with pytest.raises(ValueError, match="cannot be told"):
-        wipe(str(tmp_path / "rows.db"), 1, 10)
-    assert (tmp_path / "rows.db").read_bytes() == before
     with pytest.raises(Unavailable, match="cannot be overwritten"):
-        SystemDisk(tmp_path, durable=False).wipe("rows.db")
+        disk.wipe("rows.db")
+    assert (tmp_path / "rows.db").read_bytes() == before

@@ -23,7 +23,6 @@ from typing import Iterator, Mapping
 from hetki.errors import Fault, Invalid, NotFound, shown
 from hetki.store import wiping
 from hetki.store.shortage import is_held, refused
-from hetki.store.sqlite import transaction, truncate_log
 
 #: How long a statement waits for another connection's lock.
 BUSY_S = 10.0
@@ -177,18 +176,12 @@ class SystemDisk:
             (n_pages,) = db.execute("PRAGMA page_count").fetchone()
             if first >= n_pages:
                 return 0
-            if not truncate_log(db):
+            given = [str(path), str(first), str(PAGES_WIPED)]
+            ended = subprocess.run([sys.executable, "-I", "-S", wiping.__file__, *given], capture_output=True)
+            if ended.returncode == wiping.BUSY:
                 return first
-            with transaction(db):
-                if path.with_name(path.name + "-wal").stat().st_size:
-                    return first  # somebody has written since
-                given = [str(path), str(first), str(PAGES_WIPED)]
-                program = [sys.executable, "-I", "-S", wiping.__file__, *given]
-                if subprocess.run(program, capture_output=True, check=False).returncode:
-                    raise OSError(errno.EIO, "what it no longer uses cannot be overwritten")
-                # Whoever has read a page before reads it anew: a commit of whatever kind tells them to.
-                (version,) = db.execute("PRAGMA user_version").fetchone()
-                db.execute(f"PRAGMA user_version = {version}")
+            if ended.returncode:
+                raise OSError(errno.EIO, "what it no longer uses cannot be overwritten")
         return first + PAGES_WIPED if first + PAGES_WIPED < n_pages else 0
 
     def read(self, name: str) -> bytes:

@@ -2,15 +2,17 @@
 
 `secure_delete` overwrites a row where it lies. But where SQLite builds a page anew, as its rows go over to a
 neighbour, an older copy of some stays in the gap between the page's pointers and its rows, and is not deleted
-with them. Nothing reads a gap, so it may be overwritten below SQLite, by whoever keeps writers away while the
-write-ahead log is empty: `hetki.store.system.SystemDisk.wipe`.
+with them. Nothing reads a gap, so it may be overwritten below SQLite, by whoever holds the right to write
+while the write-ahead log is empty: then the file is all there is.
 
-It is run as a program of its own: closing a file drops every lock that a process holds on it.
+It is run as a program of its own, by `hetki.store.system.SystemDisk.wipe`: closing a file drops every lock
+that a process holds on it. It holds its lock itself, so that it may go on when whoever has begun it is gone.
 """
 
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 
 #: The first byte of a page of rows or keys: inner ones of an index and a table, leaves of both. Any other
@@ -21,27 +23,44 @@ PAGES_MAX = 2 << 24
 #: lie between (auto_vacuum).
 PAGE_BYTES_AT, VACUUMED_AT, HEADER_BYTES = 16, 52, 100
 PART_BYTES = 16 << 20
+#: How long it waits for whoever writes.
+WAIT_S = 10.0
+#: Its status where somebody reads or writes just now.
+BUSY = 3
 
 
-def wipe(path: str, first: int, n_pages: int) -> int:
-    """Empty the gaps of pages from `first` on, durably; return of how many. 0 holds the schema, and is left.
+def wipe(path: str, first: int, n_pages: int) -> bool:
+    """Empty the gaps of pages from `first` on, durably; page 0 holds the schema, and is left as it is. False,
+    and nothing is done, if somebody reads or writes just now.
 
-    Raises `OSError`, and `ValueError` for a file in which rows cannot be told from other pages.
+    Raises `OSError`, `sqlite3.Error`, and `ValueError` for a file in which rows cannot be told from other
+    pages. For a process that does nothing else: what it opens it leaves open.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    db = sqlite3.connect(path, timeout=0, isolation_level=None)
     try:
-        page_bytes = _page_bytes(os.pread(handle, HEADER_BYTES, 0), os.fstat(handle).st_size)
-        at, until, n_wiped = max(first, 1) * page_bytes, (first + n_pages) * page_bytes, 0
-        while at < until and (part := os.pread(handle, min(PART_BYTES, until - at), at)):
-            for start, end in _gaps(part, page_bytes):
-                os.pwrite(handle, bytes(end - start), at + start)
-                n_wiped += 1
-            at += len(part)
-        if n_wiped:
-            os.fsync(handle)
-    finally:
-        os.close(handle)
-    return n_wiped
+        if db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            return False
+        db.execute(f"PRAGMA busy_timeout = {round(WAIT_S * 1_000)}")
+        db.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return False
+        raise
+    if os.stat(f"{path}-wal").st_size:
+        return False  # somebody has written since
+    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # not closed: the lock would go with it
+    page_bytes = _page_bytes(os.pread(handle, HEADER_BYTES, 0), os.fstat(handle).st_size)
+    at, until = max(first, 1) * page_bytes, (first + n_pages) * page_bytes
+    while at < until and (part := os.pread(handle, min(PART_BYTES, until - at), at)):
+        for start, end in _gaps(part, page_bytes):
+            os.pwrite(handle, bytes(end - start), at + start)
+        at += len(part)
+    os.fsync(handle)
+    # Whoever has read these pages before is to read them anew: a commit of whatever kind tells them.
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    db.execute(f"PRAGMA user_version = {version}")
+    db.execute("COMMIT")
+    return True
 
 
 def _page_bytes(header: bytes, n_bytes: int) -> int:
@@ -67,4 +86,4 @@ def _gaps(part: bytes, page_bytes: int) -> list[tuple[int, int]]:
 
 
 if __name__ == "__main__":
-    wipe(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    sys.exit(0 if wipe(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])) else BUSY)
