@@ -374,6 +374,7 @@ STEPS: dict[str, tuple[object, str]] = {
     "a file": (SystemDisk, "write"),
     "the logs": (erasing, "truncate_log"),
     "the log of secrets": (Secrets, "truncate_log"),
+    "older copies": (erasing, "wipe"),
     "the signature": (erasing, "sign"),
 }
 
