@@ -55,7 +55,7 @@ from hetki.store.lake import refresh
 #: What the first strike is aimed at, where it is not the operation that a life is called after.
 AIMS = {"late": "deliver", "forget": "erase"}
 #: How many points an operation has that the first strike is aimed at, where they are more than a dozen.
-REACH = {"erase": 46, "forget": 56}
+REACH = {"erase": 47, "forget": 56}
 
 
 class Life:
