@@ -275,7 +275,8 @@ def mark_before_the_files(patch: Patch) -> None:
 
     def mark_first(disk: Disk, state: State, stored: Sequence[journals.Stored], start: int) -> int:
         mark = lakes.read_mark(disk)
-        disk.write(lakes.MARK, msgspec.json.encode(lakes.Mark(stored[-1].position, mark.n_events)))
+        after = lakes.Mark(stored[-1].position, mark.n_events, form=lakes.FORM)
+        disk.write(lakes.MARK, msgspec.json.encode(after))
         return write(disk, state, stored, start)
 
     patch.setattr(lakes, "_write_events", mark_first)

@@ -336,6 +336,8 @@ def test_errors_end_with_the_status_of_their_code_and_say_what_where_and_why(het
         ("import", hetki.folder, "--map", hetki.folder),
     ):
         hetki.refused("not_found", *words)
+    for words in (("erase", "anna", "--dry-run", "--by", "me"), ("erase", "--receipts", "--source", "web")):
+        assert "with --from and --until" in hetki.refused("invalid", *words)[0], "it would be done in full"
     unknown = hetki("backtest", "serched_in_vain", "-C", hetki.project)
     assert unknown.code == EXIT["not_found"] and "did you mean 'searched_in_vain'" in unknown.err
     hetki.refused("conflict", "rebuild")

@@ -34,9 +34,20 @@ OUTCOMES = {"solved": EventWithin(True, (Choice("Contact Started"),), 86_400)}
 
 
 def simulated(
-    seed: int, planted: float, holdout_share: float, drawn_share: float, n_customers: int, base: float = 0.5
+    seed: int,
+    planted: float,
+    holdout_share: float,
+    drawn_share: float,
+    n_customers: int,
+    base: float = 0.5,
+    restricting: tuple[float, float] = (0.0, 0.0),
+    is_told: bool = True,
 ) -> list[Effect]:
-    """The initiatives' effects on `solved`; `drawn_share` is the holdout that is really drawn."""
+    """The initiatives' effects on `solved`; `drawn_share` is the holdout that is really drawn.
+
+    Of customers who are easy to please the first share of `restricting` is restricted, of others the second:
+    no event of theirs is seen. `is_told`: the report is told so.
+    """
     rng = np.random.default_rng(seed)
     n = N_EXPERIMENTS * n_customers
     is_holdout = rng.random(n) < drawn_share
@@ -46,10 +57,13 @@ def simulated(
     place = np.arange(len(customer)) - np.repeat(np.cumsum(n_decisions) - n_decisions, n_decisions)
     at = place * 3 * DAY_US
     is_solved = rng.random(len(customer)) < easy[customer] + planted * ~is_holdout[customer]
+    is_restricted = rng.random(n) < np.where(easy > base, *restricting)
+    is_seen = ~is_solved & ~is_restricted[customer]
     lake = duckdb.connect()
+    lake.register("restricted", restricted_of(np.flatnonzero(is_restricted & is_told)))
     lake.register("customers", pa.table({"leaf": names(np.arange(n)), "customer": names(np.arange(n))}))
     lake.register("decisions", decisions_of(customer, n_customers, at, is_holdout, holdout_share))
-    lake.register("events", contacts_of(customer[~is_solved], at[~is_solved] + DAY_US // 2))
+    lake.register("events", contacts_of(customer[is_seen], at[is_seen] + DAY_US // 2))
     for name, schema in NOTHING.items():
         lake.register(name, schema.empty_table())
     moments = [Measured(f"m{i:03}", f"i{i:03}", OUTCOMES) for i in range(N_EXPERIMENTS)]
@@ -102,6 +116,17 @@ def contacts_of(customer: NDArray[np.int64], at: NDArray[np.int64]) -> pa.Table:
     )
 
 
+def restricted_of(customer: NDArray[np.int64]) -> pa.Table:
+    n = len(customer)
+    return pa.table(
+        {
+            "unit": names(customer),
+            "restricted_at": pa.array(np.full(n, 5 * DAY_US), WHEN),
+            "lifted_at": pa.nulls(n, WHEN),
+        }
+    )
+
+
 def holding(effects: list[Effect], truth: float) -> float:
     """The share of experiments whose interval holds the truth."""
     kept = [e.low <= truth <= e.high for e in effects if e.low is not None and e.high is not None]
@@ -109,12 +134,31 @@ def holding(effects: list[Effect], truth: float) -> float:
     return sum(kept) / len(kept)
 
 
+def middle_of(effects: list[Effect]) -> float:
+    return float(np.mean([each.effect for each in effects if each.effect is not None]))
+
+
 @pytest.mark.parametrize("seed, holdout_share, n_customers", [(1, 0.5, 200), (2, 0.1, 600)])
 def test_19_of_20_intervals_hold_the_planted_truth(seed: int, holdout_share: float, n_customers: int) -> None:
     effects = simulated(seed, 0.08, holdout_share, holdout_share, n_customers)
     assert 0.92 <= holding(effects, 0.08) <= 0.98
-    middle = np.mean([each.effect for each in effects if each.effect is not None])
-    assert middle == pytest.approx(0.08, abs=0.015)
+    assert middle_of(effects) == pytest.approx(0.08, abs=0.015)
+
+
+def test_the_truth_is_held_without_those_who_restricted_processing() -> None:
+    """Most of those who are hard to please have restricted it, and of the others some: whole clusters leave
+    both arms, and what is left is still compared as it was drawn."""
+    effects = simulated(9, 0.08, 0.5, 0.5, 300, restricting=(0.2, 0.6))
+    n_left_out = [each.n_left_out_answered + each.n_left_out_holdout for each in effects]
+    assert 110 < np.mean(n_left_out) < 130
+    assert 0.92 <= holding(effects, 0.08) <= 0.98
+    assert middle_of(effects) == pytest.approx(0.08, abs=0.015)
+
+
+def test_to_keep_their_decisions_without_what_they_did_would_be_wrong() -> None:
+    """So that the test above can fail."""
+    effects = simulated(9, 0.08, 0.5, 0.5, 200, restricting=(0.2, 0.6), is_told=False)
+    assert middle_of(effects) < 0.055
 
 
 @pytest.mark.parametrize("seed, holdout_share, n_customers", [(3, 0.5, 200), (4, 0.1, 600)])

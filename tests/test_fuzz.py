@@ -7,6 +7,7 @@ found has a test of its own below.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import re
@@ -44,8 +45,10 @@ N_WORLDS = max(5, round(500 * TORTURE))
 #: Memory of this process after each world, in torture.
 HELD: list[int] = []
 GROWTH_MAX = 1.2
-#: What a world may answer: of the statuses of the ways in, those that need no clock and no crowd.
+#: What every world answers: of the statuses of the ways in, those that need no clock and no crowd.
 ANSWERS = {200, 400, 401, 413}
+#: Beside them, where many requests without a valid key come by chance in one second.
+TOO_MANY = 429
 
 
 class World:
@@ -85,7 +88,8 @@ class World:
             requests, await asyncio.gather(*(ask(self.app, each) for each in requests)), strict=True
         ):
             self.answers[status] += 1
-            assert status in ANSWERS, (self.fuzz.seed, sent, body)
+            is_keyless = status == TOO_MANY and b"without a valid key" in body
+            assert status in ANSWERS or is_keyless, (self.fuzz.seed, sent, body)
             if status == 200:
                 self.n_rejected += msgspec.json.decode(body, type=Answer).n_rejected
                 self.good.update(sent.good)
@@ -135,10 +139,11 @@ def test_no_request_harms_what_stands_beside_it(
     assert [each for each in rejected if not FAULT.match(str(each.fault))] == []
     n_listed = len({each.event_id for each in refused})
     assert len(engine.state.rejected(10**6)) == n_listed, "each is a row with its reason"
-    assert set(world.answers) == ANSWERS, "the requests try what they are to try"
+    assert set(world.answers) - {TOO_MANY} == ANSWERS, "the requests try what they are to try"
     if seed == 1_000 or TORTURE:
         again = rebuild(engine)
         assert again.before == again.after
+    gc.collect()  # a store in memory is large, and weighs little to the collector
     HELD.append(held())
 
 

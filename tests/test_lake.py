@@ -12,12 +12,12 @@ from world import World, moment, project
 
 from hetki.simulation.world import MemoryDisk
 from hetki.store import lake, sharing
-from hetki.store.lake import EVENTS, TABLES, open_lake, read_mark, refresh, remove_lake
+from hetki.store.lake import EVENTS, open_lake, read_mark, refresh, remove_lake
 from hetki.store.sharing import FREE
 from hetki.store.system import SystemDisk
 
 PAGE = Path(__file__).parent.parent / "docs" / "lake.md"
-SCHEMAS = {"events": EVENTS, **{name: schema for name, (schema, _) in TABLES.items()}}
+SCHEMAS = {"events": EVENTS, **lake.SCHEMAS}
 STORY = """
     09:00 web u=anna mail=anna@kauppa.fi Customer Identified email=anna@kauppa.fi address='{"street":"K 1"}'
     09:00 web u=bertta Customer Identified address='{"street":"k 1"}'
@@ -28,6 +28,8 @@ STORY = """
     10:01 app u=bertta a=web1 Help Searched n_results=0
     10:02 app gpc Page Viewed path=/a
     09:59>10:03 shop u=anna Order Tracked order_id=o1
+    10:03 web u=dora Processing Restricted
+    10:04 hetki u=dora Restriction Lifted
 """
 MORE = """
     10:20 web u=bertta p=cilla Customer Aliased
@@ -119,7 +121,7 @@ def test_the_tables_say_what_happened(disk: MemoryDisk) -> None:
     refreshed(world)
     db = open_lake(world.disk)
     queries = {
-        "SELECT count(*), count(DISTINCT event_id) FROM events WHERE source <> 'hetki'": [(12, 12)],
+        "SELECT count(*), count(DISTINCT event_id) FROM events WHERE source <> 'hetki'": [(13, 13)],
         "SELECT count(*) FROM events WHERE gpc": [(1,)],
         "SELECT count(*) FROM events e JOIN customers c USING (leaf) JOIN customers u"
         " ON u.customer = c.customer AND u.namespace = 'user_id' WHERE e.name = 'Help Searched'"

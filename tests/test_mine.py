@@ -200,9 +200,16 @@ def test_the_download_is_the_export(house: House) -> None:
         assert b"berta" not in b"".join(packed.read(name) for name in packed.namelist())
 
 
+def n_links(house: House, customer: bytes) -> int:
+    query = "SELECT count(*) FROM page_links WHERE customer = ?"
+    n: int = house.engine.db.execute(query, (customer,)).fetchone()[0]
+    return n
+
+
 def test_an_erasure_asks_first_and_then_is_one(house: House) -> None:
     house.late_order("faye")
-    address = link(house, "faye")
+    address, faye = link(house, "faye"), bytes.fromhex(house.customer("user_id", "faye"))
+    assert n_links(house, faye) == 1
     assert "cannot be brought back" in words(opened(house, f"{address}/erase"))
     refused = post(house, address, "erased", word="yes")
     assert refused.status_code == 400 and "Nothing has been erased" in words(refused)
@@ -212,7 +219,7 @@ def test_an_erasure_asks_first_and_then_is_one(house: House) -> None:
     assert done.status_code == 200 and "You are erased" in words(done)
     assert opened(house, address).status_code == 404
     assert not house.engine.state.customers_of([NodeId(bytes.fromhex(house.node("user_id", "faye")))])
-    assert house.engine.db.execute("SELECT count(*) FROM page_links WHERE digest IS NULL").fetchone() == (0,)
+    assert n_links(house, faye) == 0
     receipt = listed(house.engine.journal.secrets, house.engine.db)[-1]
     assert receipt.said_by == "the customer, by their own link"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,12 +30,14 @@ import hetki.engine.forgetting as forgetting
 import hetki.engine.removing as removing
 from hetki.decisions.decide import decide
 from hetki.engine.backup import backup
-from hetki.engine.erase import finish
+from hetki.engine.erase import erase, finish
+from hetki.engine.expiring import expire
 from hetki.engine.receipts import listed
-from hetki.engine.removing import Range, find, remove
+from hetki.engine.removing import Found, Range, find, remove
 from hetki.engine.restoring import choose, restore
 from hetki.engine.verifying import verify
 from hetki.errors import Conflict, Fault, Invalid
+from hetki.events.event import LeafId
 from hetki.events.wire import Parsed, Rejected
 from hetki.store.journal import Journal
 from hetki.store.lake import refresh
@@ -276,10 +279,17 @@ def test_two_ranges_are_removed_one_after_the_other(monkeypatch: pytest.MonkeyPa
 
 def test_who_asks_and_a_range_are_needed() -> None:
     world = lived()
-    with pytest.raises(Invalid):
-        remove(world.engine, LEAK, " ")
+    anna = LeafId(world.node("anna"))
+    for name in (" ", "x" * 81, "a\x00b"):
+        for asked in (partial(remove, world.engine, LEAK), partial(erase, world.engine, anna)):
+            with pytest.raises(Invalid, match="--by"):
+                asked(name)
+        with pytest.raises(Invalid, match="--by"):
+            expire(world.engine, name)
     with pytest.raises(Invalid):
         remove(world.engine, Range(at("11:00"), at("11:00")), "desk")
-    assert remove(world.engine, Range(at("2/10:00"), at("2/11:00")), "desk") == []
+    told: list[Found] = []
+    assert remove(world.engine, Range(at("2/10:00"), at("2/11:00")), "desk", told.append) == []
+    assert [(each.n_events, each.places) for each in told] == [(0, [])]
     assert find(world.engine, Range(at("10:00"), at("11:00"), "app")).n_events == 0
     assert find(world.engine, Range(at("10:00"), at("11:00"), "", "Page Viewed")).n_events == 1

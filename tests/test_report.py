@@ -40,6 +40,7 @@ SCHEMAS = {
     "deliveries": pa.schema(
         [("message_id", pa.string()), ("decision_id", pa.string()), ("status", pa.string())]
     ),
+    "restricted": pa.schema([("unit", pa.string()), ("restricted_at", WHEN), ("lifted_at", WHEN)]),
 }
 Row = dict[str, object]
 SOLVED = EventWithin(True, (Choice("Contact Started"),), 24 * 3600)
@@ -82,9 +83,11 @@ def lake_of(
     customers: dict[str, str] | None = None,
     deliveries: Sequence[Row] = (),
     members: Sequence[tuple[str, str, float]] = (),
+    restricted: Sequence[tuple[str, float, float | None]] = (),
 ) -> duckdb.DuckDBPyConnection:
     """A lake in memory. A leaf that `customers` does not name is a customer of its own; `members` are
-    (account, customer, the hour of joining)."""
+    (account, customer, the hour of joining), `restricted` (customer or account, since and until which
+    hour)."""
     leaves = {str(row["leaf"]) for row in (*decisions, *events)}
     owners = {leaf: leaf for leaf in leaves} | (customers or {})
     tables: dict[str, Sequence[Row]] = {
@@ -92,6 +95,14 @@ def lake_of(
         "customers": [{"leaf": leaf, "customer": customer} for leaf, customer in owners.items()],
         "decisions": decisions,
         "deliveries": deliveries,
+        "restricted": [
+            {
+                "unit": unit,
+                "restricted_at": round(since * HOUR_US),
+                "lifted_at": None if until is None else round(until * HOUR_US),
+            }
+            for unit, since, until in restricted
+        ],
         "accounts": [{"account": each, "group_id": f"group {each}"} for each in {row[0] for row in members}],
         "account_members": [
             {"account": account, "customer": customer, "joined_at": round(hour * HOUR_US), "is_folded": True}
@@ -320,6 +331,58 @@ def test_an_account_is_one_unit_and_what_its_members_do_is_its_result() -> None:
     found = solved(lake_of(decisions, events, members=members))
     assert (found.n_answered, found.n_customers_answered, found.share_answered) == (2, 1, 1.0)
     assert (found.n_holdout, found.n_customers_holdout, found.share_holdout) == (2, 1, 0.5)
+
+
+@pytest.mark.parametrize(
+    "since, until, is_left_out",
+    [
+        (30, None, True),
+        (-10, None, True),
+        (-10, 1, False),
+        (-10, 1.1, True),
+        (5, 6, True),
+        (25, 26, True),
+        (25 + 1e-9, 26, False),
+        (90, 101, True),
+    ],
+    ids=["now", "now and long", "before", "into it", "inside", "at the end", "after", "another window"],
+)
+def test_who_is_restricted_or_was_while_a_result_was_waited_for_is_left_out(
+    since: float, until: float | None, is_left_out: bool
+) -> None:
+    """Whole customers, with all of their decisions, and in both arms."""
+    arms = {"a": "answered", "b": "answered", "c": "holdout", "d": "holdout"}
+    decisions = [decided(leaf, hour, arm) for leaf, arm in arms.items() for hour in (1, 100)]
+    for leaf, arm in (("a", "answered"), ("c", "holdout")):
+        effect = solved(lake_of(decisions, restricted=[(leaf, since, until)]))
+        left_out = effect.n_left_out_answered, effect.n_left_out_holdout
+        assert left_out == ((arm == "answered", arm == "holdout") if is_left_out else (0, 0))
+        n = {"answered": effect.n_answered, "holdout": effect.n_holdout}
+        assert n == {"answered": 4, "holdout": 4} | ({arm: 2} if is_left_out else {})
+        n_customers = effect.n_customers_answered + effect.n_customers_holdout
+        assert n_customers == (3 if is_left_out else 4)
+
+
+def test_who_was_left_out_is_said_arm_by_arm() -> None:
+    decisions = [decided(f"{i}", 1, "answered" if i < 60 else "holdout") for i in range(100)]
+    lake = lake_of(decisions, restricted=[(f"{i}", 2, None) for i in (1, 2, 3, 70)])
+    whole, effect = report(lake, [MOMENT], LATER)
+    for each in (whole, effect):
+        assert (each.n_left_out_answered, each.n_left_out_holdout) == (3, 1)
+    text = render_report([whole, effect])
+    assert text.count("as their processing is or was restricted: 3 of 60 answered, 1 of 40 holdout.") == 2
+    early = lake_of(decisions, restricted=[("1", 2, None)])
+    assert "restricted" not in render_report(report(early, [MOMENT], 24 * HOUR_US)), "nothing is judged yet"
+
+
+def test_an_account_with_a_restricted_member_is_left_out_whole() -> None:
+    decisions = [
+        decided("a", 1, "answered") | {"account": "x"},
+        decided("b", 1, "answered") | {"account": "y"},
+    ]
+    members = [("x", "a", 0), ("x", "c", 0), ("y", "b", 0)]
+    effect = solved(lake_of(decisions, members=members, restricted=[("c", 2, None), ("x", 2, None)]))
+    assert (effect.n_customers_answered, effect.n_left_out_answered) == (1, 1)
 
 
 def in_three_files(lake: duckdb.DuckDBPyConnection, folder: Path, name: str, rows: Sequence[Row]) -> None:

@@ -292,10 +292,38 @@ def test_each_statement_is_one_record_in_the_names_of_the_standard() -> None:
     assert (no.event_state, no.entity_id, no.collection_method) == ("dpv:ConsentWithdrawn", "Sami", "web")
 
 
+def test_a_signal_that_refuses_is_a_record_whatever_else_its_event_says() -> None:
+    """It stands, so it must be there to be read."""
+    old = "Consent Granted purpose=marketing notice_version=n1"
+    found = told(f"09:00 web u=anna gpc {old}", PURPOSE)
+    assert [(each.said, each.event_state, each.no_effect) for each in found] == [
+        ("Sec-GPC", "dpv:ConsentRefused", ""),
+        ("Consent Granted", "dpv:ConsentInvalidated", "notice"),
+    ]
+    assert len({each.record_id for each in found}) == 2
+
+
+def test_a_signal_refuses_again_once_what_was_granted_under_it_has_ended() -> None:
+    until = "2026-03-02T10:00:00Z"
+    story = f"""
+        09:00 web u=anna gpc Consent Granted purpose=marketing notice_version=n2 until={until}
+        09:30 web u=anna gpc Page Viewed
+        10:00 web u=anna gpc Page Viewed
+    """
+    granted, refused = told(story, PURPOSE)
+    assert (granted.event_state, refused.event_state) == ("dpv:ConsentGiven", "dpv:ConsentRefused")
+    assert refused.event_time == "2026-03-02T10:00:00+00:00"
+    world = World()
+    world.live(story.replace("notice_version=n2 ", ""))
+    world.until("11:00")
+    (state,) = world.rows("SELECT state FROM customers")[0]
+    assert isinstance(state, bytes)
+    (standing,) = decode(state).statements.values()
+    assert not standing["marketing"].granted, "as the fold has it"
+
+
 def test_a_restriction_is_a_record_of_all_purposes() -> None:
-    (one, lifted) = told(
-        f"09:00 web u=anna {RESTRICT} reason=wrong\n09:10 web u=anna {LIFT}".replace("\n", "\n"), PURPOSE
-    )
+    (one, lifted) = told(f"09:00 web u=anna {RESTRICT} reason=wrong\n09:10 web u=anna {LIFT}", PURPOSE)
     assert (one.purpose, one.event_state, one.no_effect) == (ALL, "", "")
     assert lifted.no_effect == "not_theirs_to_lift"
 
@@ -468,6 +496,18 @@ def test_a_correction_is_of_the_type_of_its_trait(trait: str, text: str, value: 
 def test_what_cannot_be_corrected_is_said(trait: str, text: str) -> None:
     with pytest.raises(Invalid):
         correction(project(), trait, text, "Sami")
+
+
+@pytest.mark.parametrize(
+    ("trait", "text"), [("score", "nan"), ("score", "inf"), ("method", "call"), ("rectified_by", "Sami")]
+)
+def test_a_correction_never_becomes_something_else(trait: str, text: str) -> None:
+    """No number is null in JSON, which would take corrections back; and two fields are our own."""
+    more = "event: Customer Identified\nfields: {score: number, method: text, rectified_by: text}\n"
+    own = project({"events/customer_identified.yaml": more})
+    assert correction(own, "score", "1.5", "Sami").properties["score"] == 1.5
+    with pytest.raises(Invalid):
+        correction(own, trait, text, "Sami")
 
 
 def test_what_is_entered_goes_with_the_customer() -> None:

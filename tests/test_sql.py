@@ -27,6 +27,7 @@ TAKE = {
     "_rows_at": ("hetki/store/identities.py", 1, "condition"),
     "_number": ("hetki/store/views.py", 0, "query"),
     "_part": ("hetki/engine/parts.py", 1, "query"),
+    "keep_out": ("hetki/store/", 1, "events"),
 }
 COLUMNS, BLOCKING = "hetki/identity/columns.py", "hetki/identity/blocking.py"
 LINKAGE, PROPOSALS = "hetki/identity/linkage.py", "hetki/identity/proposals.py"
@@ -45,6 +46,8 @@ KNOWN: dict[tuple[str, str], str] = {
         "names that the operator gives, quoted"
     ),
     ("hetki/store/lake_tables.py", "query"): "of TABLES, which are constants",
+    ("hetki/store/sharing.py", "', '.join(columns)"): "of FREE, which are constants",
+    ("hetki/store/sharing.py", "_ROWS[name]"): "a constant",
     ("hetki/engine/backup.py", "query"): "of ABOUT, which are constants",
     ("hetki/engine/restoring.py", "table"): "asserted to be one of ours",
     ("hetki/engine/restoring.py", "', '.join('?' * len(values))"): "question marks",

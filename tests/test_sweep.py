@@ -19,6 +19,7 @@ from hetki.moments.moment import Occurrence
 from hetki.settings import DAY, SECOND
 from hetki.simulation.world import MemoryDisk
 from hetki.store.lake import open_lake, refresh
+from hetki.store.restricted import FILE as RESTRICTIONS
 from hetki.store.system import SystemDisk
 
 ROOT = Path(__file__).parent.parent
@@ -57,6 +58,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     many.run()
     engine = many.world.engine
     refresh(engine.disk, engine.journal, engine.state)
+    engine.disk.remove(RESTRICTIONS)  # else who is restricted is not in a backtest at all
     return engine
 
 

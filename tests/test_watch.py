@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import logging
+import threading
+from pathlib import Path
 
 import pytest
 from test_warming import ADDED, HELP, WIDER
 from world import World, moment, project
 
-from hetki.engine.engine import version_of
+from hetki.engine.advance import Advanced
+from hetki.engine.engine import Engine, version_of
 from hetki.engine.files import Kept
 from hetki.engine.project import Project
+from hetki.engine.warming import begin
+from hetki.errors import Unavailable
+from hetki.server import worker
 from hetki.server.watch import Watch
+from hetki.simulation.world import SimulatedClock
+from hetki.store.ports import Disk
+from hetki.store.state import FILE
+from hetki.store.system import SystemDisk
 
 EXAMPLE = b"""
 moment: help
@@ -23,8 +33,8 @@ cases:
 class Folder:
     """A folder whose files are changed, with its watch and a world that advances."""
 
-    def __init__(self) -> None:
-        self.world = World()
+    def __init__(self, disk: Disk | None = None) -> None:
+        self.world = World(disk=disk)
         self.world.live("10:00 web u=anna Help Searched n_results=3\n10:01 web u=bertta Page Viewed")
         self.shelf = Kept(dict(self.world.engine.project.texts))
         self.watch = Watch(self.shelf, "data")
@@ -59,6 +69,52 @@ def folder() -> Folder:
 def test_what_is_in_force_is_left_alone(folder: Folder) -> None:
     folder.look(5)
     assert folder.watch.target is None and not folder.step()
+
+
+def test_a_look_at_what_is_in_force_waits_for_nobody_who_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under overload the state is hardly ever free, and a look after each start said that it was locked."""
+    monkeypatch.setattr("hetki.store.system.BUSY_S", 0.0)
+    folder = Folder(SystemDisk(tmp_path, durable=False))
+    writer = folder.world.disk.connect(FILE)
+    writer.execute("BEGIN IMMEDIATE")
+    folder.look(3)
+    folder.becomes(WIDER)
+    with pytest.raises(Unavailable, match="locked"):
+        folder.look(2)  # what is to be taken up is written down
+    writer.execute("ROLLBACK")
+    folder.look(1)
+    assert folder.watch.target is not None
+    writer.execute("BEGIN IMMEDIATE")
+    begin(folder.world.engine, folder.watch.target)  # as it is already
+    writer.close()
+
+
+class Folded:
+    """What the loop that folds meets, batch by batch, and how long each takes."""
+
+    def __init__(self, clock: SimulatedClock, batches: list[tuple[Advanced, float]]) -> None:
+        self.clock = clock
+        self.batches = batches
+
+    def __call__(self, engine: Engine) -> Advanced:
+        done, seconds = self.batches.pop(0)
+        self.clock.sleep(seconds)
+        return done
+
+
+def test_who_folds_without_end_leaves_the_state_to_others_now_and_then(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more, some, none = Advanced(1, 1, 9, is_behind=True), Advanced(1, 1, 9), Advanced(1, 1)
+    batches = [(more, 0.9), (more, 0.9), (more, 0.9), (more, 0.9), (some, 9.0), (none, 0.0), (more, 2.0)]
+    monkeypatch.setattr(worker, "advance_once", Folded(folder.world.clock, list(batches)))
+    loop = worker.Advancing(folder.watch, threading.Event())
+    rests = [loop(folder.world.engine) for _ in batches]
+    gap, moment_s, rest = worker.GAP_S, worker.MOMENT_S, worker.REST_S
+    assert rests == [0.0, 0.0, gap, 0.0, moment_s, rest, gap]
+    assert gap > 0.1, "SQLite lets whoever waits look so often"
 
 
 def test_a_change_is_taken_up_once_two_looks_see_the_same(folder: Folder) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hetki.cli.opening import HERE, Folder, opened, over_journal, progress_bar
+from hetki.dialogues.wording import counted
 from hetki.engine.advance import advance
 from hetki.engine.engine import Engine
 from hetki.engine.importing import dry_run, import_file, load_map, render
@@ -76,6 +77,13 @@ def share_lake(
     print(
         f"{shared.n_events:,} events without personal data in {folder}{left_out if shared.n_left_out else ''}"
     )
+    tell_restricted(shared.n_restricted)
+
+
+def tell_restricted(n: int) -> None:
+    """Say who is left out of figures, if anybody is."""
+    if n:
+        print(f"left out, as their processing is restricted: {counted(n, 'customer')}")
 
 
 def refresh_lake(engine: Engine) -> None:

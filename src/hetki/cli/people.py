@@ -37,11 +37,19 @@ from hetki.moments.fold import Folded, decode
 from hetki.moments.present import dropped, in_segments
 from hetki.store.accounts import belongs_to
 from hetki.store.households import household_of
+from hetki.store.staff import checked_name
 from hetki.store.views import Views
 
 app = typer.Typer()
 Who = Annotated[str, typer.Argument(help="A user id, e-mail, phone, anonymous id, or a customer's hex id.")]
-By = Annotated[str, typer.Option("--by", help="Who says so; it is kept with the evidence.")]
+By = Annotated[
+    str,
+    typer.Option(
+        "--by",
+        help="Who says so; it is kept with the evidence.",
+        callback=lambda name: checked_name(name, "--by"),
+    ),
+]
 TWO_ACCOUNTS = "--despite-unique if they have two accounts"
 
 

@@ -15,6 +15,7 @@ from hetki.engine.engine import Engine
 from hetki.engine.reviewing import command_of
 from hetki.engine.telling import owner_words
 from hetki.errors import Fault, Invalid, NotFound
+from hetki.store.staff import checked_name
 from hetki.store.views import Views
 
 app = typer.Typer()
@@ -42,7 +43,7 @@ def review(
         raise Invalid(Fault("review", "an answer or --by alone", "an answer, and --by with who says so"))
     engine = opened(project)
     if given:
-        _answer(engine, *given[0], by, despite_unique)
+        _answer(engine, *given[0], checked_name(by, "--by"), despite_unique)
     else:
         _list(engine, n_shown)
 

@@ -16,9 +16,9 @@ from hetki.engine.erase import erase as erase_customer
 from hetki.engine.erase import finish
 from hetki.engine.export import export as export_customer
 from hetki.engine.receipts import Listed, listed
-from hetki.engine.removing import Range, remove
+from hetki.engine.removing import Found, Range, remove
 from hetki.engine.removing import find as find_range
-from hetki.engine.rights import Entered, correction, enter, objection, restriction
+from hetki.engine.rights import Entered, correction, enter, leaves_of, objection, restriction
 from hetki.errors import Fault, Invalid
 from hetki.events.event import LeafId
 from hetki.events.wire import instant_of
@@ -69,12 +69,15 @@ def erase(
     if sum((bool(who), receipts, is_rest, bool(since or until))) != 1:
         must = "a customer, --from with --until, --receipts or --finish"
         raise Invalid(Fault("erase", "none of them, or several", must))
+    if not (since or until) and (source or event or dry_run):
+        raise Invalid(Fault("erase", "--source, --event or --dry-run by itself", "with --from and --until"))
     engine = opened(project)
     if since or until:
         wanted = Range(instant_of(since, "--from"), instant_of(until, "--until"), source, event)
-        found = find_range(engine, wanted)
-        print(f"{counted(found.n_events, 'event')}, {counted(found.n_rejected, 'rejected body')}")
-        for each in [] if dry_run else remove(engine, wanted, by):
+        if dry_run:
+            _tell_range(find_range(engine, wanted))
+            return
+        for each in remove(engine, wanted, by, _tell_range):
             print("\n".join(_told(engine, each)))
         return
     if who:
@@ -160,12 +163,14 @@ def page(
 def _enter(engine: Engine, customer: LeafId, entered: Entered) -> None:
     """Enter it, have it folded, and print what may be done with the customer's data from now on."""
     advance(engine)
-    views = Views(engine.disk)
-    nodes = engine.state.members([customer]).get(customer, {})
-    leaves = list(views.identities.nodes(nodes).values())
+    leaves = leaves_of(Views(engine.disk), customer)
     enter(engine.acceptor.accept, engine.clock, engine.chance, leaves, entered)
     advance(engine)
     print("\n".join(standing_lines(engine, customer)))
+
+
+def _tell_range(found: Found) -> None:
+    print(f"{counted(found.n_events, 'event')}, {counted(found.n_rejected, 'rejected body')}")
 
 
 def _all(engine: Engine) -> list[Listed]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress, TaskID
 
-from hetki.cli.data import refresh_lake
+from hetki.cli.data import refresh_lake, tell_restricted
 from hetki.cli.opening import HERE, Folder, look, opened, progress_bar
 from hetki.engine.backtest import Span
 from hetki.engine.backtest import backtest as run_backtest
@@ -21,6 +21,7 @@ from hetki.engine.engine import compile_program
 from hetki.engine.project import load
 from hetki.events.event import instant
 from hetki.store.lake import open_lake
+from hetki.store.restricted import n_restricted
 from hetki.store.system import SystemDisk
 
 app = typer.Typer()
@@ -64,6 +65,7 @@ def backtest(
         else:
             text = render_compared(compare(tables, engine.program, other, *common), shown)
     print(text)
+    tell_restricted(n_restricted(tables))
 
 
 def _told(bar: Progress, task: TaskID, n_customers: int) -> None:

@@ -75,10 +75,14 @@ def records(told: Iterable[tuple[str, str, Event]], declared: Declared) -> list[
     for principal, event_id, event in told:
         if event.name not in SPOKEN and not event.gpc:
             continue
-        before = standing.get(principal, {})
+        before = {
+            name: each
+            for name, each in standing.get(principal, {}).items()
+            if each.until is None or each.until > event.occurred_at  # what has ended stands no more
+        }
         changed = spoken(event, declared.purposes, before)
         own = told_by(event, declared.purposes)
-        named = {each.purpose for each in own}
+        named = {each.purpose for each in own if each.statement is not None}
         signalled = [Said(name, each) for name, each in changed.items() if name not in named]
         for said in signalled:
             found.append(_record(principal, event_id, event, said, SIGNAL, declared))
@@ -95,7 +99,7 @@ def _record(principal: str, event_id: str, event: Event, said: Said, name: str, 
     controller = declared.controller
     return Record(
         SCHEMA,
-        f"{event_id}:{label}" if label != ALL else event_id,
+        _id(event_id, label, name),
         principal,
         _text(words.get("notice_version")),
         label,
@@ -120,6 +124,12 @@ def _record(principal: str, event_id: str, event: Event, said: Said, name: str, 
         utc(event.received_at).isoformat(),
         said.no_effect,
     )
+
+
+def _id(event_id: str, label: str, name: str) -> str:
+    """The event, the purpose, and whether it was the header: an event with one may say more of the same."""
+    parts = [event_id, *([label] if label != ALL else []), *([name] if name == SIGNAL else [])]
+    return ":".join(parts)
 
 
 def _categories(purpose: Purpose | None, statement: Statement | None) -> list[str]:

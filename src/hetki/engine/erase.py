@@ -21,13 +21,14 @@ from hetki.engine.commands import Erase
 from hetki.engine.engine import DATABASES, Engine
 from hetki.engine.receipts import Receipt, sign
 from hetki.engine.unlinking import own_names
-from hetki.errors import Conflict, Fault, Invalid, NotFound, Unavailable
+from hetki.errors import Conflict, Fault, NotFound, Unavailable
 from hetki.events.event import LeafId
 from hetki.events.wire import Rejected
 from hetki.identity.identifier import LEAVES, NodeId
 from hetki.identity.naming import is_told, texts_in
 from hetki.store.lake import forget as forget_in_lake
 from hetki.store.sqlite import alone, transaction, truncate_log
+from hetki.store.staff import checked_name
 
 #: Its lock: one process at a time finishes what erasures have left to do.
 LOCK = "erasing.db"
@@ -55,10 +56,9 @@ def erase(engine: Engine, customer: LeafId, said_by: str) -> str:
     disk refuses: where the erasure has begun, a second fault says so, the rest is done later, and the receipt
     signed.
     """
-    if not said_by.strip():
-        raise Invalid(Fault("--by", "nothing", "who asked for the erasure"))
+    name = checked_name(said_by, "--by")
     advance(engine)
-    command = _enter(engine, customer, said_by)
+    command = _enter(engine, customer, name)
     with begun():
         take_secrets(engine.journal.secrets, command)
         catch_up(engine)

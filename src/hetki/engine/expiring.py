@@ -20,13 +20,13 @@ from hetki.engine.engine import Engine
 from hetki.engine.erase import begun, finish
 from hetki.engine.folding import read_event
 from hetki.engine.forgetting import take_away
-from hetki.errors import Fault, Invalid
 from hetki.events.event import OWN_SOURCE, Event, EventId, LeafId
 from hetki.events.wire import Parsed
 from hetki.identity.identifier import as_leaf, leaf_of
 from hetki.store.journal import Kind
 from hetki.store.places import framed_under
 from hetki.store.secrets import Kept
+from hetki.store.staff import checked_name
 
 #: Who asks for it, if nobody does.
 SAID_BY = "retention"
@@ -59,11 +59,10 @@ def expire(engine: Engine, said_by: str = SAID_BY) -> list[str]:
     Raises `Invalid` without a name of who asks, `Unavailable` where an open reader keeps the logs from being
     emptied: the rest is done later, and the receipts signed.
     """
-    if not said_by.strip():
-        raise Invalid(Fault("--by", "nothing", "who asks for it"))
+    name = checked_name(said_by, "--by")
     advance(engine)
     done: list[str] = []
-    while (erasure_id := expire_next(engine, said_by)) is not None:
+    while (erasure_id := expire_next(engine, name)) is not None:
         with begun():
             catch_up(engine)
         done.append(erasure_id)

@@ -7,7 +7,7 @@ erasure (`hetki.engine.erase`). Statements of consent stay, and signals of priva
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -25,6 +25,7 @@ from hetki.events.wire import Rejected
 from hetki.store.journal import Kind, Stored
 from hetki.store.places import Place, left_without
 from hetki.store.sqlite import alone
+from hetki.store.staff import checked_name
 
 #: Entries that are read together.
 ENTRIES_MAX = 10_000
@@ -99,23 +100,26 @@ def _is_rejected(stored: Stored, body: bytes, wanted: Range) -> bool:
     return stored.kind is Kind.REJECTED and wanted.has_rejected(_rejected.decode(body))
 
 
-def remove(engine: Engine, wanted: Range, said_by: str) -> list[str]:
-    """Remove a range; return the ids under which receipts are in the ledger.
+def remove(
+    engine: Engine, wanted: Range, said_by: str, tell: Callable[[Found], None] = lambda found: None
+) -> list[str]:
+    """Remove a range; return the ids under which receipts are in the ledger. `tell` is told what it holds
+    before anything is removed.
 
     Raises `Invalid` without a name of who asks, or for a range that is none; `Conflict` while another process
     removes a range or finishes an erasure; `Unavailable` as `erase` does.
     """
-    if not said_by.strip():
-        raise Invalid(Fault("--by", "nothing", "who asked for it"))
+    name = checked_name(said_by, "--by")
     with alone(engine.disk, LOCK, BUSY, LOCK_WAIT_S):  # what is left of a row follows from what was before
         advance(engine)
         found = find(engine, wanted)
+        tell(found)
         tell_signals(engine, found.signals)
         done: list[str] = []
         for start in range(0, len(found.places), PLACES_MAX):
             places = found.places[start : start + PLACES_MAX]
             erasure_id = engine.chance.bytes(16).hex()
-            command = removal_of(engine, erasure_id, places, said_by, engine.clock.now())
+            command = removal_of(engine, erasure_id, places, name, engine.clock.now())
             engine.acceptor.command(command)
             with begun():
                 take_away(engine, command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 
 import duckdb
@@ -33,15 +33,19 @@ _Key = tuple[str, str, str]
 def report(lake: duckdb.DuckDBPyConnection, moments: Sequence[Measured], until: int) -> list[Effect]:
     """Every measure of every moment and of every initiative, judged by what had happened at `until`.
 
-    `lake` shows the tables events, customers, accounts, account_members, decisions and deliveries. A declared
-    measure without a single mature decision is a row too: "not enough data".
+    `lake` shows the tables events, customers, accounts, account_members, decisions, deliveries and
+    restricted. A declared measure without a single mature decision is a row too: "not enough data".
+    Customers whose processing is restricted, or was while a result was waited for, are only counted.
     """
-    sums: dict[_Key, dict[tuple[Arm, float], Sums]] = defaultdict(dict)
-    for key in _declared(moments):
-        sums[key] = {}
-    for initiative, moment, measure, arm, holdout_share, *row in _load_sums(lake, moments, until):
-        sums[initiative, moment or "", measure][arm, holdout_share] = Sums(*(int(each) for each in row))
-    return [estimate(*key, by_share) for key, by_share in sums.items()]
+    sums: dict[_Key, dict[tuple[Arm, float], Sums]] = {key: {} for key in _declared(moments)}
+    left_out: dict[_Key, Counter[Arm]] = {key: Counter() for key in sums}
+    for initiative, moment, measure, arm, share, is_left_out, *row in _load_sums(lake, moments, until):
+        key, found = (initiative, moment or "", measure), Sums(*(int(each) for each in row))
+        if is_left_out:
+            left_out[key][arm] += found.n_customers
+        else:
+            sums[key][arm, share] = found
+    return [estimate(*key, by_share, left_out[key]) for key, by_share in sums.items()]
 
 
 def render_report(effects: Sequence[Effect]) -> str:
@@ -65,7 +69,7 @@ def _declared(moments: Sequence[Measured]) -> list[_Key]:
 
 def _load_sums(
     lake: duckdb.DuckDBPyConnection, moments: Sequence[Measured], until: int
-) -> list[tuple[str, str | None, str, Arm, float, *tuple[int, ...]]]:
+) -> list[tuple[str, str | None, str, Arm, float, bool, *tuple[int, ...]]]:
     rows = [msgspec.structs.asdict(each) for each in rules(moments)]
     found = _load_hits(lake, moments)
     columns = {name: [getattr(each, name) for each in found] for name in _HITS.names}
@@ -148,6 +152,13 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
+_RESTRICTED = "customers left out of both arms, as their processing is or was restricted"
+
+
+def _of(n_left_out: int, n_kept: int) -> str:
+    return f"{n_left_out:,} of {n_left_out + n_kept:,}"
+
+
 def _notes(effects: Sequence[Effect]) -> list[str]:
     """What a reader must know of how the arms were made and what reached them."""
     notes = [
@@ -163,6 +174,10 @@ def _notes(effects: Sequence[Effect]) -> list[str]:
             notes.append(
                 f"{where}: customers in both arms before a merge: {each.n_crossed:,} (first counts)."
             )
+        if each.measure == "solved" and (each.n_left_out_answered or each.n_left_out_holdout):
+            answered = _of(each.n_left_out_answered, each.n_customers_answered)
+            holdout = _of(each.n_left_out_holdout, each.n_customers_holdout)
+            notes.append(f"{where}: {_RESTRICTED}: {answered} answered, {holdout} holdout.")
         if where not in told and (each.n_delivered_answered < each.n_answered or each.n_delivered_holdout):
             told.add(where)
             sent = f"{each.n_delivered_answered:,} of {each.n_answered:,} answered"

@@ -7,6 +7,7 @@ events lie under the keys of these leaves: a replay needs no more, and an erasur
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from typing import Final
 
 import msgspec
@@ -15,19 +16,20 @@ from hetki.consent.purpose import Purpose
 from hetki.consent.statements import LIFTED, OBJECTED, RESTRICTED
 from hetki.engine.project import Project
 from hetki.errors import Fault, Invalid, nearest, shown
-from hetki.events.event import IDENTIFIED, OWN_SOURCE, Event
+from hetki.events.event import IDENTIFIED, OWN_SOURCE, Event, LeafId
 from hetki.events.fields import instant_of
 from hetki.events.wire import Parsed
 from hetki.identity.survival import CHARS_MAX, REACH, Scalar, plain
 from hetki.store.identity_views import Named
 from hetki.store.ports import Chance, Clock
+from hetki.store.staff import checked_name
+from hetki.store.views import Views
 
 #: By what an event names a leaf of each namespace.
 NAMES: Final = {"user_id": "user_id", "anonymous_id": "anonymous_id", "record": "record_id", "event": "event"}
 #: What of the same is a person rather than one event or row.
 _KNOWN: Final = ("user_id", "anonymous_id", "record", "event")
 REASON_CHARS_MAX: Final = 500
-BY_CHARS_MAX: Final = 80
 
 _encode = msgspec.json.Encoder().encode
 
@@ -71,12 +73,17 @@ def correction(project: Project, trait: str, text: str | None, said_by: str) -> 
     fields = {**dict.fromkeys(sorted(REACH), "text"), **project.catalogue.events[IDENTIFIED].fields}
     head, dot, _ = trait.partition(".")
     kind = fields.get(trait) or ("text" if dot and fields.get(head) == "object" else None)
-    if kind is None or kind in ("list", "object"):
+    said = {"rectified_by": checked_name(said_by, "--by"), "method": "staff"}
+    if kind is None or kind in ("list", "object") or trait in said:
         must = "a trait of the catalogue with one plain value"
         raise Invalid(Fault("trait", shown(trait), must, nearest(trait, fields)))
     value = None if text is None else _value(trait, kind, text)
-    said = {"rectified_by": _said(said_by, "")["said_by"], "method": "staff"}
     return Entered(IDENTIFIED, {trait: value, **said}, is_for_all=text is None)
+
+
+def leaves_of(views: Views, customer: LeafId) -> list[Named]:
+    """The identifiers of a customer, as `enter` takes them."""
+    return list(views.identities.nodes(views.state.members([customer]).get(customer, {})).values())
 
 
 def enter(
@@ -112,10 +119,7 @@ def enter(
 
 
 def _said(said_by: str, reason: str) -> dict[str, object]:
-    name, why = " ".join(said_by.split()), " ".join(reason.split())
-    if not name or len(name) > BY_CHARS_MAX or not name.isprintable():
-        must = f"a name of at most {BY_CHARS_MAX} characters"
-        raise Invalid(Fault("--by", shown(name), must, "it is kept with what is entered"))
+    name, why = checked_name(said_by, "--by"), " ".join(reason.split())
     if len(why) > REASON_CHARS_MAX:
         raise Invalid(Fault("reason", f"{len(why)} characters", f"at most {REASON_CHARS_MAX}"))
     return {"said_by": name, "method": "staff", **({"reason": why} if why else {})}
@@ -131,6 +135,8 @@ def _value(trait: str, kind: str, text: str) -> Scalar:
             )
         except msgspec.ValidationError:
             value = None
+        if isinstance(value, float) and not isfinite(value):
+            value = None  # as JSON it would be null, which takes corrections back
     elif kind == "time" and instant_of(text) is None:
         value = None
     found = plain(value)

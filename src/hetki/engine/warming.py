@@ -83,8 +83,11 @@ def keep(engine: Engine) -> None:
 def begin(engine: Engine, found: Target) -> None:
     """Begin to warm, or go on where it was left; what was warmed for others is dropped.
 
-    Raises `Conflict` if others have come into force than those it is to replace.
+    Raises `Conflict` if others have come into force than those it is to replace. Where nothing is to be
+    changed nothing is written, so that nobody who writes is waited for.
     """
+    if _is_begun(engine, found):
+        return
     with transaction(engine.db):
         progress = engine.state.progress()
         if progress is not None and progress.program != found.instead_of:
@@ -95,6 +98,15 @@ def begin(engine: Engine, found: Target) -> None:
         elif under_way is None or not _is_of(under_way.program, under_way.instead_of, found):
             engine.shadow.begin(found.program.version, found.instead_of, engine.clock.now())
         engine.shadow.refuse(engine.clock.now(), [])
+
+
+def _is_begun(engine: Engine, found: Target) -> bool:
+    progress, under_way = engine.state.progress(), engine.shadow.warming()
+    if (progress is not None and progress.program != found.instead_of) or engine.shadow.refused() is not None:
+        return False
+    if found.program.version == found.instead_of:
+        return under_way is None
+    return under_way is not None and _is_of(under_way.program, under_way.instead_of, found)
 
 
 def refuse(engine: Engine, faults: list[Fault]) -> None:

@@ -50,4 +50,8 @@ def _repeats(value: object, names: Collection[str]) -> bool:
     if isinstance(value, str):
         text = value.casefold()
         return any(name in text for name in names)
-    return not isinstance(value, bool) and str(value) in names
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    is_whole = isinstance(value, float) and value.is_integer()  # 4711.0 is the name 4711, too
+    digits = f"{value:.0f}" if is_whole else str(value)
+    return digits in names or f"+{digits}" in names

@@ -77,6 +77,7 @@ EMPTY = Sums(0, 0, 0, 0, 0, 0, 0, 0)
 
 #: The sums of one comparison per arm and declared holdout share (a share may be changed while running).
 ByShare = Mapping[tuple[Arm, float], Sums]
+NOBODY: Mapping[Arm, int] = {}
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -94,7 +95,9 @@ class Effect(msgspec.Struct, frozen=True):
     `effect`, `low`, `high` are differences of shares (0.08 is 8 points), answered minus holdout, with a 95 %
     interval; None where they cannot be had. `n_answered`, `n_holdout` count decisions. `ratio_p_value` is the
     sample-ratio check. `n_crossed` customers were drawn into both arms before a merge and count under the
-    first. `n_delivered_*` decisions had a message sent: what separates being assigned from being answered.
+    first. `n_left_out_*` customers are in none of these figures, as their processing is restricted, or was
+    while a result was waited for: if they are more in one arm, the answer may be why. `n_delivered_*`
+    decisions had a message sent: what separates being assigned from being answered.
     """
 
     initiative: str
@@ -107,6 +110,8 @@ class Effect(msgspec.Struct, frozen=True):
     n_delivered_answered: int
     n_delivered_holdout: int
     n_crossed: int
+    n_left_out_answered: int
+    n_left_out_holdout: int
     share_answered: float | None
     share_holdout: float | None
     effect: float | None
@@ -118,8 +123,10 @@ class Effect(msgspec.Struct, frozen=True):
     verdict: str
 
 
-def estimate(initiative: str, moment: str, measure: str, by_share: ByShare) -> Effect:
-    """The effect of one comparison, from the sums of its arms."""
+def estimate(
+    initiative: str, moment: str, measure: str, by_share: ByShare, left_out: Mapping[Arm, int] = NOBODY
+) -> Effect:
+    """The effect of one comparison, from the sums of its arms; `left_out` customers are in none of them."""
     answered, holdout = arm_sums(by_share, "answered"), arm_sums(by_share, "holdout")
     ratio_p_value = sample_ratio(by_share)
     found = difference(answered, holdout)
@@ -135,6 +142,8 @@ def estimate(initiative: str, moment: str, measure: str, by_share: ByShare) -> E
         n_delivered_answered=answered.n_delivered,
         n_delivered_holdout=holdout.n_delivered,
         n_crossed=answered.n_crossed + holdout.n_crossed,
+        n_left_out_answered=left_out.get("answered", 0),
+        n_left_out_holdout=left_out.get("holdout", 0),
         share_answered=answered.share,
         share_holdout=holdout.share,
         effect=found.effect if found else None,

@@ -116,11 +116,14 @@ FROM events e JOIN owned ON owned.leaf = e.leaf
 WHERE e.name IN (SELECT unnest($names)) AND epoch_us(e.occurred_at) > owned.decided_at
 """
 
-# Grain: initiative, moment (NULL: the whole initiative), measure, arm, declared holdout share.
-# Reads the lake's decisions, customers and deliveries, and the tables `hetki_rules` and `hetki_hits`.
+# Grain: initiative, moment (NULL: the whole initiative), measure, arm, declared holdout share, `left_out`.
+# Reads the lake's decisions, customers, deliveries and `restricted`, and `hetki_rules` and `hetki_hits`.
 # `assigned`: a decision, under the customer that its leaf belongs to now, or the account that it is about:
 # an account is one unit, and in every column below it is called the customer.
 # `stands`: a customer's arm in an initiative is that of the first assignment; `crossed`: there were two.
+# `left_out`: a customer whose processing is restricted, or was in the window of any of their decisions in the
+# initiative: what was done meanwhile is not used, and without it a result would be guessed. Both arms alike;
+# of these rows only `n_customers` means anything.
 # `judged`: a mature decision under a rule; the first hit after it decides.
 SUMS = """
 WITH assigned AS (
@@ -130,10 +133,17 @@ WITH assigned AS (
     FROM decisions d LEFT JOIN customers c ON c.leaf = d.leaf
     WHERE d.arm IN ('answered', 'holdout')
 ),
+interrupted AS (
+    SELECT DISTINCT a.initiative, a.customer
+    FROM assigned a JOIN restricted t ON t.unit = a.customer JOIN hetki_rules r ON r.moment = a.moment
+    WHERE t.lifted_at IS NULL OR (epoch_us(t.lifted_at) > a.decided_at
+        AND epoch_us(t.restricted_at) <= a.decided_at + r.within_us)
+),
 stands AS (
     SELECT initiative, customer, count(DISTINCT arm) > 1 AS crossed,
         arg_min(arm, (decided_at, decision_id)) AS arm,
-        arg_min(holdout_share, (decided_at, decision_id)) AS holdout_share
+        arg_min(holdout_share, (decided_at, decision_id)) AS holdout_share,
+        (initiative, customer) IN (FROM interrupted) AS left_out
     FROM assigned GROUP BY initiative, customer
 ),
 mature AS (
@@ -153,7 +163,7 @@ per_customer AS (
     FROM judged
     GROUP BY GROUPING SETS ((initiative, moment, measure, customer), (initiative, measure, customer))
 )
-SELECT p.initiative, p.moment, p.measure, s.arm, s.holdout_share,
+SELECT p.initiative, p.moment, p.measure, s.arm, s.holdout_share, s.left_out,
     count(*) AS n_customers, sum(p.n) AS n_decisions, sum(p.g) AS n_good,
     sum(p.n * p.n) AS nn, sum(p.n * p.g) AS ng, sum(p.g * p.g) AS gg,
     count(*) FILTER (p.g > 0) AS n_with_good, count(*) FILTER (p.g < p.n) AS n_with_bad,

@@ -26,7 +26,7 @@ from hetki.engine.engine import Engine, open_engine
 from hetki.engine.erase import erase
 from hetki.engine.export import export
 from hetki.engine.folding import load_facts
-from hetki.engine.rights import Entered, enter, objection, restriction
+from hetki.engine.rights import Entered, enter, leaves_of, objection, restriction
 from hetki.engine.telling import history_of, known_traits
 from hetki.errors import Fault, HetkiError, Invalid, Unavailable, shown
 from hetki.events.event import LeafId
@@ -221,8 +221,7 @@ def say(desk: Desk, request: Request, opened: Opened, form: Form) -> Response:
                 Fault("form", shown(other), "one of the page's own buttons", "open your link again")
             )
     with desk.views() as views:
-        nodes = list(views.state.members([opened.customer]).get(opened.customer, {}))
-        leaves = list(views.identities.nodes(nodes).values())
+        leaves = leaves_of(views, opened.customer)
     engine = desk.engine
     position = enter(desk.acceptor().accept, engine.clock, engine.chance, leaves, entered)
     return RedirectResponse(f"/my/{opened.token}?after={position}", 303)

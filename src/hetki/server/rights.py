@@ -5,9 +5,8 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hetki.engine.rights import Entered, correction, enter, objection, restriction
+from hetki.engine.rights import Entered, correction, enter, leaves_of, objection, restriction
 from hetki.errors import Fault, Invalid, shown
-from hetki.identity.identifier import NodeId
 from hetki.server.desk import Desk
 from hetki.server.forms import Form, answered, speaker
 from hetki.server.people import present_of
@@ -39,7 +38,6 @@ def rectify(desk: Desk, request: Request, form: Form) -> Response:
 def _entered(desk: Desk, request: Request, name: str, what: Entered) -> Response:
     with desk.views() as views:
         customer = present_of(views, request.path_params["customer"])
-        nodes: list[NodeId] = list(views.state.members([customer]).get(customer, {}))
-        leaves = list(views.identities.nodes(nodes).values())
+        leaves = leaves_of(views, customer)
     position = enter(desk.acceptor().accept, desk.engine.clock, desk.engine.chance, leaves, what)
     return answered(request, f"/customers/{customer.hex()}?after={position}", name)

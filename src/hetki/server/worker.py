@@ -28,6 +28,7 @@ from hetki.errors import HetkiError
 from hetki.server.logs import set_up, without_values
 from hetki.server.trouble import AGAIN_S, Trouble
 from hetki.server.watch import Watch
+from hetki.settings import SECOND
 from hetki.store.lake import refresh, tidy_spilled
 from hetki.store.network import SystemNet
 from hetki.store.ports import Net
@@ -36,6 +37,11 @@ from hetki.store.system import SystemChance, SystemClock, SystemDisk, collect_ra
 
 #: How long a thread rests when it found nothing to do.
 REST_S = 0.1
+#: SQLite keeps no queue of writers: who waits, as whoever delivers does, looks ten times a second, and would
+#: hardly ever find the state free between one batch and the next. So it is left alone for a moment after each
+#: batch, and while more is waiting than one batch takes, for `GAP_S` after each `FOLDING_S`.
+MOMENT_S = 0.005
+FOLDING_S, GAP_S = 2.0, 0.12
 #: How often the lake takes in what is new.
 LAKE_S = 30.0
 #: A worker that ended by itself within this time of its start is not started again at once.
@@ -156,7 +162,7 @@ def _work_under(opened: Engine, watch: Watch, stop: threading.Event) -> bool:
     """
     over = threading.Event()
     loops: list[tuple[str, Callable[[Engine], float]]] = [
-        ("advance", partial(_advance, watch=watch, over=over)),
+        ("advance", Advancing(watch, over)),
         ("watch", watch.look),
         ("lake", _lake),
     ]
@@ -211,12 +217,27 @@ def _loop(opened: Engine, name: str, once: Callable[[Engine], float], over: thre
         over.wait(rest_s)
 
 
-def _advance(engine: Engine, watch: Watch, over: threading.Event) -> float:
-    """A live batch, then a step towards what is to be taken up: neither waits long for the other."""
-    done = advance_once(engine)
-    if watch.take_step(engine):
-        over.set()
-    return 0.0 if done.n_entries or watch.target is not None else REST_S
+class Advancing:
+    """The loop that folds live: a batch, then a step towards what is to be taken up."""
+
+    def __init__(self, watch: Watch, over: threading.Event) -> None:
+        self._watch = watch
+        self._over = over
+        self._since: int | None = None
+
+    def __call__(self, engine: Engine) -> float:
+        """Do both once, as neither waits long for the other; return how long to rest."""
+        since = engine.clock.now() if self._since is None else self._since
+        done = advance_once(engine)
+        if self._watch.take_step(engine):
+            self._over.set()
+        self._since = None
+        if not done.is_behind and self._watch.target is None:
+            return MOMENT_S if done.n_entries else REST_S
+        if engine.clock.now() - since >= FOLDING_S * SECOND:
+            return GAP_S
+        self._since = since
+        return 0.0
 
 
 def _deliver(engine: Engine, destination: str, net: Net) -> float:

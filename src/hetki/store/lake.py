@@ -28,10 +28,14 @@ from hetki.store.lake_tables import (
 )
 from hetki.store.places import removed_after
 from hetki.store.ports import Disk
+from hetki.store.restricted import NAME as RESTRICTED
+from hetki.store.restricted import RESTRICTIONS, Word, forget_words, keep_out, remember, word_of
 from hetki.store.sqlite import alone
 from hetki.store.state import State
 
 MARK = f"{FOLDER}/position.json"
+#: The form of the lake. One of another form is made anew by the next refresh.
+FORM = 1
 #: Where DuckDB puts what does not fit into memory.
 SPILLED = f"{FOLDER}/spilled"
 #: Its lock: the server's worker and a command may both want to write.
@@ -59,6 +63,9 @@ EVENTS = pa.schema(
     ]
 )
 
+#: The tables beside `events`.
+SCHEMAS = {**{name: schema for name, (schema, _) in TABLES.items()}, RESTRICTED: RESTRICTIONS}
+
 _event = msgspec.msgpack.Decoder(Event)
 _Columns = list[list[object]]
 
@@ -69,6 +76,7 @@ class Mark(msgspec.Struct, frozen=True):
     position: int
     n_events: int
     n_erasures: int = 0
+    form: int = 0
 
 
 def refresh(
@@ -101,13 +109,15 @@ def forget(disk: Disk, journal: Journal, state: State, erasures: Collection[byte
 
 def _refresh(disk: Disk, journal: Journal, state: State, progress: Callable[[int], None]) -> Mark:
     folded = state.progress()
+    if read_mark(disk).form != FORM:
+        disk.remove(FOLDER)
     mark = _forget_events(disk, journal, state, read_mark(disk))
     while folded is not None and mark.position < folded.position:
         stored = [
             each for each in journal.read(mark.position, ENTRIES_MAX) if each.position <= folded.position
         ]
         n_new = _write_events(disk, state, stored, mark.position)
-        mark = Mark(stored[-1].position, mark.n_events + n_new, mark.n_erasures)
+        mark = Mark(stored[-1].position, mark.n_events + n_new, mark.n_erasures, FORM)
         disk.write(MARK, msgspec.json.encode(mark))
         progress(mark.position)
     write_tables(disk, state.db)
@@ -140,7 +150,8 @@ def _forget_events(disk: Disk, journal: Journal, state: State, mark: Mark) -> Ma
         if name.partition("bucket=")[2][0] in buckets:
             n = drop_rows(disk, name, gone)
             n_gone += n if _start(name) <= mark.position else 0  # an interrupted refresh has not counted it
-    after = Mark(mark.position, mark.n_events - n_gone, number)
+    forget_words(disk, leaves)
+    after = Mark(mark.position, mark.n_events - n_gone, number, mark.form)
     disk.write(MARK, msgspec.json.encode(after))
     return after
 
@@ -162,7 +173,7 @@ def has_lake(disk: Disk) -> bool:
 def read_mark(disk: Disk) -> Mark:
     """How far the lake has come; position 0 when there is none."""
     if MARK not in disk.names(f"{FOLDER}/*"):
-        return Mark(0, 0)
+        return Mark(0, 0, form=FORM)
     return msgspec.json.decode(disk.read(MARK), type=Mark)
 
 
@@ -170,25 +181,26 @@ def open_lake(disk: Disk) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection that shows the lake's tables as views, in UTC. Nothing is written through it.
 
     It reads the lake and nothing else: by default DuckDB opens any file, and fetches what it has not from
-    the network.
+    the network. `events` is without those who are restricted (`keep_out`).
     """
     db = duckdb.connect()
     db.execute("SET TimeZone = 'UTC'")
     spill_inside(db, disk)
     db.execute(f"SET allowed_directories = [{_quoted(disk.path(FOLDER) + '/')}]")
     db.execute("SET enable_external_access = false")
-    if disk.names(f"{FOLDER}/events/*/*/*"):
-        files = disk.path(f"{FOLDER}/events") + "/*/*/*.parquet"
-        source = f"read_parquet({_quoted(files)}, hive_partitioning = false)"
-        db.execute(f"CREATE VIEW events AS SELECT * FROM {source}")
-    else:
-        db.register("events", EVENTS.empty_table())
-    for name, (schema, _) in TABLES.items():
-        if f"{FOLDER}/{name}.parquet" in disk.names(f"{FOLDER}/*"):
+    files = disk.names(f"{FOLDER}/*")
+    for name, schema in SCHEMAS.items():
+        if f"{FOLDER}/{name}.parquet" in files:
             file = disk.path(f"{FOLDER}/{name}.parquet")
             db.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({_quoted(file)})")
         else:
             db.register(name, schema.empty_table())
+    if disk.names(f"{FOLDER}/events/*/*/*"):
+        every = disk.path(f"{FOLDER}/events") + "/*/*/*.parquet"
+        keep_out(db, f"SELECT * FROM read_parquet({_quoted(every)}, hive_partitioning = false)")
+    else:
+        db.register("no_events", EVENTS.empty_table())
+        keep_out(db, "SELECT * FROM no_events")
     return db
 
 
@@ -225,6 +237,7 @@ def _write_events(disk: Disk, state: State, stored: Sequence[Stored], start: int
     events = [each for each in stored if each.kind is Kind.EVENT]
     places = state.places_of([each.event_id for each in events])
     parts: dict[tuple[str, str], _Columns] = {}
+    words: list[Word] = []
     n = 0
     for each in events:
         if each.body is None or places.get(each.event_id) != (each.position, each.frame_offset):
@@ -234,11 +247,14 @@ def _write_events(disk: Disk, state: State, stored: Sequence[Stored], start: int
         columns = parts.setdefault(key, [[] for _ in EVENTS])
         for column, value in zip(columns, _row(each, event), strict=True):
             column.append(value)
+        word = word_of(each.leaf.hex(), each.event_id.hex(), event)
+        words += [word] if word else []
         n += 1
     for (bucket, month), columns in parts.items():
         arrays = [pa.array(column, field.type) for column, field in zip(columns, EVENTS, strict=True)]
         name = f"{FOLDER}/events/bucket={bucket}/month={month}/from-{start + 1:012}.parquet"
         write_table(disk, name, pa.Table.from_arrays(arrays, schema=EVENTS))
+    remember(disk, words)
     return n
 
 

@@ -1,7 +1,8 @@
 """Sharing: what of the lake may be shown to anybody, as Parquet in a folder of its own.
 
 No row says whose it is, and only columns and fields are written that were declared free: what is new in the
-lake, or unknown to the catalogue, stays out by itself. docs/lake.md says what that is worth, and what not.
+lake, or unknown to the catalogue, stays out by itself. So does what is of those whose processing is
+restricted. docs/lake.md says what that is worth, and what not.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from collections.abc import Iterator
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from hetki.errors import Conflict, Fault
 from hetki.events.catalogue import Catalogue
 from hetki.events.free import free_fields
-from hetki.store.lake import BUSY, LOCK, LOCK_WAIT_S
+from hetki.store.lake import BUSY, LOCK, LOCK_WAIT_S, open_lake
 from hetki.store.lake_tables import FOLDER, INSTANT, write_table
 from hetki.store.ports import Disk
+from hetki.store.restricted import n_restricted
 from hetki.store.sqlite import alone
 
 #: Columns of events that are free by themselves: a project declares its sources, and their channels.
@@ -38,16 +39,30 @@ FREE = {
     "assignments": ("initiative", "arm", "holdout_share", "assigned_at"),
     "deliveries": ("destination", "status", "sent_at", "n_attempts"),
 }
-_READ = ["source", "channel", "name", "occurred_at", "identifiers", "properties"]
+# Grain: one event of $files that nobody has restricted. `name` is the event's.
+_EVENTS = """
+SELECT source, channel, name, occurred_at, identifiers, properties
+FROM read_parquet($files, hive_partitioning = false) e WHERE NOT EXISTS (
+    SELECT 1 FROM unusable u WHERE u.leaf = e.leaf
+        AND (u.until IS NULL OR (e.occurred_at >= u.since AND e.occurred_at < u.until)))
+"""
+_OF_UNIT = "coalesce(account, customer) NOT IN (SELECT unit FROM restricted WHERE lifted_at IS NULL)"
+#: Which rows of the small tables are of nobody who is restricted.
+_ROWS = {
+    **dict.fromkeys(("occurrences", "decisions", "assignments"), _OF_UNIT),
+    "deliveries": f"decision_id IN (SELECT decision_id FROM decisions WHERE {_OF_UNIT})",
+}
 
 _identifiers = msgspec.json.Decoder(dict[str, str])
 
 
 class Shared(msgspec.Struct, frozen=True):
-    """How many events were written, and how many were left out as the catalogue does not know them."""
+    """How many events were written, how many were left out as the catalogue does not know them, and how many
+    customers as their processing is restricted."""
 
     n_events: int
     n_left_out: int
+    n_restricted: int
 
 
 def share(disk: Disk, catalogue: Catalogue, to: Disk) -> Shared:
@@ -58,19 +73,22 @@ def share(disk: Disk, catalogue: Catalogue, to: Disk) -> Shared:
         raise Conflict(Fault("lake share", "a folder with files in it", "an empty or a new folder"))
     n_events = n_left_out = 0
     with alone(disk, LOCK, BUSY, LOCK_WAIT_S):
+        lake = open_lake(disk)
+        n_hidden = n_restricted(lake)
         for month, names in sorted(_months(disk).items()):
-            parts = [pq.ParquetFile(disk.path(name)).read(columns=_READ) for name in names]
-            free = [_free_events(part, catalogue) for part in parts]
-            table = pa.concat_tables([EVENTS.empty_table(), *free])
-            if len(table):
-                write_table(to, f"events/month={month}/part.parquet", _blurred(table))
-            n_events += len(table)
-            n_left_out += sum(len(part) for part in parts) - len(table)
+            files = {"files": [disk.path(each) for each in names]}
+            told = lake.sql(_EVENTS, params=files).to_arrow_table()
+            free = _free_events(told, catalogue)
+            if len(free):
+                write_table(to, f"events/month={month}/part.parquet", _blurred(free))
+            n_events += len(free)
+            n_left_out += len(told) - len(free)
         for name, columns in FREE.items():
             if f"{FOLDER}/{name}.parquet" in disk.names(f"{FOLDER}/*"):
-                table = pq.ParquetFile(disk.path(f"{FOLDER}/{name}.parquet")).read(columns=list(columns))
-                write_table(to, f"{name}.parquet", _blurred(table))
-    return Shared(n_events, n_left_out)
+                rows = lake.sql(f"SELECT {', '.join(columns)} FROM {name} WHERE {_ROWS[name]}")
+                write_table(to, f"{name}.parquet", _blurred(rows.to_arrow_table()))
+        lake.close()
+    return Shared(n_events, n_left_out, n_hidden)
 
 
 def _months(disk: Disk) -> dict[str, list[str]]:
