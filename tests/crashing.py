@@ -57,7 +57,7 @@ from hetki.store.lake import refresh
 #: What the first strike is aimed at, where it is not the operation that a life is called after.
 AIMS = {"late": "deliver", "forget": "erase"}
 #: How many points an operation has that the first strike is aimed at, where they are more than a dozen.
-REACH = {"erase": 43, "forget": 53, "backup": 30, "restore": 34}
+REACH = {"erase": 47, "forget": 56, "backup": 30, "restore": 34}
 #: Lives that are about a person.
 ERASING = ("erase", "forget")
 
@@ -225,7 +225,8 @@ class Life:
         assert isinstance(customer, bytes) and isinstance(record, bytes) and isinstance(occurred_at, int)
         held_until = self.vault.held.get(message_id, -1)  # an occurrence may end later, with other events
         assert held_until < occurred_at, "what was sent after the backup is sent again"
-        self.whose[message_id] = {customer.hex(), *msgspec.json.decode(record)["question"]["data_of"]}
+        question = msgspec.json.decode(record)["question"]
+        self.whose[message_id] = {customer.hex(), *question["data_of"], *question["known_of"]}
         if self._is_visited:
             return  # what was said between the claim and the sending comes too late
         assert status == "claimed", f"a message is sent that is {status}"

@@ -17,8 +17,8 @@ from hetki.engine import manifests
 from hetki.engine.advance import catch_up
 from hetki.engine.backup import ABOUT, ABOUT_NOBODY, INSTEAD
 from hetki.engine.commands import Erase, Taking
-from hetki.engine.engine import RESTORING, Engine, open_engine
-from hetki.engine.erase import empty_logs, finish
+from hetki.engine.engine import DATABASES, RESTORING, Engine, open_engine
+from hetki.engine.erase import empty_logs, finish, wipe
 from hetki.engine.expiring import SAID_BY as BY_RETENTION
 from hetki.engine.expiring import expiry_of
 from hetki.engine.files import Kept
@@ -142,6 +142,7 @@ def restore(
     finish(engine)
     n_people = _bring_people(opened, data, chance)
     empty_logs(engine)  # receipts of before came back as finished, and what they tell of was in a log again
+    wipe(engine, DATABASES)
     data.remove(RESTORING)
     return Restored(
         opened.manifest.backup_id,
