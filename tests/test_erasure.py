@@ -690,6 +690,22 @@ def test_who_gives_consent_anew_is_a_new_customer_with_no_past() -> None:
     world.assert_rebuilds()
 
 
+def test_of_two_consents_after_an_erasure_the_earlier_opens_whichever_was_told_first() -> None:
+    """The later one lets the names come back; what was told between the two counts once the earlier is
+    known."""
+    world = erased_anna()
+    world.live("10:30 web u=anna mail=anna@kauppa.fi Consent Granted purpose=marketing")
+    world.live("10:20>10:31 web u=anna Page Viewed")
+    assert len(world.rows("SELECT * FROM rejected")) == 1
+    world.live("10:10>10:40 web u=anna mail=anna@kauppa.fi Consent Granted purpose=marketing")
+    world.live("10:25>10:41 web u=anna Page Viewed id=later")
+    assert len(world.rows("SELECT * FROM rejected")) == 1
+    anna = world.node("anna")
+    assert world.rows("SELECT n_events FROM customers WHERE customer = ?", anna) == [(3,)]
+    assert world.engine.journal.secrets.erased()[anna].back_at == at("10:10")
+    world.assert_rebuilds()
+
+
 def test_an_address_that_somebody_else_tells_too_is_not_refused() -> None:
     world = World()
     for line in lines(

@@ -157,7 +157,8 @@ class Secrets:
 
     def come_back(self, nodes: Collection[bytes], back_at: int) -> bool:
         """Take what happens from an instant on of these names again, of all or of none: while the secret of
-        one is still to be destroyed, of none, and False."""
+        one is still to be destroyed, of none, and False. Of two instants the earlier stands, whichever was
+        told first."""
         with transaction(self._db):
             for marks, part in chunks(nodes):
                 query = f"SELECT 1 FROM leaves JOIN erased ON node = leaf WHERE leaf IN ({marks})"
@@ -165,7 +166,7 @@ class Secrets:
                     return False
             self._next_number()
             self._db.executemany(
-                "UPDATE erased SET back_at = ? WHERE node = ? AND back_at IS NULL",
+                "UPDATE erased SET back_at = ?1 WHERE node = ?2 AND (back_at IS NULL OR back_at > ?1)",
                 [(back_at, node) for node in nodes],
             )
         self.number()
