@@ -84,6 +84,9 @@ def bring_back(life: Life) -> None:
         life.kill(number)
     folder = restored(life, opened, is_held)
     take_over(life, folder, vault.promised[name], vault.promised[whole(vault.copies)[0]], is_held)
+    if not is_held:  # a backup from before an earlier restore knows nothing of what that one held
+        made_at = opened.manifest.made_at
+        vault.held = {message_id: at for message_id, at in vault.held.items() if at < made_at}
     life.folder = kept(opened.manifest.program) or life.folder
     vault.n_restored += 1
 
