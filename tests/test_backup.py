@@ -30,6 +30,7 @@ from hetki.engine.accept import take_secrets
 from hetki.engine.backup import ABOUT, ABOUT_NOBODY, BackedUp, backup
 from hetki.engine.erase import erase, erasure_of, finish
 from hetki.engine.manifests import FILE, Manifest, SecretsManifest, newest, read_manifest, whole
+from hetki.engine.receipts import listed
 from hetki.engine.restoring import Opened, Restored, choose, look_over, open_rows, restore
 from hetki.engine.verifying import verify
 from hetki.errors import Conflict, Fault, Invalid, NotFound, Unavailable
@@ -251,6 +252,24 @@ def test_an_answer_to_somebody_else_that_used_erased_data_is_not_given_again(whe
     assert restored.rows(missed) == world.rows(missed) != []
     assert not restored.rows("SELECT * FROM decisions")
     verify(restored.engine)
+
+
+def test_an_erasure_that_was_half_done_counts_what_did_not_come_back_because_of_it() -> None:
+    """No later backup was made: nothing but the erasure itself can say why these decisions are gone."""
+    world, person, _ = lived_in_memory()
+    vault, leaf = Vault(), person.leaf(world)
+    n_decisions = len(world.rows("SELECT 1 FROM decisions WHERE customer = ?", leaf))
+    command = erasure_of(world.engine, {leaf}, "desk")
+    world.engine.acceptor.command(command)
+    take_secrets(world.engine.journal.secrets, command)
+    vault.take(world)
+    other, _ = vault.restore(world)
+    assert n_decisions > 0 and not other.rows("SELECT 1 FROM decisions WHERE customer = ?", leaf)
+    (receipt,) = listed(other.engine.journal.secrets, other.engine.db)
+    assert receipt.is_genuine
+    ((destroyed,),) = other.rows("SELECT destroyed FROM erasures")
+    assert isinstance(destroyed, bytes) and msgspec.json.decode(destroyed)["decisions"] == n_decisions
+    assert verify(other.engine).n_erased == n_decisions
 
 
 def test_copies_of_secrets_are_kept_for_seven_days_and_not_beyond_an_erasure() -> None:

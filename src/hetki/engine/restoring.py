@@ -46,6 +46,8 @@ from hetki.store.state import Progress
 SAID_BY = "an erasure after the backup"
 Tell = Callable[[int], None]
 
+_counts = msgspec.json.Decoder(dict[str, int])
+
 
 class Restored(msgspec.Struct, frozen=True):
     """What came back: how far the journal, how many entries were folded, rows of the ledger by table, rows
@@ -139,6 +141,7 @@ def restore(
         manifest, now = opened.manifest, clock.now()
         n_held = engine.ledger.hold(now, manifest.backup_id, manifest.made_at, is_held)
     catch_up(engine)
+    _count_lost(engine)
     finish(engine)
     n_people = _bring_people(opened, data, chance)
     empty_logs(engine)  # receipts of before came back as finished, and what they tell of was in a log again
@@ -165,6 +168,23 @@ def _bring_people(opened: Opened, data: Disk, chance: Chance) -> int:
         return 0
     with closing(Staff(data, chance)) as staff:
         return staff.bring_back(rows)
+
+
+def _count_lost(engine: Engine) -> None:
+    """Have an erasure that is about to be signed count the decisions that did not come back because of it: it
+    was entered before the backup and folded after it, and found them gone."""
+    query = "SELECT count(*) FROM chain WHERE decision_id NOT IN (SELECT decision_id FROM decisions)"
+    n_lost: int = engine.db.execute(query).fetchone()[0]
+    rows = engine.db.execute("SELECT erasure_id, destroyed, finished_at FROM erasures ORDER BY said_at, 1")
+    found = [(erasure_id, _counts.decode(told), at is None) for erasure_id, told, at in rows]
+    n_lost -= sum(counts.get("decisions", 0) for _, counts, _ in found)
+    for erasure_id, counts, is_open in found:
+        if n_lost > 0 and is_open and "decisions" in counts:
+            counts["decisions"] += n_lost
+            with transaction(engine.db):
+                row = msgspec.json.encode(counts), erasure_id
+                engine.db.execute("UPDATE erasures SET destroyed = ? WHERE erasure_id = ?", row)
+            return
 
 
 def _copied(opened: Opened) -> Iterator[tuple[str, Sequence[object]]]:
