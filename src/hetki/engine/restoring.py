@@ -173,8 +173,7 @@ def _bring_people(opened: Opened, data: Disk, chance: Chance) -> int:
 def _count_lost(engine: Engine) -> None:
     """Have an erasure that is about to be signed count the decisions that did not come back because of it: it
     was entered before the backup and folded after it, and found them gone."""
-    query = "SELECT count(*) FROM chain WHERE decision_id NOT IN (SELECT decision_id FROM decisions)"
-    n_lost: int = engine.db.execute(query).fetchone()[0]
+    n_lost: int = engine.db.execute("SELECT count(*) FROM chain WHERE decision_id IS NULL").fetchone()[0]
     rows = engine.db.execute("SELECT erasure_id, destroyed, finished_at FROM erasures ORDER BY said_at, 1")
     found = [(erasure_id, _counts.decode(told), at is None) for erasure_id, told, at in rows]
     n_lost -= sum(counts.get("decisions", 0) for _, counts, _ in found)
