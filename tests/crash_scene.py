@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from functools import cache
 
+import pytest
 from world import World, action, event, moment, project
 
 from hetki.engine.advance import advance
-from hetki.engine.engine import version_of
-from hetki.engine.project import Project
+from hetki.engine.engine import compile_program, open_engine, version_of
+from hetki.engine.files import Kept
+from hetki.engine.project import Project, load
 from hetki.events.event import Event
 from hetki.events.wire import Parsed
-from hetki.simulation.world import MemoryDisk
+from hetki.moments.fold import Program
+from hetki.simulation.world import MemoryDisk, SeededChance, SimulatedClock
+from hetki.store.ledger import Ledger
 
 BEGINS = "10:00"
 #: Once Vera has taken her consent back, nothing may be sent to her for marketing.
@@ -58,6 +62,8 @@ STORIES = {
     "rebuild": "views advance rebuild",
     "erase": "hers hers advance erase addressed hers deliver advance deliver",
     "forget": "hers advance refresh erase",
+    "backup": "hers advance backup views advance restore",
+    "restore": "hers views advance backup erase backup views advance deliver restore deliver",
 }
 #: By name: so a name is in what is waiting to be sent.
 GREETED = "Subject: hello\n\nHello, {{ customer.name }}."
@@ -66,9 +72,30 @@ AGAIN = moment("again", "a: Product Viewed | b: Product Viewed", "remind", "mark
 AFTER = moment("after", "m: Message Sent where action = 'call' | no a: Order Tracked, for 5 minutes", "note")
 
 
-@cache
+def read_once(patch: pytest.MonkeyPatch) -> None:
+    """Have declarations read and compiled once: in each process anew they would come to the same."""
+    programs: dict[str, Program] = {}
+
+    def known(ledger: Ledger, version: str) -> Project | None:
+        return kept(version) if ledger.declarations(version) is not None else None
+
+    def compiled(project: Project) -> Program:
+        version = version_of(project)
+        if version not in programs:
+            programs[version] = compile_program(project)
+        return programs[version]
+
+    def loaded(shelf: Kept) -> Project:
+        return next((each for each in projects() if each.texts == shelf.texts), None) or load(shelf)
+
+    patch.setattr("hetki.engine.warming.kept_project", known)
+    patch.setattr("hetki.engine.restoring.load", loaded)
+    patch.setattr("hetki.engine.engine.compile_program", compiled)
+    patch.setattr("hetki.engine.changing.compile_program", compiled)
+
+
 def kept(version: str) -> Project | None:
-    """The declarations of a version, which are read once: reading them is not what is tested here."""
+    """The declarations of a version."""
     return next((each for each in projects() if version_of(each) == version), None)
 
 
@@ -81,15 +108,25 @@ def projects() -> tuple[Project, Project]:
     return project(files), project({**files, **help_later, **seen, "moments/basket.yaml": None})
 
 
-def began() -> list[Event]:
+@cache
+def began() -> tuple[Event, ...]:
     """Who they are, and that they agree to marketing."""
     words = (
         "mail={m} Customer Identified email={m} name={u}",
         "Consent Granted purpose=marketing",
     )
-    return [
+    return tuple(
         event(f"{BEGINS} web u={u} {each.format(u=u, m=MAILS[u])}") for u in (VERA, *PEOPLE) for each in words
-    ]
+    )
+
+
+@cache
+def empty() -> MemoryDisk:
+    """Databases with tables and nothing in them."""
+    disk = MemoryDisk()
+    open_engine(projects()[0], disk, SimulatedClock(0), SeededChance(0), {})
+    disk.connect("secrets.db").execute("DELETE FROM keys")
+    return disk
 
 
 @cache
@@ -97,7 +134,7 @@ def prepared() -> MemoryDisk:
     """A disk on which everything is made and little has happened: most lives begin here."""
     disk = MemoryDisk()
     engine = World(projects()[0], disk=disk, starts=BEGINS).engine
-    engine.acceptor.accept([Parsed(began(), [])])
+    engine.acceptor.accept([Parsed(list(began()), [])])
     advance(engine)
     return disk
 

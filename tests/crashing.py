@@ -27,11 +27,13 @@ from crash_scene import (
     VERA,
     WORDS,
     began,
+    empty,
     kept,
     prepared,
     projects,
     repaired,
 )
+from crash_vault import Vault, back_up, bring_back
 from faults import Crashed, Fate, Process, SharedDisk, Strike, What
 from world import at, clock, event
 
@@ -49,13 +51,15 @@ from hetki.events.event import OWN_SOURCE, Event, event_id
 from hetki.events.wire import Parsed, Rejected
 from hetki.identity.identifier import identifier
 from hetki.settings import SECOND
-from hetki.simulation.world import LocalNet, MemoryDisk, SeededChance, SimulatedClock
+from hetki.simulation.world import LocalNet, SeededChance, SimulatedClock
 from hetki.store.lake import refresh
 
 #: What the first strike is aimed at, where it is not the operation that a life is called after.
 AIMS = {"late": "deliver", "forget": "erase"}
 #: How many points an operation has that the first strike is aimed at, where they are more than a dozen.
-REACH = {"erase": 46, "forget": 56}
+REACH = {"erase": 47, "forget": 56, "backup": 30, "restore": 34}
+#: Lives that are about a person.
+ERASING = ("erase", "forget")
 
 
 class Life:
@@ -71,30 +75,31 @@ class Life:
         self.fate = Fate(self._drawn_plan() if plan is None else plan, is_blank)
         self.fate.visit = self._visit
         self.her = self.dice.choice((VERA, *PEOPLE))
-        self.visits = (self._hers,) * 3 + (self._addressed,) * 3 if self.about in REACH else ()
+        self.visits = (self._hers,) * 3 + (self._addressed,) * 3 if self.about in ERASING else ()
         self.visits += (self._tell, self._advance, self._deliver, self._deliver, self._finish, self._erase)
         self.is_rough = True
         self.clock = SimulatedClock(at(BEGINS))
         self.chance = SeededChance(seed)
         self.disk = SharedDisk()
         if not is_blank:
-            _copy(prepared(), self.disk)
+            self.disk.copy_from(prepared())
         self.receiver = Receiver(self, seed)
         self.net = LocalNet(self.receiver.post, self.receiver.mail)
         self.told: dict[str, Event] = {}
         self.acknowledged: set[str] = set()
         self.unanswered: list[list[Event]] = []
         if is_blank:
-            self.unanswered.append(began())
+            self.unanswered.append(list(began()))
         self.told.update((each.message_id, each) for each in began())
         self.folder = projects()[0]
+        self.vault = Vault()
         self._processes: list[tuple[Process, Engine] | None] = [None, None]
         self._running: Process | None = None
         self._observers: dict[str, sqlite3.Connection] = {}
         self.erased: set[str] = set()
         self.whose: dict[str, set[str]] = {}
+        self.answers: dict[tuple[str, str], str] = {}
         self.opened: Callable[[Life, Engine], None] = lambda life, engine: None
-        self._is_withdrawn = False
         self._is_visited = False
 
     def _drawn_plan(self) -> list[Strike]:
@@ -102,11 +107,11 @@ class Life:
         dice = random.Random(f"fate {self.seed}")
         kinds: tuple[What, ...] = ("crash", "crash", "crash", "crash", "full", "lost", "unsure", "visit")
         aim = AIMS.get(self.about, self.about)
-        if self.about in REACH:
+        if self.about in REACH and self.about != "restore":
             kinds += ("visit", "visit", "visit")
         kind = dice.choice(kinds)
         first, last = 1, REACH.get(self.about, 12)
-        if self.about in REACH:  # while a person is looked up; around the command; while the rest is done
+        if self.about in ERASING:  # while a person is looked up; around the command; while the rest is done
             parts = ((1, last), (1, 8)) if kind == "visit" else ((1, last), (9, 17), (last // 2, last))
             first, last = dice.choice(parts)
         plan = [Strike(dice.randint(first, last), kind, aim)]
@@ -162,7 +167,7 @@ class Life:
         try:
             engine = open_engine(self.folder, process, self.clock, self.chance, {})
             self.keys = engine.keys
-            if self.about == "forget":  # what was signed before the crash must be true already
+            if self.about in ("forget", "restore"):  # what was signed before the crash must be true already
                 self.opened(self, engine)
             return engine
         except BaseException:
@@ -177,10 +182,25 @@ class Life:
             found[0].end()
             self._processes[number] = None
 
+    @property
+    def running(self) -> Process:
+        """The process that does something just now."""
+        assert self._running is not None
+        return self._running
+
+    def start(self, folder: SharedDisk) -> Process:
+        """A process on another folder, in which there is nothing yet."""
+        self._running = Process(folder, self.fate, empty=empty())
+        return self._running
+
+    def take(self, folder: SharedDisk) -> None:
+        """The other folder is the one that there is."""
+        self.disk = folder
+        self._observers = {}
+
     def point(self, place: str) -> None:
         """A point outside the disk."""
-        assert self._running is not None
-        self.fate.point(self._running, "network", place)
+        self.fate.point(self.running, "network", place)
 
     def look(self, query: str, *values: object, file: str = "state.db") -> list[tuple[object, ...]]:
         """What is committed in a database."""
@@ -191,17 +211,22 @@ class Life:
     def must_be_sent(self, message_id: str) -> None:
         """What must hold, and be durable, at the instant of sending."""
         rows = self.look(
-            "SELECT o.status, d.chosen, d.occurrence_id, o.recipient, o.customer, d.record FROM outbox o"
-            " JOIN decisions d USING (decision_id) WHERE o.message_id = ?",
+            "SELECT o.status, d.chosen, d.occurrence_id, o.recipient, o.customer, d.record, d.occurred_at"
+            " FROM outbox o JOIN decisions d USING (decision_id) WHERE o.message_id = ?",
             message_id,
         )
         if self._is_visited and not rows and self.look("SELECT 1 FROM erasures"):
             self.whose[message_id] = set()
             return  # it was erased between the claim and the sending
         assert len(rows) == 1, "a message is sent that no decision made"
-        status, chosen, occurrence_id, recipient, customer, record = rows[0]
-        assert isinstance(customer, bytes) and isinstance(record, bytes)
-        self.whose[message_id] = {customer.hex(), *msgspec.json.decode(record)["question"]["data_of"]}
+        status, chosen, occurrence_id, recipient, customer, record, occurred_at = rows[0]
+        first_id = self.answers.setdefault((str(occurrence_id), str(chosen)), message_id)
+        assert first_id == message_id, "an occurrence is answered under two ids"
+        assert isinstance(customer, bytes) and isinstance(record, bytes) and isinstance(occurred_at, int)
+        held_until = self.vault.held.get(message_id, -1)  # an occurrence may end later, with other events
+        assert held_until < occurred_at, "what was sent after the backup is sent again"
+        question = msgspec.json.decode(record)["question"]
+        self.whose[message_id] = {customer.hex(), *question["data_of"], *question["known_of"]}
         if self._is_visited:
             return  # what was said between the claim and the sending comes too late
         assert status == "claimed", f"a message is sent that is {status}"
@@ -213,7 +238,7 @@ class Life:
             "SELECT 1 FROM erased WHERE node = ? AND is_leaf AND back_at IS NULL", customer, file="secrets.db"
         )
         assert not gone, "sent to a customer who was erased"
-        if self._is_withdrawn and recipient in (VERA, MAILS[VERA]):
+        if HER_WITHDRAWAL in self.acknowledged and recipient in (VERA, MAILS[VERA]):
             assert chosen != MARKETING, "sent after a withdrawal that was acknowledged"
         retracted = self.look(
             "SELECT 1 FROM revisions WHERE occurrence_id = ? AND kind = 'retracted'", occurrence_id
@@ -291,7 +316,6 @@ class Life:
             self.acknowledged.update(each.message_id for each in body)
             if body in self.unanswered:
                 self.unanswered.remove(body)
-        self._is_withdrawn = HER_WITHDRAWAL in self.acknowledged
 
     def _repeat(self, engine: Engine) -> None:
         """A client that did not hear the answer tells what was told before, in another order."""
@@ -390,6 +414,14 @@ class Life:
         with suppress(NotFound):  # another process was faster
             self.erased.add(erase(engine, found[named.node], "desk"))
 
+    def _back_up(self, engine: Engine) -> None:
+        back_up(self, engine)
+
+    def _bring_back(self, engine: Engine) -> None:
+        self.fate.visit = None
+        bring_back(self)
+        self.fate.visit = self._visit
+
     def _finish(self, engine: Engine) -> None:
         """What a worker does now and then."""
         finish(engine)
@@ -438,15 +470,7 @@ class Life:
         raise AssertionError("the outbox never empties")
 
 
-def _copy(shared: MemoryDisk, to: MemoryDisk) -> None:
-    for name in ("journal.db", "secrets.db", "state.db"):
-        here, there = shared.connect(name), to.connect(name)
-        here.backup(there)
-        here.close()
-        there.close()
-
-
-OPERATIONS: dict[str, tuple[int, Callable[[Life, Engine], None]]] = {
+OPERATIONS: dict[str, tuple[float, Callable[[Life, Engine], None]]] = {
     "tell": (7, Life._tell),
     "views": (2, Life._views),
     "searches": (2, Life._searches),
@@ -466,4 +490,6 @@ OPERATIONS: dict[str, tuple[int, Callable[[Life, Engine], None]]] = {
     "addressed": (0, Life._addressed),
     "erase": (1, Life._erase),
     "finish": (1, Life._finish),
+    "backup": (1, Life._back_up),
+    "restore": (0.3, Life._bring_back),
 }

@@ -11,12 +11,15 @@ import io
 import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
 import pyarrow.parquet as pq
 
+from hetki.engine.manifests import FILE as MANIFEST
 from hetki.errors import Fault, Unavailable
 from hetki.simulation.world import MemoryDisk
 
@@ -25,8 +28,14 @@ from hetki.simulation.world import MemoryDisk
 #: there. `visit`: another process does something just then.
 What = Literal["crash", "full", "lost", "unsure", "visit"]
 #: Files that are nothing but a lock: who holds one holds up nobody but who wants it, too.
-LOCKS = ("erasing.db", "lake.db")
+LOCKS = ("backup.db", "erasing.db", "lake.db")
 FULL, BROKEN = "database or disk is full", "disk I/O error"
+PAGE_BYTES = 4_096
+#: Where Linux keeps files in memory.
+IN_MEMORY = "/dev/shm"
+#: What a connection that was given back stands for.
+CLOSED = sqlite3.connect(":memory:")
+CLOSED.close()
 
 
 class Crashed(BaseException):
@@ -80,7 +89,7 @@ class Fate:
         self._left = self._plan[0].n_points if self._plan else -1
         self.struck[(self.operation, file, place, what)] += 1
         if what == "crash":
-            process.is_dead = True
+            process.die()
             raise Crashed
         if what == "visit":
             self._visited()
@@ -106,23 +115,51 @@ class Fate:
 class SharedDisk(MemoryDisk):
     """The disk that all processes share, with the logs of its databases.
 
-    A database in memory has no write-ahead log. On a real disk the log holds what was written, and the file
-    what was there before, until the log is emptied: from `keep_logs` on, these are kept as whole images.
+    A database in memory has no write-ahead log. On a real disk the log holds the pages that were written, and
+    the file what was there before, until the log is emptied: from `keep_logs` on, these are kept.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._logs: dict[str, list[bytes]] | None = None
+        self._latest: dict[str, bytes] = {}
+        self._idle: dict[str, list[sqlite3.Connection]] = {}
+
+    def copy_from(self, other: MemoryDisk, pattern: str = "*.db") -> None:
+        """Take over databases of another disk, if they are not here; that one stays as it is."""
+        for name in set(other.names(pattern)) - self._databases.keys():
+            source, copy = other.connect(name), self.lend(name)
+            source.backup(copy)
+            source.close()
+            self.take_back(name, copy)
+
+    def lend(self, name: str) -> sqlite3.Connection:
+        """A connection for a process: one that an earlier process gave back knows the tables already."""
+        idle = self._idle.get(name)
+        if idle:
+            return idle.pop()
+        db = self.connect(name)
+        db.execute("PRAGMA busy_timeout = 0")  # all is one thread: who waits would wait for ever
+        return db
+
+    def take_back(self, name: str, db: sqlite3.Connection) -> None:
+        """What was not committed is gone."""
+        db.rollback()
+        self._idle.setdefault(name, []).append(db)
 
     def keep_logs(self) -> None:
         """From here on; what was written before may still be in the logs, too."""
         if self._logs is None:
-            self._logs = {name: [self.image(name)] for name in self._databases}
+            self._latest = {name: self.image(name) for name in self._databases}
+            self._logs = {name: [image] for name, image in self._latest.items()}
 
     def wrote(self, name: str) -> None:
-        """A commit: what is written is in the log."""
+        """A commit: the pages that it changed are in the log."""
         if self._logs is not None:
-            self._logs.setdefault(name, []).append(self.image(name))
+            was, image = self._latest.get(name, b""), self.image(name)
+            pages = zip_longest(_pages(was), _pages(image))
+            self._logs.setdefault(name, []).extend(page for old, page in pages if page and page != old)
+            self._latest[name] = image
 
     def emptied(self, name: str) -> None:
         """The log was copied into its file."""
@@ -137,44 +174,78 @@ class SharedDisk(MemoryDisk):
         """Every file and log; Parquet is decoded."""
         for name in self._databases:
             yield name, self.image(name)
-        for name, images in (self._logs or {}).items():
-            for image in images:
-                yield f"the log of {name}", image
+        for name, pages in (self._logs or {}).items():
+            yield f"the log of {name}", b"".join(pages)
         for name, data in self._files.items():
-            is_table = name.endswith(".parquet")
-            yield name, repr(pq.read_table(io.BytesIO(data)).to_pylist()).encode() if is_table else data
+            yield name, _decoded(data) if name.endswith(".parquet") else data
+
+
+def _pages(image: bytes) -> list[bytes]:
+    return [image[start : start + PAGE_BYTES] for start in range(0, len(image), PAGE_BYTES)]
+
+
+@lru_cache(64)
+def _decoded(parquet: bytes) -> bytes:
+    """Every value of a Parquet file, which is compressed."""
+    return repr(pq.ParquetFile(io.BytesIO(parquet)).read(use_threads=False).to_pylist()).encode()
 
 
 class Process:
-    """One process on the shared disk: the Disk port as it sees it."""
+    """One process on the shared disk: the Disk port as it sees it.
 
-    def __init__(self, shared: SharedDisk, fate: Fate) -> None:
+    `label`: what its points call the files of another disk. `empty`: the databases that it makes are those,
+    with their tables; that this may be struck, too, lives on a blank disk show.
+    """
+
+    def __init__(
+        self, shared: SharedDisk, fate: Fate, label: str = "", empty: MemoryDisk | None = None
+    ) -> None:
         self._shared = shared
         self._fate = fate
+        self._label = label
+        self._disks = [self]
         self._connections: list[Watched] = []
         self._copies: TemporaryDirectory[str] | None = None
+        self._copied: dict[str, bytes] = {}
+        self._empty = empty
         self.is_dead = False
+
+    def beside(self, shared: SharedDisk, label: str) -> Process:
+        """Another disk, as this process sees it: what it dies of there it dies of here."""
+        other = Process(shared, self._fate, label)
+        other._disks = self._disks
+        self._disks.append(other)
+        return other
+
+    def die(self) -> None:
+        """Do nothing any more."""
+        for each in self._disks:
+            each.is_dead = True
 
     def connect(self, name: str) -> sqlite3.Connection:
         self._alive()
-        db = self._shared.connect(name)
-        db.execute("PRAGMA busy_timeout = 0")  # all is one thread: who waits would wait for ever
-        watched = Watched(db, name, self, self._fate)
+        if self._empty is not None:
+            self._shared.copy_from(self._empty, name)
+        watched = Watched(self._shared.lend(name), name, self, self._fate)
         self._connections.append(watched)
         return watched  # type: ignore[return-value]
 
     def settle(self, name: str) -> None:
         self._alive()
 
+    def wipe(self, name: str, first: int = 1) -> int:
+        self._alive()
+        return 0
+
     def read(self, name: str) -> bytes:
         self._alive()
         return self._shared.read(name)
 
     def write(self, name: str, data: bytes) -> None:
-        if self._fate.point(self, _kind(name), "write") == "full":
+        if self._fate.point(self, self._kind(name), "write") == "full":
             raise Unavailable(Fault(name, FULL, "a disk with room"))
         self._shared.write(name, data)
-        self._fate.point(self, _kind(name), "written")
+        self._fate.point(self, self._kind(name), "written")
 
     def names(self, pattern: str) -> list[str]:
         self._alive()
@@ -183,19 +254,25 @@ class Process:
     def path(self, name: str) -> str:
         """Where a library that opens files by itself finds a copy."""
         self._alive()
-        self._copies = self._copies or TemporaryDirectory()
+        self._copies = self._copies or TemporaryDirectory(dir=IN_MEMORY if Path(IN_MEMORY).is_dir() else None)
         copy = Path(self._copies.name, name.replace("/", "-"))
-        copy.write_bytes(self._shared.read(name))
+        data = self._shared.read(name)
+        if self._copied.get(name) is not data:
+            copy.write_bytes(data)
+            self._copied[name] = data
         return str(copy)
 
     def tidy(self, folder: str) -> None:
         self._alive()
 
     def remove(self, name: str) -> None:
-        if self._fate.point(self, _kind(name), "write") == "full":
-            raise Unavailable(Fault(name, FULL, "a disk with room"))
-        self._shared.remove(name)
-        self._fate.point(self, _kind(name), "written")
+        """File by file; what says that a folder is whole goes last, which is the worst that can happen."""
+        files = self._shared.names(f"{name}/**/*") or [name]
+        for each in sorted(files, key=lambda each: (each.endswith(MANIFEST), each)):
+            if self._fate.point(self, self._kind(each), "write") == "full":
+                raise Unavailable(Fault(name, FULL, "a disk with room"))
+            self._shared.remove(each)
+            self._fate.point(self, self._kind(each), "written")
 
     def holds_lock(self) -> bool:
         return any(each.in_transaction for each in self._connections if each.file not in LOCKS)
@@ -207,19 +284,29 @@ class Process:
         self._shared.emptied(file)
 
     def closed(self, connection: Watched) -> None:
-        self._connections.remove(connection)
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self._shared.take_back(connection.file, connection.db)
+            connection.db = CLOSED
 
     def end(self) -> None:
         """Die now, if not before: what was not committed is gone."""
-        self.is_dead = True
-        for each in self._connections:
-            each.db.close()
+        self.die()
+        for each in list(self._connections):
+            self.closed(each)
         if self._copies is not None:
             self._copies.cleanup()
 
     def _alive(self) -> None:
         if self.is_dead:
             raise Crashed
+
+    def _kind(self, name: str) -> str:
+        """Files by what they are: those of the lake (the mark, events, tables), those of another disk."""
+        parts = name.split("/")
+        if self._label:
+            return f"{self._label}/{parts[1]}"
+        return "/".join(parts[:2]) if parts[0] == "lake" else name
 
 
 class Watched:
@@ -249,6 +336,11 @@ class Watched:
             return self._commit()
         elif sql == "ROLLBACK":
             self._is_lost = False
+            if self._is_read_only:  # what is read next may be of a later instant
+                done = self.db.execute(sql)
+                self._is_read_only = False
+                self._fate.point(self._process, self.file, "read")
+                return done
         elif sql.startswith("PRAGMA busy_timeout ="):
             sql = "SELECT 1"  # all is one thread: who waits would wait for ever
         elif sql == "PRAGMA wal_checkpoint(TRUNCATE)":
@@ -286,7 +378,6 @@ class Watched:
         return self.db.blobopen(*given, **named)  # type: ignore[arg-type]
 
     def close(self) -> None:
-        self.db.close()
         self._process.closed(self)
 
     def _commit(self) -> sqlite3.Cursor:
@@ -316,14 +407,9 @@ class Watched:
             raise sqlite3.OperationalError(FULL if what == "full" else BROKEN)
 
 
+@lru_cache(1_024)
 def _writes(sql: str) -> bool:
     word = sql.lstrip()[:7].upper()
     return word.startswith(("INSERT", "UPDATE", "DELETE", "REPLACE", "CREATE")) or (
         word.startswith("PRAGMA") and "user_version =" in sql
     )
-
-
-def _kind(name: str) -> str:
-    """Files of the lake by what they are: the mark, events, tables."""
-    parts = name.split("/")
-    return "/".join(parts[:2]) if parts[0] == "lake" else name

@@ -178,7 +178,8 @@ def secrets_after_the_journal(patch: Patch) -> None:
         try:
             position = append(self, batches, at, *given)
         except Unavailable:
-            self.secrets._db.execute("ROLLBACK")
+            with suppress(sqlite3.OperationalError):  # nothing may have been begun
+                self.secrets._db.execute("ROLLBACK")
             raise
         with suppress(sqlite3.OperationalError):
             self.secrets._db.execute("COMMIT")

@@ -97,9 +97,10 @@ def receipt_before_the_lake(patch: Patch) -> None:
     finish, forget = erasing.finish, erasing.forget_in_lake
 
     def written_last(engine: Engine) -> int:
+        waiting = [bytes.fromhex(row[0]) for row in erasing._unfinished(engine)]
         n = finish(engine)
         if n:
-            forget(engine.disk, engine.journal, engine.state)
+            forget(engine.disk, engine.journal, engine.state, waiting)
         return n
 
     patch.setattr(erasing, "forget_in_lake", nothing)

@@ -26,6 +26,7 @@ from test_erasure import (
 from world import World, at
 
 import hetki.engine.restoring as restoring
+from hetki.engine.accept import take_secrets
 from hetki.engine.backup import ABOUT, ABOUT_NOBODY, BackedUp, backup
 from hetki.engine.erase import erase, erasure_of, finish
 from hetki.engine.manifests import FILE, Manifest, SecretsManifest, newest, read_manifest, whole
@@ -212,7 +213,9 @@ def test_yesterdays_backup_restored_brings_nobody_back(tmp_path: Path, when: str
         assert not sightings(every_byte(new), person.canary)["user"]
 
 
-def test_an_answer_to_somebody_else_that_used_erased_data_is_not_given_again() -> None:
+@pytest.mark.parametrize("when", ["before", "half way"])
+def test_an_answer_to_somebody_else_that_used_erased_data_is_not_given_again(when: str) -> None:
+    """The backup is older than the erasure, or was taken after its command and before that was folded."""
     world, vault = greeted(), Vault()
     world.live(
         """
@@ -231,8 +234,17 @@ def test_an_answer_to_somebody_else_that_used_erased_data_is_not_given_again() -
     question = msgspec.structs.replace(record, data_of=sorted([*record.data_of, other.hex()]))
     decision = msgspec.structs.replace(decision, question=question)
     world.engine.ledger.record(decision, LeafId(world.node("anna")))
-    vault.take(world)
-    erase(world.engine, LeafId(other), "desk")
+    if when == "before":
+        vault.take(world)
+        erase(world.engine, LeafId(other), "desk")
+    else:
+        command = erasure_of(world.engine, {LeafId(other)}, "desk")
+        world.engine.acceptor.command(command)
+        take_secrets(world.engine.journal.secrets, command)
+        vault.take(world)
+        world.advance()
+        finish(world.engine)
+    world.clock.sleep(1)
     vault.take(world)
     restored, _ = vault.restore(world, whole(vault.backups)[-1])
     missed = "SELECT occurrence_id, moment, customer, occurred_at, expires_at, missed_at FROM missed"
@@ -356,6 +368,7 @@ def test_nobody_opens_what_is_not_restored_to_its_end(monkeypatch: pytest.Monkey
     vault = Vault()
     yesterday = vault.take(world)
     erase(world.engine, person.leaf(world), "desk")
+    world.clock.sleep(1)
     vault.take(world)
     data = MemoryDisk()
     with monkeypatch.context() as patched:
@@ -384,6 +397,19 @@ def test_secrets_that_are_older_or_of_another_project_are_refused() -> None:
     vault.secrets.remove(first.secrets)
     with pytest.raises(NotFound, match="this project's"):
         vault.choose(first.backup)
+
+
+def test_the_newest_of_several_in_one_second_is_the_last() -> None:
+    """Each has a leaf more, which only its own copy of secrets and later ones can read."""
+    world, vault = greeted(), Vault()
+    made = []
+    for number in range(6):
+        world.live(f"09:00 web u=u{number} Help Searched n_results=0")
+        world.clock.sleep(0.000_001)
+        made.append(vault.take(world).backup)
+        assert newest(vault.backups, "backups") == made[-1]
+        assert vault.choose(made[0]).secrets.backup_id == made[-1]
+    assert made == sorted(made)
 
 
 # -- bytes

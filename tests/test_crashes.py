@@ -12,16 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
-from crash_scene import STORIES, kept
-from crashing import REACH, Life
+from crash_scene import STORIES, read_once
+from crashing import ERASING, REACH, Life
 from faults import Strike
 from forgotten import receipts_are_true
 from holding import everything_holds
 from planted import BUGS
+from planted_backups import BACKUP_BUGS
 from planted_erasures import ERASING_BUGS
 
-from hetki.engine.project import Project
-from hetki.store.ledger import Ledger
 from hetki.store.system import collect_rarely
 
 #: `make torture` sets the share of the full number; without it, the small one.
@@ -36,12 +35,8 @@ BLANK = 15
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Declarations that are kept are read once, and garbage is looked for rarely."""
-
-    def known(ledger: Ledger, version: str) -> Project | None:
-        return kept(version) if ledger.declarations(version) is not None else None
-
-    monkeypatch.setattr("hetki.engine.warming.kept_project", known)
+    """Declarations are read and compiled once, and garbage is looked for rarely."""
+    read_once(monkeypatch)
     were = gc.get_threshold()
     collect_rarely()
     yield
@@ -73,7 +68,8 @@ def test_whatever_strikes_nothing_is_lost_and_nothing_doubled(first: int) -> Non
 def test_a_crash_at_every_single_point_of_each_story(seed: int) -> None:
     about = ABOUT[seed % len(STORIES)]
     n_operations = len(STORIES[about].split()) or 3
-    aim = "erase" if about == "forget" else ""  # all that writes a lake is looked at in another story
+    # All that writes a lake, and all that comes before a restore, is looked at in other stories.
+    aim = {"forget": "erase", "restore": "restore"}.get(about, "")
     plain = Life(seed, [], n_operations)
     plain.live()
     everything_holds(plain)
@@ -93,18 +89,23 @@ def test_a_crash_at_every_single_point_of_each_story(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bug", "about"), BUGS + ERASING_BUGS, ids=lambda each: getattr(each, "__name__", each)
+    ("bug", "about"), BUGS + ERASING_BUGS + BACKUP_BUGS, ids=lambda each: getattr(each, "__name__", each)
 )
 def test_a_planted_bug_is_found(bug: Callable[[pytest.MonkeyPatch], None], about: str) -> None:
     assert found_after(bug, about) <= N_LIVES_MAX, "the simulation does not see it"
 
 
-def plan_for(n: int, about: str) -> list[Strike]:
+def plan_for(n: int, about: str) -> list[Strike] | None:
     """The strike of the n-th life that is to find a bug of erasing: a crash at each point in turn, one around
-    the command, and a visit while it is looked up what is known of a person."""
+    the command, and a visit while it is looked up what is known of a person. Of backups: a visit at each
+    point in turn, and every other life as it is drawn."""
+    if about == "backup":
+        return [Strike(1 + n // 2 * 7 % REACH[about], "visit", about)] if n % 2 else None
+    if about not in ERASING:
+        return None
     turn = n // 3
     if n % 3 == 0:
-        return [Strike(1 + turn * 11 % REACH[about], "crash", "erase")]
+        return [Strike(1 + turn * 7 % REACH[about], "crash", "erase")]
     return [Strike(9 + turn % 6, "crash", "erase") if n % 3 == 1 else Strike(1 + turn % 8, "visit", "erase")]
 
 
@@ -113,9 +114,7 @@ def found_after(bug: Callable[[pytest.MonkeyPatch], None], about: str) -> int:
     for n in range(1, N_LIVES_MAX + 1):
         with pytest.MonkeyPatch.context() as patch:
             bug(patch)
-            life = Life(
-                ABOUT.index(about) + (n - 1) * len(ABOUT), plan_for(n, about) if about in REACH else None
-            )
+            life = Life(ABOUT.index(about) + (n - 1) * len(ABOUT), plan_for(n, about))
             life.opened = receipts_are_true
             try:
                 life.live()

@@ -11,27 +11,35 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_wiping import WORD, fill_gaps
 from world import World, action, at, event, lines, moment, project
 
 import hetki.engine.erase as erasing
 import hetki.engine.forgetting as forgetting
+from hetki.decisions.decide import decide
+from hetki.engine.accept import take_secrets
 from hetki.engine.advance import catch_up
 from hetki.engine.backup import ABOUT, ABOUT_NOBODY
 from hetki.engine.commands import CannotLink, Matched, MatchedPair, Merge
 from hetki.engine.erase import erase, finish, is_unfinished
 from hetki.engine.receipts import Receipt, is_genuine, listed
 from hetki.engine.repair import replay_rejected
+from hetki.engine.verifying import verify
 from hetki.errors import Fault, Invalid, NotFound, Unavailable
 from hetki.events.event import Event, LeafId
 from hetki.events.wire import Parsed, Rejected
 from hetki.identity.identifier import identifier
-from hetki.store.lake import MARK, refresh
+from hetki.store import lake
+from hetki.store.journal import Kind
+from hetki.store.lake import EVENTS, MARK, refresh
+from hetki.store.lake_tables import write_table
 from hetki.store.secrets import Secrets
-from hetki.store.sqlite import Connection, transaction
+from hetki.store.sqlite import Connection, alone, transaction
 from hetki.store.state import TABLES
 from hetki.store.system import SystemDisk
 
@@ -235,6 +243,17 @@ def test_no_byte_is_left_and_the_control_is_unchanged(tmp_path: Path) -> None:
     assert_gone(world, folder, person, secrets)
 
 
+def test_older_copies_of_rows_go_as_well(tmp_path: Path, lived: Path) -> None:
+    """What SQLite leaves of a row where it lay before its page was built anew."""
+    folder = tmp_path / "data"
+    subprocess.run(["cp", "-r", lived, folder], check=True)
+    assert all(fill_gaps(folder / name) for name in ("state.db", "secrets.db"))
+    world = open_world(folder, seed=2, starts="09:15")
+    erase(world.engine, Person(1).leaf(world), "Data desk")
+    files = every_byte(folder)
+    assert [name for name in files if WORD in files[name]] == []
+
+
 def test_what_is_warmed_meanwhile_is_erased_too(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     world, person, _ = two_lives(folder)
@@ -248,6 +267,75 @@ def test_what_is_warmed_meanwhile_is_erased_too(tmp_path: Path) -> None:
     assert not world.rows("SELECT 1 FROM warmed WHERE customer = ?", leaf)
     finish(world.engine)
     assert_gone(world, folder, person, secrets)
+
+
+def test_what_is_warmed_of_an_account_is_erased_with_each_member() -> None:
+    """Whoever is to be warmed again has still been warmed with what they had before."""
+    world = greeted()
+    world.live(
+        """
+        09:00 web u=anna g=kone Account Joined
+        09:01 web u=bertta g=kone Account Joined
+        09:02 web u=anna g=kone Help Searched n_results=0 query=annasquery
+        09:03 web u=bertta g=kone Help Searched n_results=0 query=berttasquery
+        """
+    )
+    waits = moment("more", "searched: Help Searched | no chat: Chat Started, for 2 hours", "greet")
+    waits["moments/more.yaml"] = (
+        waits["moments/more.yaml"]
+        .replace("initiative: keep_our_word\n", "")
+        .replace("identify:", "identify:\n  about: account\n  match: all")
+    )
+    for _ in range(3):
+        assert not world.warm(project(GREETED | waits), 1)
+    warmed = "SELECT customer FROM warmed WHERE instr(state, ?)"
+    assert len(world.rows(warmed, b"annasquery")) == 1
+    leaf = LeafId(world.node("anna"))
+    world.engine.acceptor.command(erasing.erasure_of(world.engine, {leaf}, "Data desk"))
+    world.catch_up()
+    assert not world.rows(warmed, b"annasquery")
+    while not world.warm(project(GREETED | waits), 10):
+        pass
+    world.until("12:00")
+    assert len(world.occurrences("more")) == 1
+    world.assert_rebuilds()
+
+
+def test_a_lake_that_is_refreshed_before_the_erasure_is_folded_is_erased_too(tmp_path: Path) -> None:
+    """It knows of the erasure by the secrets, and writes its tables from a state that does not."""
+    folder = tmp_path / "data"
+    world, person, _ = two_lives(folder)
+    leaf = person.leaf(world)
+    secrets = secrets_of(world, leaf)
+    command = erasing.erasure_of(world.engine, {leaf}, "Data desk")
+    world.engine.acceptor.command(command)
+    take_secrets(world.engine.journal.secrets, command)
+    refresh(world.disk, world.engine.journal, world.engine.state)
+    assert sightings(every_byte(folder), person.canary)["group"] >= {"lake/accounts.parquet decoded"}
+    world.catch_up()
+    finish(world.engine)
+    assert_gone(world, folder, person, secrets)
+
+
+def test_a_first_lake_that_is_being_written_just_then_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its writer has read the events before, and ends as the erasure gets the lake."""
+    world = open_world(tmp_path / "data")
+    world.live("09:00 web u=anna Customer Identified name=Anna")
+    leaf, name = world.node("anna"), "lake/events/bucket=b/month=2026-03/from-000000000001.parquet"
+    row = {each.name: [None] for each in EVENTS} | {"leaf": [leaf.hex()], "name": ["written before"]}
+    real = lake.alone
+
+    @contextmanager
+    def got(*given: object) -> Iterator[None]:
+        with real(*given):  # type: ignore[arg-type]
+            write_table(world.disk, name.replace("=b", f"={leaf.hex()[0]}"), pa.table(row, EVENTS))
+            yield
+
+    monkeypatch.setattr(lake, "alone", got)
+    erase(world.engine, LeafId(leaf), "Data desk")
+    assert not world.disk.names("lake/events/*/*/*")
 
 
 def test_a_lake_that_was_never_finished_is_erased_too(
@@ -286,6 +374,7 @@ STEPS: dict[str, tuple[object, str]] = {
     "a file": (SystemDisk, "write"),
     "the logs": (erasing, "truncate_log"),
     "the log of secrets": (Secrets, "truncate_log"),
+    "older copies": (erasing, "wipe"),
     "the signature": (erasing, "sign"),
 }
 
@@ -370,6 +459,19 @@ def some_event(draw: random.Random, number: int, minute: int) -> str:
     return f"{times} {draw.choice(['web', 'app'])} {' '.join(ids)} {draw.choice(NAMES)} id=e{number}"
 
 
+def richer(draw: random.Random, told: Event) -> Event:
+    """The same with a device, an external id and the row of a table now and then, which few share."""
+    context: dict[str, object] = {}
+    if draw.random() < 0.3:
+        context["device"] = {"id": f"d{draw.randrange(3)}"}
+    if draw.random() < 0.2:
+        context["externalIds"] = [{"type": "loyalty", "id": f"l{draw.randrange(3)}", "collection": "users"}]
+    record = {"record_id": f"r{draw.randrange(3)}"} if draw.random() < 0.25 else {}
+    return msgspec.structs.replace(
+        told, context=msgspec.json.encode(context), identifiers=told.identifiers | record
+    )
+
+
 def something_said(draw: random.Random, world: World) -> None:
     """A person, or linkage, says something of two identifiers."""
     nodes = [node for node, _, _ in world.engine.state.all_nodes()]
@@ -389,7 +491,7 @@ def test_after_any_story_a_rebuild_equals_what_is_live(seed: int) -> None:
     n_erased = 0
     for number in range(40):
         minute += draw.choice([0, 1, 1, 5, 20])
-        world.tell(some_event(draw, number, minute))
+        world.accept([richer(draw, event(some_event(draw, number, minute)))])
         if draw.random() < 0.5:
             world.advance()
         if draw.random() < 0.1 and world.engine.state.all_nodes():
@@ -456,6 +558,117 @@ def test_a_rejected_body_that_tells_an_erased_name_is_not_kept() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"to": "mailto:Anna@kauppa.fi?subject=x"}',
+        b'{"page": "https://kauppa.fi/?email=anna%40kauppa.fi&x=1"}',
+        b'{"anna@kauppa.fi": {"n": 1}}',
+        b'{"context": {"externalIds": [{"type": "loyalty", "id": "l-17"}]}}',
+        b'{"email":anna@kauppa.fi,}',
+        b'{"phone": "00358 40 111-2222"}',
+        b"anna;1;2",
+    ],
+)
+def test_a_rejected_body_goes_however_it_tells_a_name(body: bytes) -> None:
+    """What was rejected before the erasure is erased with it, and what is rejected afterwards is not kept."""
+    world = greeted()
+    external = b'{"externalIds": [{"type": "loyalty", "id": "l-17", "collection": "users"}]}'
+    told = event("09:00 web u=anna mail=anna@kauppa.fi tel=+358401112222 Customer Identified")
+    world.accept([msgspec.structs.replace(told, context=external)])
+    rejected = [Rejected("web", world.clock.now(), each, Fault("x", "y", "z")) for each in (body, b"bertta")]
+    world.engine.acceptor.accept([Parsed([], rejected)])
+    world.advance()
+    erase(world.engine, LeafId(world.node("anna")), "desk")
+    assert body not in journal_of(world) and b"bertta" in journal_of(world)
+    world.engine.acceptor.accept([Parsed([], rejected)])
+    world.advance()
+    assert body not in journal_of(world)
+    assert sorted(row[0] for row in world.rows("SELECT got FROM rejected")) == [
+        "a name of an erased person",
+        "y",
+    ]
+    world.assert_rebuilds()
+
+
+def test_names_that_join_nobody_are_refused_as_well_unless_somebody_else_tells_them() -> None:
+    """Of two addresses in a year one joins; what an alias mentions, and an external id, may join nothing."""
+    world = greeted()
+    external = b'{"externalIds": [{"type": "loyalty", "id": "%s", "collection": "users"}]}'
+    for line, told in (
+        ("09:00 web u=anna p=oldanna mail=anna@kauppa.fi Customer Identified", b"l-17"),
+        ("09:01 web u=anna mail=anna@work.fi Customer Identified", b"l-18"),
+        ("09:02 web u=anna mail=house@kauppa.fi Customer Identified", b"l-19"),
+        ("09:03 web u=bertta mail=house@kauppa.fi Customer Identified", b"l-19"),
+    ):
+        world.accept([msgspec.structs.replace(event(line), context=external % told)])
+    world.advance()
+    erase(world.engine, LeafId(world.node("anna")), "desk")
+    for name in (
+        "a=oldanna",
+        "u=oldanna",
+        "mail=anna@kauppa.fi",
+        "mail=anna@work.fi",
+        "mail=house@kauppa.fi",
+    ):
+        world.live(f"10:00 web u=cilla {name} id={name} Page Viewed".replace("u=cilla u=", "u="))
+    for told in (b"l-17", b"l-18", b"l-19"):
+        seen = event(f"10:01 web u=cilla id={told.decode()} Page Viewed")
+        world.accept([msgspec.structs.replace(seen, context=external % told)])
+    world.advance()
+    assert len(world.rows("SELECT 1 FROM rejected")) == 6
+    read = journal_of(world)
+    gone = [b"oldanna", b"anna@kauppa.fi", b"anna@work.fi", b"l-17", b"l-18"]
+    assert not [word for word in gone if word in read] and b"house@kauppa.fi" in read and b"l-19" in read
+    world.assert_rebuilds()
+
+
+def test_a_consent_that_comes_before_the_keys_are_destroyed_is_a_row_and_not_lost() -> None:
+    world = greeted()
+    world.live("09:00 web u=anna mail=anna@kauppa.fi Customer Identified")
+    world.clock.move(at("10:00"))
+    command = erasing.erasure_of(world.engine, {LeafId(world.node("anna"))}, "desk")
+    world.engine.acceptor.command(command)
+    world.tell("10:01 web u=anna mail=anna@kauppa.fi Consent Granted purpose=marketing")
+    world.catch_up()
+    assert world.rows("SELECT got FROM rejected") == [("a name of an erased person",)]
+    assert not [row for row in world.rows("SELECT event_id FROM events") if row in unreadable(world)]
+    erased = world.engine.journal.secrets.erased()
+    assert all(each.back_at is None for each in erased.values()), "not even one of the names is open"
+    assert finish(world.engine) == 1
+    world.live("10:02 web u=anna mail=anna@kauppa.fi Consent Granted purpose=marketing")
+    assert world.customers() == ["anna anna@kauppa.fi"]
+
+
+def unreadable(world: World) -> list[tuple[bytes]]:
+    """Events that were accepted after an erasure, and that nobody can read."""
+    command = max(each.position for each in world.engine.journal.read(0, 10**6) if each.kind is Kind.COMMAND)
+    return [(each.event_id,) for each in world.engine.journal.read(command, 10**6) if each.body is None]
+
+
+def test_who_has_come_back_is_erased_again_whatever_the_clock_says() -> None:
+    world = erased_anna()
+    world.live("10:10 web u=anna Consent Granted purpose=marketing")
+    world.live("10:11 web u=anna Customer Identified name=Annika")
+    again = World(world.engine.project, disk=world.disk, seed=5, starts="09:30")
+    erase(again.engine, LeafId(world.node("anna")), "desk")
+    assert b"Annika" not in journal_of(again)
+    assert again.customers() == ["bertta"]
+
+
+def test_an_erasure_that_waits_for_another_process_says_that_it_has_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = greeted()
+    world.live("09:00 web u=anna Customer Identified name=Anna")
+    monkeypatch.setattr(erasing, "LOCK_WAIT_S", 0.0)
+    with alone(world.disk, erasing.LOCK, erasing.BUSY):
+        with pytest.raises(Unavailable) as told:
+            erase(world.engine, LeafId(world.node("anna")), "desk")
+    assert told.value.faults == (erasing.BUSY, erasing.BEGUN)
+    assert finish(world.engine) == 1
+
+
 def test_who_gives_consent_anew_is_a_new_customer_with_no_past() -> None:
     world = erased_anna()
     world.live(
@@ -474,6 +687,22 @@ def test_who_gives_consent_anew_is_a_new_customer_with_no_past() -> None:
     world.clock.move(at("11:00"))
     erase(world.engine, LeafId(world.node("anna")), "desk")
     assert world.customers() == ["bertta"] and b"Annika" not in journal_of(world)
+    world.assert_rebuilds()
+
+
+def test_of_two_consents_after_an_erasure_the_earlier_opens_whichever_was_told_first() -> None:
+    """The later one lets the names come back; what was told between the two counts once the earlier is
+    known."""
+    world = erased_anna()
+    world.live("10:30 web u=anna mail=anna@kauppa.fi Consent Granted purpose=marketing")
+    world.live("10:20>10:31 web u=anna Page Viewed")
+    assert len(world.rows("SELECT * FROM rejected")) == 1
+    world.live("10:10>10:40 web u=anna mail=anna@kauppa.fi Consent Granted purpose=marketing")
+    world.live("10:25>10:41 web u=anna Page Viewed id=later")
+    assert len(world.rows("SELECT * FROM rejected")) == 1
+    anna = world.node("anna")
+    assert world.rows("SELECT n_events FROM customers WHERE customer = ?", anna) == [(3,)]
+    assert world.engine.journal.secrets.erased()[anna].back_at == at("10:10")
     world.assert_rebuilds()
 
 
@@ -546,6 +775,39 @@ def test_what_was_retracted_before_an_erasure_and_is_somebody_elses_stays_retrac
     assert not [row for row in world.rows("SELECT * FROM outbox") if "Annikki" in str(row)]
     assert not world.decisions() and len(world.missed()) == 1, "it is not decided again"
     assert world.rows("SELECT occurrence_id, kind FROM revisions") == was
+    world.assert_rebuilds()
+
+
+def offers_of_accounts() -> World:
+    """Anna tells what her company is; two colleagues are answered by it."""
+    steps = "a: Product Added | b: Product Added where member <> a.member"
+    offer = moment("offer", steps, more="about: account\nwithin: 1 day")
+    offer = {name: text.replace("initiative: keep_our_word\n", "") for name, text in offer.items()}
+    prints = {"templates/call.liquid": "Subject: x\n\nFor your {{ account.industry }}."}
+    others = {f"moments/{name}.yaml": None for name in ("again", "help", "promise")}
+    world = World(project(offer | prints | others))
+    world.live(
+        """
+        09:00 web u=anna g=kone Account Joined industry=annaslifts
+        09:00 web u=bert g=kone Account Joined
+        09:00 web u=cleo g=kone Account Joined
+        10:00 web u=bert Product Added
+        10:01 web u=cleo Product Added
+        """
+    )
+    assert [each.question.context for each in world.records()] == [{"account.industry": "annaslifts"}]
+    assert world.rows("SELECT body FROM outbox") == [("For your annaslifts.",)]
+    return world
+
+
+def test_what_a_colleague_was_told_of_the_account_by_an_erased_customer_goes() -> None:
+    world = offers_of_accounts()
+    erase(world.engine, LeafId(world.node("anna")), "desk")
+    (record,) = world.records()
+    assert record.question.context == {} and decide(record.question) == record
+    assert "annaslifts" not in str(world.rows("SELECT * FROM outbox"))
+    assert "annaslifts" not in str(world.rows("SELECT * FROM decisions"))
+    verify(world.engine)
     world.assert_rebuilds()
 
 

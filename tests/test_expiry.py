@@ -12,7 +12,17 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_erasure import GREETED, NAMES, Killed, every_byte, journal_of, killed, some_event, something_said
+from test_erasure import (
+    GREETED,
+    NAMES,
+    Killed,
+    every_byte,
+    journal_of,
+    killed,
+    richer,
+    some_event,
+    something_said,
+)
 from world import FILES, TOML, World, event, lines, moment, project
 
 import hetki.engine.erase as erasing
@@ -26,10 +36,11 @@ from hetki.engine.backup import backup
 from hetki.engine.erase import is_unfinished
 from hetki.engine.expiring import due, expire, expire_next
 from hetki.engine.project import load
+from hetki.engine.rebuilding import rebuild
 from hetki.engine.receipts import listed
 from hetki.engine.restoring import choose, restore
 from hetki.engine.verifying import verify
-from hetki.errors import Fault, Invalid
+from hetki.errors import Conflict, Fault, Invalid
 from hetki.events.event import instant
 from hetki.events.wire import Parsed, Rejected
 from hetki.moments.fold import decode
@@ -190,6 +201,16 @@ def test_a_crash_at_any_step_is_taken_up_to_the_same_end(
     world.assert_rebuilds()
 
 
+def test_a_rebuild_waits_until_what_was_taken_away_is_folded() -> None:
+    world = lived()
+    world.clock.move(month(6))
+    assert expire_next(world.engine)
+    with pytest.raises(Conflict, match="entered and not folded"):
+        rebuild(world.engine)
+    world.catch_up()
+    world.assert_rebuilds()
+
+
 def test_what_was_said_of_consent_outlives_the_events_that_it_came_with() -> None:
     world = lived()
     said = {name: statements(world, name) for name in ("anna", "cilla")}
@@ -272,7 +293,8 @@ def test_after_any_story_a_rebuild_equals_what_is_live(seed: int) -> None:
         when, _, rest = some_event(draw, number, minute).partition(" ")
         back = 31 if draw.random() < 0.1 and day > 31 else 0
         occurred, received = when.split(">")
-        world.tell(f"{day - back}/{occurred}>{day}/{received} {rest}{draw.choice(['', '', ' gpc'])}")
+        line = f"{day - back}/{occurred}>{day}/{received} {rest}{draw.choice(['', '', ' gpc'])}"
+        world.accept([richer(draw, event(line))])
         if draw.random() < 0.5:
             world.advance()
         if draw.random() < 0.1 and world.engine.state.all_nodes():

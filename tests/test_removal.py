@@ -11,8 +11,19 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_erasure import GREETED, Killed, every_byte, journal_of, killed, some_event, something_said
-from world import World, at, lines, project
+from test_erasure import (
+    GREETED,
+    Killed,
+    every_byte,
+    journal_of,
+    killed,
+    offers_of_accounts,
+    richer,
+    some_event,
+    something_said,
+)
+from test_wiping import WORD, fill_gaps
+from world import World, at, event, lines, project
 
 import hetki.engine.erase as erasing
 import hetki.engine.forgetting as forgetting
@@ -25,12 +36,13 @@ from hetki.engine.receipts import listed
 from hetki.engine.removing import Found, Range, find, remove
 from hetki.engine.restoring import choose, restore
 from hetki.engine.verifying import verify
-from hetki.errors import Fault, Invalid
+from hetki.errors import Conflict, Fault, Invalid
 from hetki.events.event import LeafId
 from hetki.events.wire import Parsed, Rejected
 from hetki.store.journal import Journal
 from hetki.store.lake import refresh
 from hetki.store.secrets import Secrets
+from hetki.store.sqlite import alone
 from hetki.store.system import SystemDisk
 
 LEAK = Range(at("10:00"), at("11:00"))
@@ -122,6 +134,16 @@ def test_no_byte_of_a_range_is_left_and_all_else_is_unchanged(copied: Path, tmp_
     world.assert_rebuilds()
     world.reopen()
     assert_removed(world, folder)
+
+
+def test_older_copies_of_the_journals_rows_go_as_well(copied: Path, tmp_path: Path) -> None:
+    """What SQLite leaves of a row where it lay before its page was built anew."""
+    folder = tmp_path / "data"
+    subprocess.run(["cp", "-r", copied, folder], check=True)
+    assert fill_gaps(folder / "journal.db")
+    world = World(project(GREETED), disk=SystemDisk(folder, durable=False), seed=2, starts="11:20")
+    remove(world.engine, LEAK, "Data desk")
+    assert [name for name, data in every_byte(folder).items() if WORD in data] == []
 
 
 def sealed(folder: Path) -> list[bytes]:
@@ -219,7 +241,8 @@ def test_after_any_story_a_rebuild_equals_what_is_live(seed: int) -> None:
     world, minute = World(batch_max=draw.choice([3, 10_000])), 0
     for number in range(30):
         minute += draw.choice([0, 1, 1, 5, 20])
-        world.tell(some_event(draw, number, minute) + draw.choice(["", "", " gpc"]))
+        line = some_event(draw, number, minute) + draw.choice(["", "", " gpc"])
+        world.accept([richer(draw, event(line))])
         if draw.random() < 0.5:
             world.advance()
         if draw.random() < 0.1 and world.engine.state.all_nodes():
@@ -231,6 +254,26 @@ def test_after_any_story_a_rebuild_equals_what_is_live(seed: int) -> None:
             assert bool(remove(world.engine, wanted, "desk")) == bool(n)
     world.advance()
     world.assert_rebuilds()
+    verify(world.engine)
+
+
+def test_what_a_colleague_was_told_of_the_account_in_a_range_goes() -> None:
+    world = offers_of_accounts()
+    assert remove(world.engine, Range(at("09:00"), at("09:30"), "", "Account Joined"), "desk")
+    assert "annaslifts" not in str(world.rows("SELECT * FROM outbox"))
+    assert "annaslifts" not in str(world.rows("SELECT * FROM decisions"))
+    verify(world.engine)
+    world.assert_rebuilds()
+
+
+def test_two_ranges_are_removed_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of a row that both have entries in follows from what the first has left."""
+    world = lived()
+    monkeypatch.setattr(removing, "LOCK_WAIT_S", 0.0)
+    with alone(world.disk, erasing.LOCK, erasing.BUSY), pytest.raises(Conflict):
+        remove(world.engine, LEAK, "Data desk")
+    assert find(world.engine, LEAK).n_events == 5
+    remove(world.engine, LEAK, "Data desk")
     verify(world.engine)
 
 

@@ -40,6 +40,7 @@ KEY, FIGURE, SPLINKS = (
 KNOWN: dict[tuple[str, str], str] = {
     ("hetki/engine/parts.py", "n"): FIGURE,
     ("hetki/store/sqlite.py", "wait_ms"): "SQLite's own answer, a number",
+    ("hetki/store/wiping.py", "version"): "SQLite's own answer, a number",
     ("hetki/store/identities.py", "only"): "a Refusal, one of a few words of ours",
     ("hetki/store/postgres.py", "'.'.join((_quoted(each) for each in filter(None, (schema, table))))"): (
         "names that the operator gives, quoted"

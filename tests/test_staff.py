@@ -13,9 +13,13 @@ from pathlib import Path
 import httpx
 import pytest
 from console import EVIL, FORM_TYPE, PASSWORD, House, ask, words
+from test_backup import Vault
+from world import World
 
 from hetki.cli.main import EXIT, main
 from hetki.engine.advance import advance
+from hetki.engine.backup import SECRETS_DAYS
+from hetki.engine.restoring import look_over
 from hetki.errors import Conflict, Forbidden, Invalid, NotFound
 from hetki.server import access as access_room
 from hetki.server.access import OPERATOR, Access, Visitor
@@ -25,7 +29,7 @@ from hetki.settings import SECOND
 from hetki.simulation.world import MemoryDisk, SeededChance, SimulatedClock
 from hetki.store import passwords
 from hetki.store import staff as staff_room
-from hetki.store.staff import NAME_CHARS_MAX, Staff
+from hetki.store.staff import NAME_CHARS_MAX, Staff, has_staff
 from hetki.store.system import SystemChance, SystemDisk
 
 NOW = 1_772_366_400 * SECOND
@@ -429,3 +433,75 @@ def test_the_command_adds_lists_changes_and_removes(
     assert hetki("staff", "remove", "sami")[0] == 0 and staff.everybody() == []
     (folder / "hetki.toml").write_text((folder / "hetki.toml").read_text() + "colour = 1\n")
     assert hetki("staff")[0] == 0, "also while the declarations have faults"
+
+
+# -- backups
+
+
+def test_people_come_back_from_a_backup_and_whoever_was_removed_since_does_not(cheap: None) -> None:
+    """The newest copy of the secrets says who may sign in, also with an older backup."""
+    world, vault = World(), Vault()
+    world.live("09:00 web u=anna Help Searched n_results=0")
+    chance = SeededChance(3)
+    staff, access = Staff(world.disk, chance), Access(world.disk, world.clock, chance)
+    for name, role in (("Sami", "agent"), ("Aino", "admin"), ("Onni", "viewer")):
+        staff.add(name, role, PASSWORD, world.clock.now())
+    session, token = access.enter("Sami", PASSWORD), access.new_token()
+    first = vault.take(world)
+    staff.remove("Aino")
+    staff.set_role("Onni", "agent", world.clock.now())
+    staff.set_password("Sami", "another one, for today", world.clock.now())
+    world.clock.sleep(1)
+    vault.take(world)
+    data = MemoryDisk()
+    _, done = vault.restore(world, first.backup, data)
+    assert done.n_people == 2
+    again = Access(data, world.clock, SeededChance(4))
+    assert again.who(again.enter("Sami", "another one, for today")) == Visitor("Sami", "agent")
+    assert again.who(again.enter("onni", PASSWORD)) == Visitor("Onni", "agent")
+    for name in ("Aino", "Sami"):
+        with pytest.raises(Forbidden):
+            again.enter(name, PASSWORD)
+    with pytest.raises(Forbidden):
+        again.sign_in(token)
+    assert again.who(session) is None
+
+
+def test_no_session_comes_back_even_if_its_file_is_brought_along(cheap: None) -> None:
+    """Who copies files out of the broken folder signs nobody in: all have another stamp."""
+    world, vault, data = World(), Vault(), MemoryDisk()
+    Staff(world.disk, SeededChance(2)).add("Sami", "agent", PASSWORD, world.clock.now())
+    session = Access(world.disk, world.clock, SeededChance(1)).enter("Sami", PASSWORD)
+    vault.take(world)
+    vault.restore(world, data=data)
+    data.write(access_room.SESSIONS_FILE, world.disk.read(access_room.SESSIONS_FILE))
+    assert Access(data, world.clock, SeededChance(4)).who(session) is None
+
+
+def test_a_copy_of_secrets_has_people_and_a_backup_none(cheap: None) -> None:
+    world, vault = World(), Vault()
+    vault.take(world)
+    assert not has_staff(world.disk), "a backup makes no accounts"
+    Staff(world.disk, SeededChance(2)).add("Sami Aalto", "agent", PASSWORD, world.clock.now())
+    world.clock.sleep(1)
+    done = vault.take(world)
+    (part,) = vault.secrets.names("*/staff/*")
+    good = vault.secrets.read(part)
+    assert b"Sami Aalto" in good
+    assert not [each for each in vault.backups.names("**/*") if b"Sami" in vault.backups.read(each)]
+    vault.secrets.write(part, good.replace(b"agent", b"admin"))
+    with pytest.raises(Invalid, match="another hash"):
+        look_over(vault.secrets, done.secrets)
+    with pytest.raises(Invalid, match="another hash"):
+        vault.restore(world)
+
+
+def test_people_lie_in_a_copy_no_longer_than_it_is_kept(cheap: None) -> None:
+    world, vault = World(), Vault()
+    staff = Staff(world.disk, SeededChance(2))
+    staff.add("Sami Aalto", "agent", PASSWORD, world.clock.now())
+    vault.take(world)
+    staff.remove("Sami Aalto")
+    world.clock.sleep(SECRETS_DAYS * 86_400 + 1)
+    vault.take(world)
+    assert not [each for each in vault.secrets.names("**/*") if b"Sami" in vault.secrets.read(each)]

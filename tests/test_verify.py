@@ -12,7 +12,7 @@ from world import World, at
 
 from hetki.engine.erase import erase
 from hetki.engine.rebuilding import rebuild
-from hetki.engine.verifying import verify
+from hetki.engine.verifying import keep_heads, verify
 from hetki.errors import HetkiError, Invalid
 from hetki.events.event import LeafId
 from hetki.simulation.world import SeededChance
@@ -63,6 +63,20 @@ def test_every_flipped_byte_of_a_decision_is_found() -> None:
             n += 1
     assert n > 1_000
     assert verify_chain(db) == before
+
+
+def test_what_is_told_folded_and_kept_while_it_walks_is_no_fault() -> None:
+    """`hetki verify` runs beside `hetki serve`, and beside a backup."""
+    world = decided()
+    n_rows = world.engine.journal.head()[0]
+
+    def meanwhile(position: int) -> None:
+        if position == 1:
+            world.live("20:00 web u=zoe Help Searched n_results=0")
+            keep_heads(world.engine)
+
+    assert verify(world.engine, meanwhile).n_rows == n_rows
+    assert verify(world.engine).n_rows == n_rows + 1
 
 
 def test_every_flipped_byte_of_a_link_is_found() -> None:

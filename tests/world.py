@@ -12,6 +12,7 @@ A line is its own message id, so the same line again is a repeat; `id=` gives an
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -40,6 +41,8 @@ ORIGIN = instant(datetime(2026, 3, 2, tzinfo=UTC))
 IDENTIFIERS = {"u": "user_id", "a": "anonymous_id", "p": "previous_id", "mail": "email", "tel": "phone"} | {
     "g": "group_id"
 }
+#: A line without these is its words.
+QUOTED = re.compile(r"""["'\\]""")
 SECRET = "whsec_aGV0a2ktdGVzdHMtaGV0a2ktdGVzdHMtaGV0a2k="
 
 TOML = f"""
@@ -194,7 +197,7 @@ def lines(text: str) -> list[str]:
 
 def event(line: str) -> Event:
     """One line as an event."""
-    when, source_name, *words = shlex.split(line)
+    when, source_name, *words = shlex.split(line) if QUOTED.search(line) else line.split()
     occurred, _, received = when.partition(">")
     given = dict(word.partition("=")[::2] for word in words if "=" in word)
     names = [word for word in words if "=" not in word and word != "gpc"]

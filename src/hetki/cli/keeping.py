@@ -98,6 +98,9 @@ def restore(
         print(f"{counted(done.n_erasures, 'erasure')} done again; {rows} can be read no more")
     if done.n_held:
         print(f"{counted(done.n_held, 'message')} cancelled, which may have been sent since")
+    if done.n_people:
+        when = f"{utc(chosen.secrets.made_at):%Y-%m-%d %H:%M:%S}Z"
+        print(f"{counted(done.n_people, 'account')} of the console, as of {when}: see hetki staff")
     print(f"Next: hetki serve -C {to}")
 
 

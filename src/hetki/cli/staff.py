@@ -14,7 +14,7 @@ from hetki.errors import Fault, Invalid, nearest, shown
 from hetki.events.event import utc
 from hetki.server.access import Access
 from hetki.store.passwords import CHARS_MAX
-from hetki.store.staff import FILE, ROLES, Role, Staff
+from hetki.store.staff import ROLES, Role, Staff, has_staff
 from hetki.store.system import SystemChance, SystemClock, SystemDisk
 
 app = typer.Typer()
@@ -41,7 +41,7 @@ def listing(ctx: typer.Context, project: Folder = HERE) -> None:
         return
     look(project)
     disk = _disk(project)
-    people = _opened(disk).everybody() if FILE in disk.names("access/*") else []
+    people = _opened(disk).everybody() if has_staff(disk) else []
     for each in people:
         print(f"{each.name}  {each.role}  since {utc(each.changed_at):%Y-%m-%d %H:%M}Z")
     if not people:

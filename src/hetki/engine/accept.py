@@ -165,10 +165,7 @@ class Acceptor:
             found = self._named(event, erased)
             if not any(each.refuses(event.occurred_at) for each in found.values()):
                 events.append(event)
-            elif event.name == GRANTED and all(
-                each.erased_at < event.occurred_at <= now for each in found.values()
-            ):
-                self._journal.secrets.come_back(found.keys(), event.occurred_at)
+            elif self._come_back(event, found, now):
                 erased = self._journal.secrets.erased()
                 events.append(event)
             else:
@@ -182,6 +179,11 @@ class Acceptor:
             else:
                 rejected.append(each)
         return Parsed(events, rejected)
+
+    def _come_back(self, event: Event, found: Mapping[bytes, Erased], now: int) -> bool:
+        """Whether an event is a consent that lets the names that it tells come back, and has done so."""
+        is_anew = all(each.erased_at < event.occurred_at <= now for each in found.values())
+        return event.name == GRANTED and is_anew and self._journal.secrets.come_back(found, event.occurred_at)
 
     def _named(self, event: Event, erased: Mapping[bytes, Erased]) -> dict[bytes, Erased]:
         """What of an event was erased: its leaf, and the names that it tells."""

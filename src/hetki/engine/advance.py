@@ -33,6 +33,9 @@ from hetki.store.state import Progress
 #: Entries in one transaction when more is waiting: the more, the fewer pages are written for each event.
 BATCH_MAX = 10_000
 
+#: Where nothing but time has moved.
+NOTHING = Folding([], [], {}, 0)
+
 _rejected = msgspec.msgpack.Decoder(Rejected)
 
 
@@ -142,21 +145,24 @@ def open_batch(engine: Engine, stored: Sequence[Stored]) -> Batch:
 
 def fold_opened(engine: Engine, batch: Batch, advance_to: int) -> Folding:
     """Derive everything of one micro-batch, saved in the caller's transaction; decide nothing."""
-    state = engine.state
-    facts = [fact for fact in batch.facts if fact.event.name != STAFFED]
-    reports = [report for fact in batch.facts if (report := read_report(fact.event))]
-    add_staffing(state.db, reports)
-    found = [evidence(engine.keys.node, fact.event, fact.event_id) for fact in facts]
-    stitched = stitch(state, engine.project.identity, found, batch.commands)
-    key = engine.keys.node
-    folding = fold_batch(engine.journal, state, engine.program, key, facts, stitched, advance_to, reports)
+    folding = _fold_new(engine, batch, advance_to) if batch.facts or batch.commands else NOTHING
     caught, repairs, folded = list(folding.caught), list(folding.repairs), dict(folding.folded)
     while True:
-        passed = pass_time(state, engine.program, advance_to)
+        passed = pass_time(engine.state, engine.program, advance_to)
         if not passed.folded:
             return Folding(caught, repairs, folded, folding.n_late)
         caught.extend(passed.caught)
         folded.update(passed.folded)
+
+
+def _fold_new(engine: Engine, batch: Batch, advance_to: int) -> Folding:
+    state, key = engine.state, engine.keys.node
+    facts = [fact for fact in batch.facts if fact.event.name != STAFFED]
+    reports = [report for fact in batch.facts if (report := read_report(fact.event))]
+    add_staffing(state.db, reports)
+    found = [evidence(key, fact.event, fact.event_id) for fact in facts]
+    stitched = stitch(state, engine.project.identity, found, batch.commands)
+    return fold_batch(engine.journal, state, engine.program, key, facts, stitched, advance_to, reports)
 
 
 def _new_facts(engine: Engine, stored: Sequence[Stored]) -> list[Fact]:

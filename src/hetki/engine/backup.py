@@ -1,4 +1,4 @@
-"""Backup: journal and ledger into one folder, secrets into another, while the project is served (law 8).
+"""Backup: journal and ledger into one folder, secrets and accounts into another, while it is served (law 8).
 
 The journal goes as it lies, encrypted; each row of the ledger is sealed under the secrets of whom it is
 about (`hetki.store.sealing`). Projections and the lake are left out: they are made again. The ledger is read
@@ -9,6 +9,7 @@ that instant: nothing in it points to what is not there.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import msgspec
 
@@ -29,6 +30,7 @@ from hetki.store.parts import write_parts
 from hetki.store.ports import Disk
 from hetki.store.sealing import Sealer
 from hetki.store.sqlite import alone
+from hetki.store.staff import Staff, has_staff
 from hetki.store.state import Progress
 
 #: Its lock: one backup of a project at a time.
@@ -90,7 +92,7 @@ def backup(engine: Engine, to: Disk, secrets_to: Disk) -> BackedUp:
         manifests.finish(secrets_to, name, copy, secrets)
         n_thrown_away = _throw_away(secrets_to, copy)
         keep_heads(engine)
-        n_bytes = sum(part.n_bytes for part in (*manifest.journal, *manifest.ledger, *copy.secrets))
+        n_bytes = sum(part.n_bytes for part in (*manifest.parts, *copy.parts))
     return BackedUp(name, name, manifest.position, n_bytes, n_thrown_away)
 
 
@@ -127,18 +129,27 @@ def _journal_and_ledger(engine: Engine, to: Disk, name: str, now: int) -> Manife
 
 def _secrets(engine: Engine, to: Disk, name: str, now: int) -> SecretsManifest:
     secrets = engine.journal.secrets
-    number = secrets.number()
-    copied = write_parts(to, f"{name}/secrets", secrets.copied())
     rows = engine.db.execute("SELECT * FROM erasures WHERE receipt IS NOT NULL ORDER BY erasure_id")
     receipts = write_parts(to, f"{name}/receipts", rows)
+    number = secrets.number()  # after the receipts: what one of them tells of is destroyed in the copy, too
+    copied = write_parts(to, f"{name}/secrets", secrets.copied())
+    staff = write_parts(to, f"{name}/staff", _people(engine))
     return SecretsManifest(
         backup_id=name,
         made_at=now,
         number=number,
         secrets=copied,
         receipts=receipts,
+        staff=staff,
         public_key=public_key(secrets),
     )
+
+
+def _people(engine: Engine) -> list[tuple[object, ...]]:
+    if not has_staff(engine.disk):
+        return []
+    with closing(Staff(engine.disk, engine.chance)) as staff:
+        return staff.copied()
 
 
 def _throw_away(disk: Disk, newest: SecretsManifest) -> int:

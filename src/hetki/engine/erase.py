@@ -3,12 +3,14 @@
 In this order, so that a crash between any two steps is taken up again to the same end: the command is
 durable in the journal; its secrets are taken away from every reader; projections and ledger are rewritten
 where the fold meets the command; the secrets are overwritten; the lake is rewritten; the write-ahead logs are
-emptied; the receipt is signed. What reads personal data never stands before what is gone already.
+emptied, and older copies of rows overwritten; the receipt is signed. What reads personal data never stands
+before what is gone already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import msgspec
@@ -16,17 +18,15 @@ import msgspec
 from hetki.engine.accept import take_secrets
 from hetki.engine.advance import advance, catch_up, fold_once
 from hetki.engine.commands import Erase
-from hetki.engine.engine import Engine
-from hetki.engine.folding import load_facts
+from hetki.engine.engine import DATABASES, Engine
 from hetki.engine.receipts import Receipt, sign
-from hetki.errors import Fault, NotFound, Unavailable
+from hetki.engine.unlinking import own_names
+from hetki.errors import Conflict, Fault, NotFound, Unavailable
 from hetki.events.event import LeafId
 from hetki.events.wire import Rejected
-from hetki.identity.identifier import LEAVES, NodeId, as_leaf
-from hetki.identity.link import TOLD
-from hetki.identity.naming import nodes_in, nodes_of
+from hetki.identity.identifier import LEAVES, NodeId
+from hetki.identity.naming import is_told, texts_in
 from hetki.store.lake import forget as forget_in_lake
-from hetki.store.lake import has_lake
 from hetki.store.sqlite import alone, transaction, truncate_log
 from hetki.store.staff import checked_name
 
@@ -41,6 +41,9 @@ BEGUN = Fault(
 TRIES_MAX = 40
 REST_S = 0.25
 
+#: Rejected bodies that are read together.
+BODIES_MAX = 200
+
 _rejected = msgspec.msgpack.Decoder(Rejected)
 _counts = msgspec.json.Decoder(dict[str, int])
 
@@ -49,19 +52,27 @@ def erase(engine: Engine, customer: LeafId, said_by: str) -> str:
     """Erase a customer; return the id of the erasure, whose receipt is in the ledger.
 
     Raises `Invalid` without a name of who asks, `NotFound` for a customer that is unknown, `Unavailable`
-    where an open reader keeps the logs from being emptied, or the disk refuses: where the erasure has begun,
-    a second fault says so, the rest is done later, and the receipt signed.
+    where an open reader keeps the logs from being emptied, another process has the lake or an erasure, or the
+    disk refuses: where the erasure has begun, a second fault says so, the rest is done later, and the receipt
+    signed.
     """
     name = checked_name(said_by, "--by")
     advance(engine)
     command = _enter(engine, customer, name)
-    try:
+    with begun():
         take_secrets(engine.journal.secrets, command)
         catch_up(engine)
         finish(engine)
-    except Unavailable as error:
-        raise Unavailable(*error.faults, BEGUN) from error
     return command.erasure_id
+
+
+@contextmanager
+def begun() -> Iterator[None]:
+    """What is refused in here is so after something has begun to be erased: a second fault says it."""
+    try:
+        yield
+    except (Conflict, Unavailable) as error:
+        raise Unavailable(*error.faults, BEGUN) from error
 
 
 def _enter(engine: Engine, customer: LeafId, said_by: str) -> Erase:
@@ -90,62 +101,54 @@ def _enter(engine: Engine, customer: LeafId, said_by: str) -> Erase:
 
 
 def erasure_of(engine: Engine, customers: set[LeafId], said_by: str) -> Erase:
-    """The command that erases customers: what they own, and the names that nobody else tells."""
+    """The command that erases customers: what they own, and the names of theirs that nobody else tells, those
+    included that join them with nothing."""
     nodes = {node for mine in engine.state.members(customers).values() for node in mine}
     spaces = engine.state.known(nodes)
     leaves = {node for node, each in spaces.items() if each.node.namespace in LEAVES}
-    own_names = nodes - _told_by_others(engine, nodes)
-    erasure_id = engine.chance.bytes(16).hex()
+    names = own_names(engine, nodes)
+    # later than what was erased before, whatever the clock says: who came back is erased again
+    before = [each for node, each in engine.journal.secrets.erased().items() if node in nodes]
+    times = [max(each.erased_at, each.back_at or 0) + 1 for each in before]
     return Erase(
-        erasure_id,
-        sorted(each.hex() for each in {*leaves, *_rejected_of(engine, own_names)}),
-        sorted(each.hex() for each in own_names),
+        engine.chance.bytes(16).hex(),
+        sorted(each.hex() for each in {*leaves, *_rejected_of(engine, names)}),
+        sorted(each.hex() for each in names),
         said_by,
-        engine.clock.now(),
+        max([engine.clock.now(), *times]),
     )
-
-
-def _told_by_others(engine: Engine, mine: set[NodeId]) -> set[NodeId]:
-    """The identifiers that are in somebody else's events, too: those are not this customer's to refuse."""
-    links = [link for link, _ in engine.state.links_ever(mine) if link.kind in TOLD]
-    ends = {end for link in links for end in (link.node_a, link.node_b)} - mine
-    others = [
-        as_leaf(node)
-        for node, each in sorted(engine.state.known(ends).items())
-        if each.node.namespace in LEAVES
-    ]
-    facts = load_facts(engine.journal, engine.state, others)
-    return {node for fact in facts for node in nodes_of(engine.keys.node, fact.event)}
 
 
 def _rejected_of(engine: Engine, names: set[NodeId]) -> set[bytes]:
     """The rejected bodies that tell one of these names; each is its own leaf."""
+    values = engine.state.values(names)
+    places = engine.db.execute("SELECT position, frame_offset FROM rejected ORDER BY 1, 2").fetchall()
     found: set[bytes] = set()
-    for rejected_id, position, frame_offset in engine.db.execute(
-        "SELECT rejected_id, position, frame_offset FROM rejected"
-    ).fetchall():
-        stored = engine.journal.entries([(position, frame_offset)])[0]
-        if stored.body is not None:
-            body = _rejected.decode(stored.body).body
-            if names & nodes_in(engine.keys.node, body):
-                found.add(bytes.fromhex(rejected_id))
+    for start in range(0, len(places), BODIES_MAX):
+        for stored in engine.journal.entries(places[start : start + BODIES_MAX]):
+            if stored.body is not None and is_told(texts_in(_rejected.decode(stored.body).body), values):
+                found.add(stored.leaf)
     return found
 
 
 def finish(engine: Engine) -> int:
     """Do what is left of every erasure that was entered; return how many receipts were signed.
 
-    A repeat does nothing. Raises `Unavailable` while a reader keeps a log from being emptied.
+    A repeat does nothing. Raises `Unavailable` while a reader keeps a log from being emptied, `Conflict`
+    while another process finishes, or writes the lake.
     """
     if not _unfinished(engine):
         return 0
     with alone(engine.disk, LOCK, BUSY, LOCK_WAIT_S):
         rows = _unfinished(engine)
-        for erasure_id, *_ in rows:
-            engine.journal.secrets.destroy(bytes.fromhex(erasure_id))
-        if has_lake(engine.disk):
-            forget_in_lake(engine.disk, engine.journal, engine.state)
+        secrets = engine.journal.secrets
+        erasures = [bytes.fromhex(erasure_id) for erasure_id, *_ in rows]
+        for each in erasures:
+            secrets.destroy(each)
+        forget_in_lake(engine.disk, engine.journal, engine.state, erasures)
         empty_logs(engine)
+        is_removed = any(map(secrets.has_removed, erasures))
+        wipe(engine, DATABASES if is_removed else [name for name in DATABASES if name != "journal.db"])
         for erasure_id, said_by, said_at, rewritten_at, destroyed in rows:
             now = engine.clock.now()
             counts = _counts.decode(destroyed)
@@ -179,9 +182,27 @@ def empty_logs(engine: Engine) -> None:
         ("journal.db", engine.journal.truncate_log),
     ]
     for name, empty in logs:
-        for _ in range(TRIES_MAX):
-            if empty():
-                break
-            engine.clock.sleep(REST_S)
-        else:
-            raise Unavailable(Fault(name, "an open reader", "nobody who reads it for long"))
+        n_tries = 0
+        while not empty():
+            n_tries = _wait(engine, name, n_tries)
+
+
+def wipe(engine: Engine, names: Iterable[str]) -> None:
+    """Overwrite the older copies of rows that their deletion leaves in databases (`Disk.wipe`).
+
+    The journal has some only where a row of it was changed. Raises `Unavailable` after `TRIES_MAX` without a
+    step.
+    """
+    for name in names:
+        page, n_tries = 1, 0
+        while after := engine.disk.wipe(name, page):
+            n_tries = _wait(engine, name, n_tries) if after == page else 0
+            page = after
+
+
+def _wait(engine: Engine, name: str, n_tries: int) -> int:
+    """Wait for whoever reads a database; how often it was waited. Raises `Unavailable` after `TRIES_MAX`."""
+    if n_tries == TRIES_MAX:
+        raise Unavailable(Fault(name, "an open reader", "nobody who reads it for long"))
+    engine.clock.sleep(REST_S)
+    return n_tries + 1

@@ -17,7 +17,7 @@ from hetki.consent.retention import over_at
 from hetki.engine.advance import advance, catch_up
 from hetki.engine.commands import Expire
 from hetki.engine.engine import Engine
-from hetki.engine.erase import finish
+from hetki.engine.erase import begun, finish
 from hetki.engine.folding import read_event
 from hetki.engine.forgetting import take_away
 from hetki.events.event import OWN_SOURCE, Event, EventId, LeafId
@@ -63,9 +63,11 @@ def expire(engine: Engine, said_by: str = SAID_BY) -> list[str]:
     advance(engine)
     done: list[str] = []
     while (erasure_id := expire_next(engine, name)) is not None:
-        catch_up(engine)
+        with begun():
+            catch_up(engine)
         done.append(erasure_id)
-    finish(engine)
+    with begun():
+        finish(engine)
     return done
 
 

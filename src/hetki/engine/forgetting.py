@@ -8,7 +8,7 @@ more, so what is derived again is what a rebuild after the erasure derives.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -19,10 +19,9 @@ from hetki.engine.commands import Erase, Expire, Remove, Taking, read_command
 from hetki.engine.deciding import apply_repairs, miss_all
 from hetki.engine.engine import Engine
 from hetki.engine.folding import Folding, Repair, load_facts, refold
-from hetki.engine.stitching import Changed, Stitched, derive_around, earliest, judge_ends
+from hetki.engine.unlinking import unlink
 from hetki.events.event import LeafId
-from hetki.identity.identifier import LEAVES, NodeId, as_leaf
-from hetki.identity.link import TOLD, Evidence, Link, evidence
+from hetki.identity.identifier import NodeId
 from hetki.store.accounts import add_namings
 from hetki.store.erasing import (
     BLANKED,
@@ -107,9 +106,10 @@ def _forget_places(
     n_rejected = erase_rejected(state.db, [each for each in framed if each.kind is Kind.REJECTED])
     leaves = {each.leaf for each in gone}
     units = set(state.customers_of(NodeId(leaf) for leaf in leaves).values())
-    about = {node.hex() for nodes in state.members(units).values() for node in nodes}
+    members = {node for nodes in state.members(units).values() for node in nodes}
+    about = {node.hex() for node in members}
     erased = erase_places(state.db, engine.keys.event, gone)
-    stitched = _unlink(engine, {NodeId(leaf) for leaf in leaves}, set())
+    stitched = unlink(engine, set(), leaves)
     left = load_facts(engine.journal, state, sorted(leaves))
     add_namings(state.db, list(namings(engine.keys.node, left)))
     settle_accounts(state.db, erased.accounts)
@@ -120,6 +120,7 @@ def _forget_places(
     apply_repairs(engine.ledger, folding.repairs, advance_to)
     miss_all(engine.project, engine.ledger, folding.caught, now)
     ids = {each.event_id.hex() for each in gone}
+    accounts = {account.hex() for account in erased.accounts} if removal.cause == ERASED else set()
     since = min((each.received_at for each in gone), default=now)
 
     def is_told_of(decision: Decision) -> bool:
@@ -128,9 +129,14 @@ def _forget_places(
             [question.customer, *question.data_of, *question.known_of]
         ):
             return True  # by whatever way something of it came into the decision
+        if question.account in accounts and question.context:
+            return True  # what is told of an account is told by any of its members
         return not ids.isdisjoint(question.data_used)
 
-    n_decisions, n_messages = blank_deeds(state.db, is_told_of, since, removal.cause)
+    whose = [LeafId(node) for node in members] if removal.cause == ERASED else leaves
+    n_decisions, n_messages = blank_deeds(
+        state.db, whose, is_told_of, since, removal.cause, erased.accounts if accounts else ()
+    )
     counts = {
         "events": erased.n_events,
         "rejections": n_rejected,
@@ -157,25 +163,35 @@ def _forget_customer(engine: Engine, command: Erase, advance_to: int, now: int) 
     """Rewrite projections and ledger without an erased customer, in the caller's transaction.
 
     Whoever shared something with the customer is derived and folded again. The deeds about the customer go;
-    an answer to somebody else that rests on the customer's data goes, too, and is not given again.
+    an answer to somebody else that rests on the customer's data goes, too, and is not given again; one about
+    an account of the customer's that looked at what is known of it is blanked.
     """
     state = engine.state
     leaves = {LeafId(bytes.fromhex(each)) for each in command.leaves}
     nodes = {NodeId(bytes.fromhex(each)) for each in (*command.leaves, *command.names)}
-    units = set(state.customers_of(nodes).values())
-    erased = erase_leaves(state.db, engine.keys.event, leaves)
-    stitched = _unlink(engine, nodes, leaves)
-    around = {each for pair in stitched.moves for each in pair} | stitched.joined.keys() | units
+    of = state.customers_of(nodes)
+    units = {customer for node, customer in of.items() if LeafId(node) in leaves}
+    erased = erase_leaves(state.db, engine.journal, engine.keys.event, leaves)
+    stitched = unlink(engine, nodes, leaves)
+    around = {each for pair in stitched.moves for each in pair} | stitched.joined.keys() | {*of.values()}
     again = around | erased.accounts | accounts_around(state, around)
     folding = _fold_again(engine, again, erased.reported_at, "erasure", advance_to)
     gone = {each for each in again if each not in folding.folded}
+    drop_warmed(state.db, again | leaves)
     mine = [each for each in folding.repairs if _rests_on(each, leaves)]
     apply_repairs(engine.ledger, [each for each in folding.repairs if each not in mine], advance_to)
     ledgered = erase_deeds(
         state.db, leaves, units | gone | set(nodes), {each.caught.occurrence.occurrence_id for each in mine}
     )
+    # what others were told of an account may be the customer's word
+    n_blanked, n_messages = blank_deeds(
+        state.db, (), lambda decision: bool(decision.question.context), 0, ERASED, erased.accounts
+    )
     counts = {"secrets": len(command.leaves), "names": len(command.names), "events": erased.n_events}
-    _enter(engine, command, now, counts | msgspec.to_builtins(ledgered))
+    counts |= msgspec.to_builtins(ledgered)
+    if n_blanked:
+        counts |= {BLANKED: n_blanked, "messages": ledgered.messages + n_messages}
+    _enter(engine, command, now, counts)
     return msgspec.structs.replace(folding, repairs=[])
 
 
@@ -189,57 +205,3 @@ def _enter(engine: Engine, command: Taking, now: int, destroyed: dict[str, int])
     """Enter the erasure in the ledger: what is left to do for it is done from there."""
     row = command.erasure_id, command.said_by, command.said_at, now, msgspec.json.encode(destroyed)
     engine.db.execute("INSERT OR IGNORE INTO erasures VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL)", row)
-
-
-def _unlink(engine: Engine, nodes: set[NodeId], leaves: set[LeafId]) -> Stitched:
-    """Take identifiers and all that events told of them, which can be read no more, out of the evidence, and
-    derive again what hung together with them. What is still told by any event stays, as that one tells it.
-    `leaves` tell nothing any more."""
-    state = engine.state
-    links = {link.link_id: link for link, _ in state.links_ever(nodes)}
-    asked = nodes | {end for link in links.values() for end in _ends(link)}
-    links |= {link.link_id: link for link, _ in state.links_ever(asked)}
-    beside = asked | {end for link in links.values() for end in _ends(link)}
-    known = state.known(beside)
-    tellers = [
-        as_leaf(node)
-        for node, each in sorted(known.items())
-        if each.node.namespace in LEAVES and as_leaf(node) not in leaves
-    ]
-    found = [
-        evidence(engine.keys.node, fact.event, fact.event_id)
-        for fact in load_facts(engine.journal, state, tellers)
-    ]
-    told, first_at = earliest(link for each in found for link in each.links), _first_seen(found)
-    gone = {node for node in asked if node not in first_at}
-    state.drop_nodes(gone)
-    state.set_first_at({node: first_at[node] for node in asked - gone})
-    mine = [link for link in links.values() if asked & set(_ends(link))]
-    dropped = [link for link in mine if link.kind in TOLD and link.link_id not in told]
-    kept = {link.link_id for link in mine} - {link.link_id for link in dropped}
-    later = [link for link in mine if told.get(link.link_id, link).sight != link.sight]
-    waiting = [link for link in mine if link.link_id in kept and gone & set(_ends(link))]
-    state.drop_links([link.link_id for link in dropped])
-    state.set_told(told[link.link_id] for link in mine if link.link_id in told)
-    revoked = state.revoked(link.link_id for link in mine)
-    parted = {end for link in (*dropped, *later, *waiting) for end in _ends(link) if end in known} - gone
-    again = [told.get(each.link_id, each) for each in (*later, *waiting) if each.link_id not in revoked]
-    changed = Changed(parted | (asked & known.keys()) - gone, parted, again, True)
-    judge_ends(state, engine.project.identity, changed)
-    changed.seeds -= gone
-    if not changed.seeds:
-        return Stitched({}, set(), {}, set())
-    return derive_around(state, engine.project.identity, {}, changed)[0]
-
-
-def _first_seen(found: Iterable[Evidence]) -> dict[NodeId, int]:
-    """The earliest sight of each identifier."""
-    first_at: dict[NodeId, int] = {}
-    for each in found:
-        for one in each.identifiers:
-            first_at[one.node] = min(each.told_at, first_at.get(one.node, each.told_at))
-    return first_at
-
-
-def _ends(link: Link) -> tuple[NodeId, NodeId]:
-    return link.node_a, link.node_b

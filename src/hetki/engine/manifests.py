@@ -46,24 +46,37 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ledger: list[Part]
     public_key: str
 
+    @property
+    def parts(self) -> list[Part]:
+        """All that it holds."""
+        return [*self.journal, *self.ledger]
+
 
 class SecretsManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A copy of secrets: as of when, after how many changes by erasures, and its parts."""
+    """A copy of secrets: as of when, after how many changes by erasures, and its parts; those of `staff` hold
+    who may sign in."""
 
     backup_id: str
     made_at: int
     number: int
     secrets: list[Part]
     receipts: list[Part]
+    staff: list[Part]
     public_key: str
+
+    @property
+    def parts(self) -> list[Part]:
+        """All that it holds."""
+        return [*self.secrets, *self.receipts, *self.staff]
 
 
 Signed = TypeVar("Signed", Manifest, SecretsManifest)
 
 
 def stamp(now: int, chance: Chance) -> str:
-    """The name of a new backup: when it was made, and four digits against two in one second."""
-    return f"{utc(now):%Y%m%dT%H%M%SZ}-{chance.bytes(2).hex()}"
+    """The name of a new backup: when it was made, to the microsecond, as the newest is told by its name; and
+    four digits against that of another project."""
+    return f"{utc(now):%Y%m%dT%H%M%S.%fZ}-{chance.bytes(2).hex()}"
 
 
 def begin(disk: Disk, folder: str, secrets: Secrets) -> None:

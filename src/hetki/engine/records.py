@@ -121,7 +121,6 @@ def _customers(engine: Engine, ids: list[str], nodes: list[NodeId], known: Mappi
     leaves = customers_of_records(engine.db)
     number_of: dict[bytes, int] = {}
     by_contact: dict[NodeId, int] = {}
-    numbers: list[int] = []
     is_folded = np.array([node in leaves for node in nodes], bool)
     order = np.argsort(~is_folded, kind="stable").tolist()
     found = [0] * len(ids)
@@ -138,5 +137,4 @@ def _customers(engine: Engine, ids: list[str], nodes: list[NodeId], known: Mappi
         found[row] = number
         for node in contacts:
             by_contact.setdefault(node, number)
-        numbers.append(number)
     return np.array(found, np.int64)

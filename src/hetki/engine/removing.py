@@ -15,15 +15,16 @@ from hetki.consent.retention import outlives
 from hetki.engine.advance import advance, catch_up
 from hetki.engine.commands import Remove
 from hetki.engine.engine import Engine
-from hetki.engine.erase import BEGUN, finish
+from hetki.engine.erase import BUSY, LOCK, LOCK_WAIT_S, begun, finish
 from hetki.engine.expiring import tell_signals
 from hetki.engine.folding import read_event
 from hetki.engine.forgetting import take_away
-from hetki.errors import Fault, Invalid, Unavailable
+from hetki.errors import Fault, Invalid
 from hetki.events.event import Event, EventId, LeafId
 from hetki.events.wire import Rejected
 from hetki.store.journal import Kind, Stored
 from hetki.store.places import Place, left_without
+from hetki.store.sqlite import alone
 from hetki.store.staff import checked_name
 
 #: Entries that are read together.
@@ -105,26 +106,27 @@ def remove(
     """Remove a range; return the ids under which receipts are in the ledger. `tell` is told what it holds
     before anything is removed.
 
-    Raises `Invalid` without a name of who asks, or for a range that is none; `Unavailable` as `erase` does.
+    Raises `Invalid` without a name of who asks, or for a range that is none; `Conflict` while another process
+    removes a range or finishes an erasure; `Unavailable` as `erase` does.
     """
     name = checked_name(said_by, "--by")
-    advance(engine)
-    found = find(engine, wanted)
-    tell(found)
-    tell_signals(engine, found.signals)
-    done: list[str] = []
-    for start in range(0, len(found.places), PLACES_MAX):
-        places = found.places[start : start + PLACES_MAX]
-        erasure_id = engine.chance.bytes(16).hex()
-        command = removal_of(engine, erasure_id, places, name, engine.clock.now())
-        engine.acceptor.command(command)
-        try:
-            take_away(engine, command)
-            catch_up(engine)
-        except Unavailable as error:
-            raise Unavailable(*error.faults, BEGUN) from error
-        done.append(erasure_id)
-    finish(engine)
+    with alone(engine.disk, LOCK, BUSY, LOCK_WAIT_S):  # what is left of a row follows from what was before
+        advance(engine)
+        found = find(engine, wanted)
+        tell(found)
+        tell_signals(engine, found.signals)
+        done: list[str] = []
+        for start in range(0, len(found.places), PLACES_MAX):
+            places = found.places[start : start + PLACES_MAX]
+            erasure_id = engine.chance.bytes(16).hex()
+            command = removal_of(engine, erasure_id, places, name, engine.clock.now())
+            engine.acceptor.command(command)
+            with begun():
+                take_away(engine, command)
+                catch_up(engine)
+            done.append(erasure_id)
+    with begun():
+        finish(engine)
     return done
 
 

@@ -9,6 +9,7 @@ of this is folded.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 
 import msgspec
 
@@ -16,8 +17,8 @@ from hetki.engine import manifests
 from hetki.engine.advance import catch_up
 from hetki.engine.backup import ABOUT, ABOUT_NOBODY, INSTEAD
 from hetki.engine.commands import Erase, Taking
-from hetki.engine.engine import RESTORING, Engine, open_engine
-from hetki.engine.erase import empty_logs, finish
+from hetki.engine.engine import DATABASES, RESTORING, Engine, open_engine
+from hetki.engine.erase import empty_logs, finish, wipe
 from hetki.engine.expiring import SAID_BY as BY_RETENTION
 from hetki.engine.expiring import expiry_of
 from hetki.engine.files import Kept
@@ -38,6 +39,7 @@ from hetki.store.ports import Chance, Clock, Disk
 from hetki.store.sealing import Sealer
 from hetki.store.secrets import Secrets
 from hetki.store.sqlite import Connection, transaction
+from hetki.store.staff import Staff
 from hetki.store.state import Progress
 
 #: Who is named in an erasure that only the secrets still told of.
@@ -47,7 +49,8 @@ Tell = Callable[[int], None]
 
 class Restored(msgspec.Struct, frozen=True):
     """What came back: how far the journal, how many entries were folded, rows of the ledger by table, rows
-    of it that nobody can read any more, erasures done again, and messages that are held."""
+    of it that nobody can read any more, erasures done again, messages that are held, and how many people may
+    sign in."""
 
     backup_id: str
     made_at: int
@@ -57,6 +60,7 @@ class Restored(msgspec.Struct, frozen=True):
     n_erased_rows: int
     n_erasures: int
     n_held: int
+    n_people: int
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -88,7 +92,7 @@ def look_over(disk: Disk, folder: str) -> tuple[int, int]:
     byte that is not what was written; without secrets, so that nothing is read but ciphertext."""
     try:
         manifest = manifests.read_manifest(disk, folder, Manifest)
-        parts = [*manifest.journal, *manifest.ledger]
+        parts = manifest.parts
         for _ in chained(_rows(disk, folder, manifest)):
             pass
     except Invalid as error:
@@ -96,7 +100,7 @@ def look_over(disk: Disk, folder: str) -> tuple[int, int]:
             copy = manifests.read_manifest(disk, folder, SecretsManifest)
         except Invalid:
             raise error from None
-        parts = [*copy.secrets, *copy.receipts]
+        parts = copy.parts
     for _ in read_parts(disk, folder, parts):
         pass
     return len(parts), sum(part.n_bytes for part in parts)
@@ -136,7 +140,9 @@ def restore(
         n_held = engine.ledger.hold(now, manifest.backup_id, manifest.made_at, is_held)
     catch_up(engine)
     finish(engine)
+    n_people = _bring_people(opened, data, chance)
     empty_logs(engine)  # receipts of before came back as finished, and what they tell of was in a log again
+    wipe(engine, DATABASES)
     data.remove(RESTORING)
     return Restored(
         opened.manifest.backup_id,
@@ -147,7 +153,18 @@ def restore(
         n_erased_rows,
         n_erasures,
         n_held,
+        n_people,
     )
+
+
+def _bring_people(opened: Opened, data: Disk, chance: Chance) -> int:
+    """Put back who may sign in: as of the newest copy of secrets, so that whoever was removed before it was
+    made stays away. Sessions and tokens are in no backup."""
+    rows = list(read_parts(opened.copies, opened.secrets.backup_id, opened.secrets.staff))
+    if not rows:
+        return 0
+    with closing(Staff(data, chance)) as staff:
+        return staff.bring_back(rows)
 
 
 def _copied(opened: Opened) -> Iterator[tuple[str, Sequence[object]]]:
@@ -180,15 +197,14 @@ def _bring_ledger(opened: Opened, data: Disk, sealer: Sealer) -> tuple[Project, 
     db = data.connect(FILE)
     ledger = Ledger(db)
     n_rows: dict[str, int] = {}
-    n_gone, is_gone = 0, False
+    n_gone = 0
     with transaction(db):
         for table, row in open_rows(opened, sealer):
-            if table == INSTEAD:
-                if is_gone and row is not None:
+            if table == INSTEAD:  # behind its decision, if that could be sealed
+                if row is not None and not ledger.handled([str(row[0])]):
                     _insert(db, "missed", row)
                 continue
-            is_gone = row is None
-            n_gone += is_gone
+            n_gone += row is None
             if row is not None:
                 n_rows[table] = n_rows.get(table, 0) + 1
                 _insert(db, table, row)

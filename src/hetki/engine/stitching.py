@@ -165,7 +165,7 @@ def judge_ends(identities: Identities, policy: Policy, changed: Changed) -> None
     changed.through_crowds = changed.through_crowds or bool(turned)
     # Whoever has just turned is read again, and so are the others of its links.
     known = {node: each for node, each in ends.items() if node not in turned}
-    known |= identities.known({node for link in links.values() for node in _ends(link)} - known.keys())
+    known |= identities.known({node for link in links.values() for node in link.ends} - known.keys())
     refused: dict[bytes, str] = {}
     for link in links.values():
         a, b = (known[end].node if end in known else None for end in (link.node_a, link.node_b))
@@ -219,7 +219,7 @@ def derive_around(
     # Who loses a link is folded again even if another link holds: they may have grown together later.
     joined_before = {link_id for link_id, (_, joins) in around.judged.items() if joins}
     lost_links = joined_before - joining
-    lost = {node for link in around.links if link.link_id in lost_links for node in _ends(link)}
+    lost = {node for link in around.links if link.link_id in lost_links for node in link.ends}
     moves |= {(roots[node],) * 2 for node in (changed.parted | lost) & roots.keys()}
     told = {link.link_id for link in changed.told}
     joined: dict[LeafId, list[Link]] = {}
@@ -255,10 +255,6 @@ def _with_crowds(
         }
     )
     return nodes
-
-
-def _ends(link: Link) -> tuple[NodeId, NodeId]:
-    return link.node_a, link.node_b
 
 
 def _weighed_again(was: Link | None, link: Link) -> Link:

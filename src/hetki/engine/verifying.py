@@ -8,6 +8,7 @@ the next time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import msgspec
 
@@ -45,18 +46,21 @@ def verify(engine: Engine, progress: Callable[[int], None] = lambda position: No
     someone writes who has the key of receipts and makes the chains anew.
     """
     overwritten: dict[int, bytes] = {}
-    n_rows = engine.journal.verify(progress, overwritten.__setitem__)
-    _accounted(engine, overwritten)
+    # What was folded and kept before the walk; others may go on meanwhile.
     with sound(ledger.FILE):
         folded = engine.state.progress()
+    heads = {name: engine.journal.secrets.head(name) for name in (JOURNAL, DECISIONS)}
+    n_rows = engine.journal.verify(progress, overwritten.__setitem__)
+    _accounted(engine, overwritten)
     if folded is not None and folded.position > n_rows:
         got, must = f"{n_rows} rows", f"at least {folded.position}, which were folded"
         raise Invalid(Fault(journal.FILE, got, must, HINT))
-    _reaches(engine, JOURNAL, journal.FILE, n_rows, engine.journal.chain_at)
+    _reaches(heads[JOURNAL], JOURNAL, journal.FILE, n_rows, engine.journal.chain_at)
     engine.db.execute("BEGIN")
     try:
         chained = verify_chain(engine.db)
-        _reaches(engine, DECISIONS, ledger.FILE, chained.n_links, lambda number: link_at(engine.db, number))
+        decided = partial(link_at, engine.db)
+        _reaches(heads[DECISIONS], DECISIONS, ledger.FILE, chained.n_links, decided)
         n_receipts = _receipts(engine, chained)
     finally:
         engine.db.execute("ROLLBACK")
@@ -96,10 +100,13 @@ def keep_heads(engine: Engine) -> None:
 
 
 def _reaches(
-    engine: Engine, name: str, file: str, n_links: int, link_of: Callable[[int], bytes | None]
+    head: tuple[int, bytes] | None,
+    name: str,
+    file: str,
+    n_links: int,
+    link_of: Callable[[int], bytes | None],
 ) -> None:
     """Raise `Invalid` if a chain does not go on from where it was known to be."""
-    head = engine.journal.secrets.head(name)
     if head is None or head[0] == 0:
         return
     number, chain = head

@@ -7,7 +7,7 @@ is only ever revoked, never deleted. Customers are derived from the links by `re
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, Literal
@@ -16,7 +16,15 @@ import msgspec
 
 from hetki.events.event import Event
 from hetki.events.fields import json_object
-from hetki.identity.identifier import BUILT_IN, Identifier, Namespace, NodeId, identifier, leaf_of
+from hetki.identity.identifier import (
+    BUILT_IN,
+    LEAVES,
+    Identifier,
+    Namespace,
+    NodeId,
+    identifier,
+    leaf_of,
+)
 
 #: Kinds of evidence, strongest first: a person's word, the company's alias, a login, an external id, an
 #: address, a device, what linkage found likely. Two join nothing: what linkage holds possible waits for a
@@ -62,6 +70,11 @@ class Link(msgspec.Struct, frozen=True, gc=False):
     rule: str = ""
     said_by: str = ""
     told: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def ends(self) -> tuple[NodeId, NodeId]:
+        """Both nodes, the lower one first."""
+        return self.node_a, self.node_b
 
     @property
     def sight(self) -> tuple[int, bytes]:
@@ -139,6 +152,17 @@ def evidence(key: bytes, event: Event, event_id: bytes) -> Evidence:
     for kind, namespace, value in told_in_context(event):
         link(kind, identifier(key, namespace, value))
     return Evidence(leaf, found, links, event.occurred_at)
+
+
+def tellers(link: Link, spaces: Mapping[NodeId, Namespace]) -> set[NodeId]:
+    """The ends of a link that events tell which may be the leaves of such events; `spaces` are the namespaces
+    of the ends that are known. Both ends only where an alias is of one user or visitor for another."""
+    leaves = {end for end in (link.node_a, link.node_b) if spaces.get(end) in LEAVES}
+    if len(leaves) < 2 or (link.kind == "alias" and {spaces[end] for end in leaves} <= {*LEAVES[:2]}):
+        return leaves
+    if link.kind == "alias":  # what is an alias is a user's or a visitor's
+        return {end for end in leaves if spaces[end] not in LEAVES[:2]}
+    return {min(leaves, key=lambda end: LEAVES.index(spaces[end]))}  # a user names visits, both name records
 
 
 def told_in_context(event: Event) -> Iterator[tuple[LinkKind, Namespace, str]]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterable
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
 from hetki.decisions.question import Decision, blanked
 from hetki.dialogues.message import UNHEARD
-from hetki.events.event import LeafId, event_id
+from hetki.events.event import EventId, LeafId, event_id
 from hetki.identity.account import AccountId
 from hetki.store.chain import COLUMNS, leave_blanked, leave_links
+from hetki.store.journal import Journal
 from hetki.store.places import Framed
 from hetki.store.sqlite import chunks
 
@@ -91,7 +93,9 @@ def unfinished(db: sqlite3.Connection) -> list[str]:
     return [row[0] for row in db.execute("SELECT erasure_id FROM erasures WHERE finished_at IS NULL")]
 
 
-def erase_leaves(db: sqlite3.Connection, event_key: bytes, leaves: Collection[LeafId]) -> ErasedRows:
+def erase_leaves(
+    db: sqlite3.Connection, journal: Journal, event_key: bytes, leaves: Collection[LeafId]
+) -> ErasedRows:
     """Forget which events, rejected bodies, reports and accounts are of these leaves."""
     places: set[tuple[int, int]] = set()
     accounts: set[AccountId] = set()
@@ -105,7 +109,10 @@ def erase_leaves(db: sqlite3.Connection, event_key: bytes, leaves: Collection[Le
     # a rejected body's leaf is its own id
     db.executemany("DELETE FROM rejected WHERE rejected_id = ?", [(leaf.hex(),) for leaf in leaves])
     settle_accounts(db, accounts)
-    return ErasedRows(len(places), accounts, _erase_reports(db, event_key, places))
+    has_reports = db.execute("SELECT 1 FROM staffing LIMIT 1").fetchone() is not None
+    stored = journal.entries(sorted(places)) if has_reports else ()
+    reported_at = _erase_reports(db, event_key, {each.event_id for each in stored})
+    return ErasedRows(len(places), accounts, reported_at)
 
 
 def erase_places(db: sqlite3.Connection, event_key: bytes, events: Collection[Framed]) -> ErasedRows:
@@ -121,7 +128,8 @@ def erase_places(db: sqlite3.Connection, event_key: bytes, events: Collection[Fr
         accounts.update(AccountId(row[0]) for row in found)
         db.execute(f"DELETE FROM account_leaves WHERE leaf IN ({marks})", part)
     places = {(each.position, each.frame_offset) for each in events}
-    return ErasedRows(len(places), accounts, _erase_reports(db, event_key, places))
+    reported_at = _erase_reports(db, event_key, {each.event_id for each in events})
+    return ErasedRows(len(places), accounts, reported_at)
 
 
 def erase_rejected(db: sqlite3.Connection, bodies: Collection[Framed]) -> int:
@@ -149,19 +157,12 @@ def settle_accounts(db: sqlite3.Connection, accounts: Collection[AccountId]) -> 
         )
 
 
-def _erase_reports(
-    db: sqlite3.Connection, event_key: bytes, places: Collection[tuple[int, int]]
-) -> int | None:
+def _erase_reports(db: sqlite3.Connection, event_key: bytes, event_ids: AbstractSet[EventId]) -> int | None:
     """Reports of staffing that were sent in a customer's name are the customer's events; since when."""
-    reported = db.execute("SELECT DISTINCT source, message_id, occurred_at FROM staffing").fetchall()
-    ids = {
-        event_id(event_key, source, message_id): (source, message_id, at)
-        for source, message_id, at in reported
-    }
-    mine = []
-    for marks, part in chunks(ids):
-        rows = db.execute(f"SELECT * FROM events WHERE event_id IN ({marks})", part)
-        mine += [ids[row[0]] for row in rows if (row[1], row[2]) in places]
+    if not event_ids:
+        return None
+    reported = db.execute("SELECT DISTINCT source, message_id, occurred_at FROM staffing")
+    mine = [row for row in reported if event_id(event_key, row[0], row[1]) in event_ids]
     db.executemany("DELETE FROM staffing WHERE source = ? AND message_id = ? AND occurred_at = ?", mine)
     return min((each[2] for each in mine), default=None)
 
@@ -197,8 +198,7 @@ def erase_deeds(
     for marks, listed in chunks(decisions):
         db.execute(f"DELETE FROM decisions WHERE decision_id IN ({marks})", listed)
     for marks, part in chunks({*leaves, *units}):
-        for table in ("touched", "warmed", "changes", "page_links"):
-            db.execute(f"DELETE FROM {table} WHERE customer IN ({marks})", part)
+        db.execute(f"DELETE FROM page_links WHERE customer IN ({marks})", part)
     n_assignments = _drop_about(db, {*leaves, *units})
     leave_links(db, decisions)
     db.executemany("DELETE FROM revisions WHERE occurrence_id = ?", [(each,) for each in occurrence_ids])
@@ -263,18 +263,31 @@ def _drop_used(db: sqlite3.Connection, decisions: Iterable[str]) -> None:
 
 
 def blank_deeds(
-    db: sqlite3.Connection, is_told_of: Callable[[Decision], bool], since: int, detail: str
+    db: sqlite3.Connection,
+    leaves: Collection[LeafId],
+    is_told_of: Callable[[Decision], bool],
+    since: int,
+    detail: str,
+    accounts: Collection[AccountId] = (),
 ) -> tuple[int, int]:
-    """Blank the values in decisions made since an instant, and empty their messages: how many of each.
+    """Blank the values in decisions made since an instant that are about leaves or accounts, or used the data
+    of leaves, as far as `is_told_of` says, and empty their messages: how many of each.
 
     What was decided, for whom and by which rules stays; what is still to be sent is cancelled.
     """
+    mine, others = _decisions_of(db, leaves)
+    asked = {*mine, *others}
+    for marks, some in chunks(accounts):
+        rows = db.execute(f"SELECT decision_id FROM decisions WHERE account IN ({marks})", some)
+        asked.update(row[0] for row in rows)
     found: list[str] = []
-    for decision_id, record in db.execute(
-        "SELECT decision_id, record FROM decisions WHERE decided_at >= ?", (since,)
-    ):
-        if is_told_of(_decisions.decode(record)):
-            found.append(decision_id)
+    for marks, part in chunks(sorted(asked)):
+        query = (
+            f"SELECT decision_id, record FROM decisions WHERE decision_id IN ({marks}) AND decided_at >= ?"
+        )
+        for decision_id, record in db.execute(query, [*part, since]).fetchall():
+            if is_told_of(_decisions.decode(record)):
+                found.append(decision_id)
     n_messages = 0
     place = COLUMNS.split(", ").index("record")
     for decision_id in found:
@@ -298,9 +311,11 @@ def blank_deeds(
 
 
 def drop_warmed(db: sqlite3.Connection, units: Collection[LeafId]) -> None:
-    """Forget what other declarations made of customers and accounts: they are warmed again."""
-    for marks, part in chunks(units):
-        for table in ("warmed", "changes"):
+    """Forget what other declarations made of customers and accounts, and of all who are to be warmed again:
+    what is kept of those is of before, and may be of somebody else by now."""
+    for table in ("warmed", "changes"):
+        db.execute(f"DELETE FROM {table} WHERE customer IN (SELECT customer FROM touched)")
+        for marks, part in chunks(units):
             db.execute(f"DELETE FROM {table} WHERE customer IN ({marks})", part)
 
 

@@ -13,13 +13,19 @@ from contextlib import suppress
 import duckdb
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from hetki.errors import Fault, Unavailable
 from hetki.events.event import Event, utc
 from hetki.store.journal import Journal, Kind, Stored
-from hetki.store.lake_tables import FOLDER, INSTANT, TABLES, forget_rows, write_table, write_tables
+from hetki.store.lake_tables import (
+    FOLDER,
+    INSTANT,
+    TABLES,
+    drop_rows,
+    forget_rows,
+    write_table,
+    write_tables,
+)
 from hetki.store.places import removed_after
 from hetki.store.ports import Disk
 from hetki.store.restricted import NAME as RESTRICTED
@@ -85,18 +91,27 @@ def refresh(
         return _refresh(disk, journal, state, progress)
 
 
-def forget(disk: Disk, journal: Journal, state: State) -> None:
+def forget(disk: Disk, journal: Journal, state: State, erasures: Collection[bytes]) -> None:
     """Take out what was erased since the lake was written, and nothing else: its cost is not that of a
-    refresh. Raises `Conflict` while another writes."""
+    refresh. `erasures` are those that are folded and not finished: what a refresh has written of these since
+    they were entered goes, too. Nothing is done where there is no lake. Raises `Conflict` while another
+    writes."""
     with alone(disk, LOCK, BUSY, LOCK_WAIT_S):
-        _forget(disk, journal, state, read_mark(disk))
+        if not has_lake(disk):  # asked in here: whoever wrote a first one has ended
+            return
+        _forget_events(disk, journal, state, read_mark(disk))
+        nodes = [journal.secrets.erased_by(each) for each in erasures]
+        if all(nodes):
+            forget_rows(disk, {node.hex() for mine in nodes for node in mine})
+        else:  # nobody is gone, but what is left of somebody may have other rows
+            write_tables(disk, state.db)
 
 
 def _refresh(disk: Disk, journal: Journal, state: State, progress: Callable[[int], None]) -> Mark:
     folded = state.progress()
     if read_mark(disk).form != FORM:
         disk.remove(FOLDER)
-    mark = _forget(disk, journal, state, read_mark(disk))
+    mark = _forget_events(disk, journal, state, read_mark(disk))
     while folded is not None and mark.position < folded.position:
         stored = [
             each for each in journal.read(mark.position, ENTRIES_MAX) if each.position <= folded.position
@@ -109,9 +124,9 @@ def _refresh(disk: Disk, journal: Journal, state: State, progress: Callable[[int
     return mark
 
 
-def _forget(disk: Disk, journal: Journal, state: State, mark: Mark) -> Mark:
-    """Take the events out that were erased or expired since: only the buckets of their leaves are written
-    again.
+def _forget_events(disk: Disk, journal: Journal, state: State, mark: Mark) -> Mark:
+    """Take the events out that were erased or expired since: only the buckets of their leaves are looked
+    through, and only files that have some are written again.
 
     What an interrupted write, or a question that needed much room, left behind goes, too.
     """
@@ -128,38 +143,26 @@ def _forget(disk: Disk, journal: Journal, state: State, mark: Mark) -> Mark:
     }
     disk.tidy(FOLDER)
     tidy_spilled(disk)
+    gone = {"leaf": _listed(leaves), "event_id": _listed(events)}
+    buckets = {leaf[0] for leaf in (*leaves, *events.values())}
     n_gone = 0
-    for bucket in sorted({leaf[0] for leaf in (*leaves, *events.values())}):
-        for name in disk.names(f"{FOLDER}/events/bucket={bucket}/*/*"):
-            n = _forget_in(disk, name, leaves, events.keys())
+    for name in disk.names(f"{FOLDER}/events/*/*/*") if buckets else ():
+        if name.partition("bucket=")[2][0] in buckets:
+            n = drop_rows(disk, name, gone)
             n_gone += n if _start(name) <= mark.position else 0  # an interrupted refresh has not counted it
     forget_words(disk, leaves)
-    forget_rows(disk, {node.hex() for node in journal.secrets.erased_after(mark.n_erasures, names=True)})
-    if framed:  # nobody is gone, but what is left of somebody may have other rows
-        write_tables(disk, state.db)
     after = Mark(mark.position, mark.n_events - n_gone, number, mark.form)
     disk.write(MARK, msgspec.json.encode(after))
     return after
 
 
+def _listed(values: Iterable[str]) -> pa.Array:
+    return pa.array(sorted(values), pa.string())
+
+
 def _start(name: str) -> int:
     """The journal position that a file of events begins with."""
     return int(name.rpartition("from-")[2].removesuffix(".parquet"))
-
-
-def _forget_in(disk: Disk, name: str, leaves: Collection[str], events: Collection[str]) -> int:
-    file = pq.ParquetFile(disk.path(name))
-    keys = file.read(columns=["leaf", "event_id"])
-    is_gone = pc.or_(
-        pc.is_in(keys["leaf"], pa.array(sorted(leaves), pa.string())),
-        pc.is_in(keys["event_id"], pa.array(sorted(events), pa.string())),
-    )
-    n_gone: int = pc.sum(is_gone).as_py() or 0
-    if n_gone == len(is_gone):
-        disk.remove(name)
-    elif n_gone:
-        write_table(disk, name, file.read().filter(pc.invert(is_gone)))
-    return n_gone
 
 
 def has_lake(disk: Disk) -> bool:

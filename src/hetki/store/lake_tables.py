@@ -7,7 +7,7 @@ out of the files as they are. docs/lake.md describes the columns.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -196,46 +196,60 @@ def forget_rows(disk: Disk, nodes: Collection[str]) -> None:
     What else an erasure changes, as how many members an account has, the next refresh brings.
     """
     gone = pa.array(sorted(nodes), pa.string())
-    members = _read(disk, "account_members", ["account", "customer"])
-    if members is not None:
+    written = {name for name in TABLES if _file_of(name) in disk.names(f"{FOLDER}/*")}
+    if "account_members" in written:
+        members = pq.ParquetFile(disk.path(_file_of("account_members"))).read(columns=["account", "customer"])
         left = members.filter(pc.invert(pc.is_in(members["customer"], gone)))["account"]
         known = members["account"]
         empty = known.filter(pc.invert(pc.is_in(known, left.combine_chunks())))
         gone = pa.concat_arrays([gone, *empty.chunks])
-    decisions = _read(disk, "decisions", ["decision_id", "leaf", "customer", "account"])
-    for name, (schema, _) in TABLES.items():
-        owners = [each for each in OWNERS if each in schema.names]
+    if "deliveries" in written and "decisions" in written:
+        owned = dict.fromkeys(("leaf", "customer", "account"), gone)
+        file = pq.ParquetFile(disk.path(_file_of("decisions")))
+        dropped = [
+            rows["decision_id"].filter(_is_one_of(rows, owned))
+            for rows in _row_groups(file, ["decision_id", *owned])
+        ]
+        ids = pa.array([each for part in dropped for each in part.to_pylist()], pa.string())
+        drop_rows(disk, _file_of("deliveries"), {"decision_id": ids})
+    for name in sorted(written):
+        owners = {each: gone for each in OWNERS if each in TABLES[name][0].names}
         if owners:
-            _forget_in(disk, name, owners, gone)
-    if decisions is not None:
-        dropped = decisions.filter(_is_one_of(decisions, ["leaf", "customer", "account"], gone))
-        _forget_in(disk, "deliveries", ["decision_id"], dropped["decision_id"].combine_chunks())
+            drop_rows(disk, _file_of(name), owners)
 
 
-def _forget_in(disk: Disk, name: str, columns: Sequence[str], gone: pa.Array) -> None:
-    """Write a table without the rows of which one of these columns is gone, if there are any."""
-    found = _read(disk, name, columns)
-    if found is None or len(gone) == 0:
-        return
-    is_gone = _is_one_of(found, columns, gone)
-    if pc.any(is_gone).as_py():
-        table = _read(disk, name, None)
-        assert table is not None, "it was there just now, and the lake is held"
-        write_table(disk, _file_of(name), table.filter(pc.invert(is_gone)))
+def drop_rows(disk: Disk, name: str, gone: Mapping[str, pa.Array]) -> int:
+    """Write a file again without the rows of which a column has one of the values that are gone; return how
+    many these are. A file without any is left as it is; of events (below the folder's first level), one
+    without any other is deleted. One row group is held in memory at a time."""
+    asked = {column: values for column, values in gone.items() if len(values)}
+    if not asked:
+        return 0
+    file = pq.ParquetFile(disk.path(name))
+    masks = [_is_one_of(rows, asked) for rows in _row_groups(file, list(asked))]
+    n_gone = sum(pc.sum(mask).as_py() or 0 for mask in masks)
+    if n_gone == file.metadata.num_rows and name.count("/") > 1:
+        disk.remove(name)
+    elif n_gone:
+        sink = pa.BufferOutputStream()
+        with pq.ParquetWriter(sink, file.schema_arrow, compression="zstd") as writer:
+            for rows, mask in zip(_row_groups(file, None), masks, strict=True):
+                writer.write_table(rows.filter(pc.invert(mask)))
+        disk.write(name, sink.getvalue().to_pybytes())
+    return n_gone
 
 
-def _is_one_of(table: pa.Table, columns: Sequence[str], gone: pa.Array) -> pa.ChunkedArray:
-    found = pc.is_in(table[columns[0]], gone)
-    for each in columns[1:]:
-        found = pc.or_(found, pc.is_in(table[each], gone))
-    return found
+def _row_groups(file: pq.ParquetFile, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+    for number in range(file.num_row_groups):
+        yield file.read_row_group(number, columns=columns)
 
 
-def _read(disk: Disk, name: str, columns: Sequence[str] | None) -> pa.Table | None:
-    """Columns (None: all) of a table; None if it was never written."""
-    if _file_of(name) not in disk.names(f"{FOLDER}/*"):
-        return None
-    return pq.ParquetFile(disk.path(_file_of(name))).read(columns=columns)
+def _is_one_of(table: pa.Table, gone: Mapping[str, pa.Array]) -> pa.ChunkedArray:
+    """For each row whether one of these columns has one of its values; null is none of them."""
+    first, *others = (pc.is_in(table[column], values) for column, values in gone.items())
+    for each in others:
+        first = pc.or_(first, each)
+    return first
 
 
 def _file_of(name: str) -> str:

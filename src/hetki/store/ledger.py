@@ -27,19 +27,23 @@ CREATE TABLE IF NOT EXISTS decisions(
     decided_at INTEGER NOT NULL, arm TEXT NOT NULL, chosen TEXT NOT NULL, propensity REAL NOT NULL,
     holdout_share REAL NOT NULL, record BLOB NOT NULL, account BLOB) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS decisions_customer ON decisions(customer);
+CREATE INDEX IF NOT EXISTS decisions_account ON decisions(account) WHERE account IS NOT NULL;
 CREATE INDEX IF NOT EXISTS decisions_moment ON decisions(moment, decided_at);
 CREATE TABLE IF NOT EXISTS missed(
     occurrence_id TEXT PRIMARY KEY, moment TEXT NOT NULL, customer BLOB NOT NULL,
     occurred_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, missed_at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS missed_at ON missed(missed_at);
+CREATE INDEX IF NOT EXISTS missed_customer ON missed(customer);
 CREATE TABLE IF NOT EXISTS assignments(
     initiative TEXT NOT NULL, customer BLOB NOT NULL, arm TEXT NOT NULL, holdout_share REAL NOT NULL,
     assigned_at INTEGER NOT NULL, decision_id TEXT NOT NULL,
     PRIMARY KEY (initiative, customer)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS assignments_customer ON assignments(customer);
 CREATE TABLE IF NOT EXISTS revisions(
     occurrence_id TEXT NOT NULL, revised_at INTEGER NOT NULL, kind TEXT NOT NULL, cause TEXT NOT NULL,
     moment TEXT NOT NULL, customer BLOB NOT NULL, detail TEXT NOT NULL,
     PRIMARY KEY (occurrence_id, revised_at, kind)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS revisions_customer ON revisions(customer);
 CREATE TABLE IF NOT EXISTS outbox(
     message_id TEXT PRIMARY KEY, decision_id TEXT NOT NULL, moment TEXT NOT NULL, action TEXT NOT NULL,
     purpose TEXT NOT NULL, transactional INTEGER NOT NULL, destination TEXT NOT NULL, customer BLOB NOT NULL,

@@ -59,6 +59,12 @@ class Disk(Protocol):
         repeat does no harm. Raises `Unavailable` if the disk is failing."""
         ...
 
+    def wipe(self, name: str, first: int = 1) -> int:
+        """Overwrite what a database no longer uses of some of its pages, from number `first` on: older copies
+        of rows, which their deletion leaves. Return with which page to go on: `first` itself if somebody
+        reads or writes just now, 0 if there is none. A repeat does nothing. Raises `Unavailable`."""
+        ...
+
     def read(self, name: str) -> bytes:
         """A file's bytes. Raises `NotFound`."""
         ...

@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS periods(
 CREATE TABLE IF NOT EXISTS erased(
     node BLOB PRIMARY KEY, erasure BLOB NOT NULL, number INTEGER NOT NULL, is_leaf INTEGER NOT NULL,
     is_name INTEGER NOT NULL, erased_at INTEGER NOT NULL, back_at INTEGER) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS erased_erasure ON erased(erasure);
 CREATE TABLE IF NOT EXISTS erasures(number INTEGER PRIMARY KEY CHECK (number > 0));
 CREATE TABLE IF NOT EXISTS expired(
     period INTEGER PRIMARY KEY, source TEXT NOT NULL, retention TEXT NOT NULL, month TEXT NOT NULL,
@@ -130,8 +131,7 @@ class Secrets:
 
         Durable when it returns; a repeat changes nothing. The bytes go with `destroy`.
         """
-        known = self._db.execute("SELECT 1 FROM erased WHERE erasure = ? LIMIT 1", (erasure,)).fetchone()
-        if known is not None:
+        if self.erased_by(erasure):
             return
         with transaction(self._db):
             number = self._next_number()
@@ -155,24 +155,31 @@ class Secrets:
                 (erasure,),
             ).rowcount
 
-    def come_back(self, nodes: Collection[bytes], back_at: int) -> None:
-        """Take what happens from an instant on of these names again. A name whose secret was not destroyed
-        yet stays as it is."""
+    def come_back(self, nodes: Collection[bytes], back_at: int) -> bool:
+        """Take what happens from an instant on of these names again, of all or of none: while the secret of
+        one is still to be destroyed, of none, and False. Of two instants the earlier stands, whichever was
+        told first."""
         with transaction(self._db):
+            for marks, part in chunks(nodes):
+                query = f"SELECT 1 FROM leaves JOIN erased ON node = leaf WHERE leaf IN ({marks})"
+                if self._db.execute(f"{query} AND back_at IS NULL LIMIT 1", part).fetchone():
+                    return False
             self._next_number()
             self._db.executemany(
-                "UPDATE erased SET back_at = ? WHERE node = ? AND back_at IS NULL"
-                " AND NOT EXISTS (SELECT 1 FROM leaves WHERE leaf = node)",
+                "UPDATE erased SET back_at = ?1 WHERE node = ?2 AND (back_at IS NULL OR back_at > ?1)",
                 [(back_at, node) for node in nodes],
             )
         self.number()
+        return True
 
-    def erased_after(self, number: int, names: bool = False) -> set[LeafId]:
-        """The leaves that were erased after a number of changes; with `names`, these, too."""
-        rows = self._db.execute(
-            "SELECT node FROM erased WHERE (is_leaf OR ?) AND number > ?", (names, number)
-        )
+    def erased_after(self, number: int) -> set[LeafId]:
+        """The leaves that were erased after a number of changes."""
+        rows = self._db.execute("SELECT node FROM erased WHERE is_leaf AND number > ?", (number,))
         return {LeafId(row[0]) for row in rows}
+
+    def erased_by(self, erasure: bytes) -> set[bytes]:
+        """The leaves and names that an erasure stands for; none if it took a period or places."""
+        return {row[0] for row in self._db.execute("SELECT node FROM erased WHERE erasure = ?", (erasure,))}
 
     def periods(self) -> list[Kept]:
         """Every period that has a secret, in order of number."""
@@ -209,8 +216,7 @@ class Secrets:
     def remove(self, erasure: bytes, places: Collection[tuple[int, int]], removed_at: int) -> None:
         """Note which entries of the journal are overwritten, so that a restore does it again. Durable when it
         returns; a repeat changes nothing."""
-        known = self._db.execute("SELECT 1 FROM removed WHERE erasure = ? LIMIT 1", (erasure,)).fetchone()
-        if known is not None:
+        if self.has_removed(erasure):
             return
         with transaction(self._db):
             number = self._next_number()
@@ -219,6 +225,11 @@ class Secrets:
                 [(*place, erasure, number, removed_at) for place in sorted(places)],
             )
         self.number()
+
+    def has_removed(self, erasure: bytes) -> bool:
+        """Whether entries of the journal were overwritten for an erasure."""
+        row = self._db.execute("SELECT 1 FROM removed WHERE erasure = ? LIMIT 1", (erasure,)).fetchone()
+        return row is not None
 
     def removed_after(self, number: int) -> list[tuple[int, int]]:
         """The entries of the journal that were overwritten after a number of changes."""
@@ -305,13 +316,14 @@ class Secrets:
         return self._db.execute("SELECT 1 FROM keys LIMIT 1").fetchone() is None
 
     def key(self, name: str) -> bytes:
-        """A secret of the project, made at the first call; a repeat returns the same."""
-        with transaction(self._db):
-            self._db.execute(
-                "INSERT OR IGNORE INTO keys(name, secret) VALUES (?, ?)",
-                (name, self._chance.bytes(SECRET_BYTES)),
-            )
-            row = self._db.execute("SELECT secret FROM keys WHERE name = ?", (name,)).fetchone()
+        """A secret of the project, made at the first call; a repeat returns the same, and writes nothing."""
+        query = "SELECT secret FROM keys WHERE name = ?"
+        row = self._db.execute(query, (name,)).fetchone()
+        if row is None:
+            made = (name, self._chance.bytes(SECRET_BYTES))
+            with transaction(self._db):
+                self._db.execute("INSERT OR IGNORE INTO keys(name, secret) VALUES (?, ?)", made)
+                row = self._db.execute(query, (name,)).fetchone()
         return bytes(row[0])
 
     def ensure(self, leaves: Collection[LeafId], periods: Collection[Period], now: int) -> None:
@@ -325,7 +337,8 @@ class Secrets:
         if new_leaves or new_periods:
             with transaction(self._db):
                 self._db.executemany(
-                    "INSERT OR IGNORE INTO leaves(leaf, secret, made_at) VALUES (?, ?, ?)",
+                    "INSERT OR IGNORE INTO leaves(leaf, secret, made_at) SELECT ?1, ?2, ?3 WHERE NOT EXISTS"
+                    " (SELECT 1 FROM erased WHERE node = ?1 AND is_leaf AND back_at IS NULL)",
                     [(leaf, self._chance.bytes(SECRET_BYTES), now) for leaf in sorted(new_leaves)],
                 )
                 self._db.executemany(

@@ -76,15 +76,25 @@ def prepare(db: sqlite3.Connection, file: str, script: str) -> None:
     failing.
     """
     with sound(file):
-        # The version is written before the tables, and read after them: another process may do this, too.
-        n_tables: int = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-        found: int = db.execute("PRAGMA user_version").fetchone()[0]
-        if found == 0 and n_tables == 0:
-            db.execute(f"PRAGMA user_version = {SCHEMA}")
-        elif found != SCHEMA:
-            hint = "use the version of hetki that made it"
-            raise Conflict(Fault(file, f"tables of version {found}", f"of version {SCHEMA}", hint))
+        if _number(db, "PRAGMA user_version") != SCHEMA:
+            _mark(db, file)
         db.executescript(script)
+
+
+def _mark(db: sqlite3.Connection, file: str) -> None:
+    """Write the version into a file without tables. It is written before them, and read after them: another
+    process may do this, too."""
+    n_tables, found = _number(db, "SELECT count(*) FROM sqlite_schema"), _number(db, "PRAGMA user_version")
+    if found == 0 and n_tables == 0:
+        db.execute(f"PRAGMA user_version = {SCHEMA}")
+    elif found != SCHEMA:
+        hint = "use the version of hetki that made it"
+        raise Conflict(Fault(file, f"tables of version {found}", f"of version {SCHEMA}", hint))
+
+
+def _number(db: sqlite3.Connection, query: str) -> int:
+    number: int = db.execute(query).fetchone()[0]
+    return number
 
 
 def opened(disk: Disk, file: str, script: str) -> Connection:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Literal, get_args
 
@@ -32,6 +32,8 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 NAME_CHARS_MAX = 80
 STAMP_BYTES = 16
 _COLUMNS = "name, role, stamp, changed_at"
+#: What a backup keeps of a person: no stamp, so that no session of before can be one of afterwards.
+_COPIED = "handle, name, role, password, changed_at"
 
 
 class Person(msgspec.Struct, frozen=True):
@@ -41,6 +43,11 @@ class Person(msgspec.Struct, frozen=True):
     role: Role
     stamp: bytes
     changed_at: int
+
+
+def has_staff(disk: Disk) -> bool:
+    """Whether anybody was ever given an account on a disk."""
+    return FILE in disk.names("access/*")
 
 
 class Staff:
@@ -122,6 +129,18 @@ class Staff:
                     (anew, handle_of(name), kept, person.stamp),
                 )
         return person
+
+    def copied(self) -> list[tuple[object, ...]]:
+        """Every person as a backup keeps them, by name."""
+        with self._reading() as db:
+            return db.execute(f"SELECT {_COPIED} FROM staff ORDER BY handle").fetchall()
+
+    def bring_back(self, rows: Iterable[Sequence[object]]) -> int:
+        """Put the people of a backup into an empty file, each with another stamp; return how many."""
+        people = [(*row, self._stamp()) for row in rows]
+        with self._writing() as db:
+            db.executemany(f"INSERT INTO staff({_COPIED}, stamp) VALUES (?, ?, ?, ?, ?, ?)", people)
+        return len(people)
 
     def _change(self, name: str, statement: str, *values: object) -> None:
         known = [each.name for each in self.everybody()]

@@ -6,10 +6,13 @@ The network is in `hetki.store.network`, the simulated twins are in `hetki.simul
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing, contextmanager
@@ -18,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Iterator, Mapping
 
 from hetki.errors import Fault, Invalid, NotFound, shown
+from hetki.store import wiping
 from hetki.store.shortage import is_held, refused
 
 #: How long a statement waits for another connection's lock.
@@ -32,6 +36,9 @@ CACHE_KB, OTHER_CACHE_KB = 64 * 1024, 16 * 1024
 HEAP_MB = 160
 #: Pages in the write-ahead log before they are copied into the file: fewer copies of hot pages.
 CHECKPOINT_PAGES = 8_000
+
+#: Pages of a database that are wiped at once, while nobody else writes (64 MB).
+PAGES_WIPED = 16_384
 
 STATE = "state.db"
 _SQLITE_TAILS = ("", "-wal", "-shm", "-journal")
@@ -77,10 +84,10 @@ def plain_name(name: str) -> str:
     >>> plain_name("lake/./events//1.parquet")
     'lake/events/1.parquet'
     """
-    parts = PurePosixPath(name).parts
+    parts = [part for part in name.split("/") if part not in ("", ".")]
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or not name.isprintable():
         raise Invalid(Fault("file name", shown(name), "a relative path inside the data folder"))
-    return str(PurePosixPath(name))
+    return "/".join(parts)
 
 
 def listed(name: str, pattern: str) -> bool:
@@ -89,11 +96,11 @@ def listed(name: str, pattern: str) -> bool:
     >>> listed("moments/late.yaml", "moments/*.yaml"), listed("a/b/c.db", "**/*.db"), listed("a/b.db", "*.db")
     (True, True, False)
     """
-    parts = PurePosixPath(name).parts
-    return not any(part.startswith(".") for part in parts) and _fits(parts, PurePosixPath(pattern).parts)
+    parts = name.split("/")
+    return not any(part.startswith(".") for part in parts) and _fits(parts, pattern.split("/"))
 
 
-def _fits(parts: tuple[str, ...], globs: tuple[str, ...]) -> bool:
+def _fits(parts: list[str], globs: list[str]) -> bool:
     if not globs:
         return not parts
     if globs[0] == "**":
@@ -162,6 +169,20 @@ class SystemDisk:
                             raise
                         return  # a process that writes for so long has settled it before
                     _write_again(log)
+
+    def wipe(self, name: str, first: int = 1) -> int:
+        path = self._inside(name)
+        with _as_unavailable(name), closing(self.connect(name)) as db:
+            (n_pages,) = db.execute("PRAGMA page_count").fetchone()
+            if first >= n_pages:
+                return 0
+            given = [str(path), str(first), str(PAGES_WIPED)]
+            ended = subprocess.run([sys.executable, "-I", "-S", wiping.__file__, *given], capture_output=True)
+            if ended.returncode == wiping.BUSY:
+                return first
+            if ended.returncode:
+                raise OSError(errno.EIO, "what it no longer uses cannot be overwritten")
+        return first + PAGES_WIPED if first + PAGES_WIPED < n_pages else 0
 
     def read(self, name: str) -> bytes:
         path = self._inside(name)
