@@ -22,6 +22,8 @@ MAKES = {"chunks", "round", "len", "members_query", "_quoted"}
 TAKE = {
     "members_query": ("hetki/", 0, "where"),
     "prepare": ("hetki/", 2, "script"),
+    "opened": ("hetki/store/", 2, "script"),
+    "_answer": ("hetki/store/sqlite.py", 1, "query"),
     "_change": ("hetki/store/staff.py", 1, "statement"),
     "_standing": ("hetki/store/views.py", 0, "where"),
     "_rows_at": ("hetki/store/identities.py", 1, "condition"),

@@ -76,7 +76,7 @@ def prepare(db: sqlite3.Connection, file: str, script: str) -> None:
     failing.
     """
     with sound(file):
-        if _number(db, "PRAGMA user_version") != SCHEMA:
+        if _answer(db, "PRAGMA user_version") != SCHEMA:
             _mark(db, file)
         db.executescript(script)
 
@@ -84,7 +84,7 @@ def prepare(db: sqlite3.Connection, file: str, script: str) -> None:
 def _mark(db: sqlite3.Connection, file: str) -> None:
     """Write the version into a file without tables. It is written before them, and read after them: another
     process may do this, too."""
-    n_tables, found = _number(db, "SELECT count(*) FROM sqlite_schema"), _number(db, "PRAGMA user_version")
+    n_tables, found = _answer(db, "SELECT count(*) FROM sqlite_schema"), _answer(db, "PRAGMA user_version")
     if found == 0 and n_tables == 0:
         db.execute(f"PRAGMA user_version = {SCHEMA}")
     elif found != SCHEMA:
@@ -92,7 +92,7 @@ def _mark(db: sqlite3.Connection, file: str) -> None:
         raise Conflict(Fault(file, f"tables of version {found}", f"of version {SCHEMA}", hint))
 
 
-def _number(db: sqlite3.Connection, query: str) -> int:
+def _answer(db: sqlite3.Connection, query: str) -> int:
     number: int = db.execute(query).fetchone()[0]
     return number
 
