@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
 
@@ -26,8 +27,10 @@ from test_erasure import (
 from world import World, at
 
 import hetki.engine.restoring as restoring
+from hetki.engine import backup as backing_up
 from hetki.engine.accept import take_secrets
-from hetki.engine.backup import ABOUT, ABOUT_NOBODY, BackedUp, backup
+from hetki.engine.backup import ABOUT, ABOUT_NOBODY, BackedUp, Sealed, backup, sealed_rows
+from hetki.engine.engine import Engine
 from hetki.engine.erase import erase, erasure_of, finish
 from hetki.engine.manifests import FILE, Manifest, SecretsManifest, newest, read_manifest, whole
 from hetki.engine.receipts import listed
@@ -315,6 +318,34 @@ def test_what_may_have_been_sent_since_is_not_sent_again() -> None:
     assert other.missed() == ["09:22 help bertta"]
     assert "restored from a backup" in other.outbox()[0]
     other.assert_rebuilds()
+
+
+def test_what_the_journal_of_a_backup_tells_of_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was sent while the backup was made: after the ledger was copied, and before the journal was."""
+    world, vault = World(), Vault()
+    world.live("09:00 web u=anna Help Searched n_results=0")
+    world.until("09:11")
+    copied: list[bool] = []
+
+    def sealed(engine: Engine) -> Iterator[Sealed]:
+        yield from sealed_rows(engine)
+        copied.append(True)
+
+    def head() -> tuple[int, bytes]:
+        if copied:
+            world.deliver()
+        return Journal.head(world.engine.journal)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backing_up, "sealed_rows", sealed)
+        patch.setattr(world.engine.journal, "head", head)
+        vault.take(world)
+    assert len(world.posts) == 1
+    other, _ = vault.restore(world, is_held=False)
+    assert "waiting" in other.outbox()[0]
+    other.advance()
+    other.deliver()
+    assert len(other.posts) == 1 and "sent" in other.outbox()[0]
 
 
 def test_who_wants_it_sent_again_gets_the_same_id() -> None:

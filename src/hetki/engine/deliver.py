@@ -86,8 +86,10 @@ def _claim(engine: Engine, destination: str) -> tuple[Message | None, int]:
         admitted, breaker = admit(before, now)
         if not admitted:
             return None, 0
+        restored_at = engine.ledger.restored_at()
         for message in engine.ledger.ready(destination, now, READY_MAX):
-            if message.status == "claimed" and _heard(engine, message, progress.position):
+            is_doubtful = message.status == "claimed" or message.created_at <= restored_at
+            if is_doubtful and _heard(engine, message, progress.position):
                 continue
             stop, until = second_look(engine, message, now)
             if stop:
@@ -107,7 +109,8 @@ def _claim(engine: Engine, destination: str) -> tuple[Message | None, int]:
 
 
 def _heard(engine: Engine, message: Message, position: int) -> bool:
-    """Whether a claim that a crash left was told of before: then that is its receipt, and it is not repeated.
+    """Whether a message was told of before, that a crash left claimed, or a restore as it was earlier: then
+    that is its receipt, and it is not repeated.
 
     `position` is that of the fold. Else one message could be told to have failed, and then to have been sent.
     """

@@ -283,6 +283,11 @@ class Ledger:
             (RESTORED, is_held),
         ).rowcount
 
+    def restored_at(self) -> int:
+        """When a backup was restored last: what was waiting then may have been sent already. 0 if never."""
+        row = self.db.execute("SELECT max(restored_at) FROM restored").fetchone()
+        return row[0] or 0
+
     def held_until(self) -> int:
         """What occurred until then may have been answered by what was lost with a restore: 0 if nothing."""
         row = self.db.execute("SELECT max(restored_at) FROM restored WHERE is_held").fetchone()
