@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import sys
 
 from faults import Fate, Process, What
@@ -51,7 +52,13 @@ class Doom(Fate):
 
 
 class Disk(SystemDisk):
-    """The real disk, whose logs are its own."""
+    """The real disk, whose logs and connections are its own."""
+
+    def lend(self, name: str) -> sqlite3.Connection:
+        return self.connect(name)
+
+    def take_back(self, name: str, db: sqlite3.Connection) -> None:
+        db.close()
 
     def wrote(self, name: str) -> None:
         pass
