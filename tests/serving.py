@@ -53,12 +53,12 @@ class Command:
 
     def __init__(self, pid: int, out: Path, wait: Callable[[], int]) -> None:
         self.pid = pid
-        self._out = out
+        self.out = out
         self._wait = wait
         self._code: int | None = None
 
     def text(self) -> str:
-        return self._out.read_text() if self._out.exists() else ""
+        return self.out.read_text() if self.out.exists() else ""
 
     def address(self) -> tuple[str, int]:
         """Where a server listens, as soon as it does."""

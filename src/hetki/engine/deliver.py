@@ -88,8 +88,7 @@ def _claim(engine: Engine, destination: str) -> tuple[Message | None, int]:
             return None, 0
         restored_at = engine.ledger.restored_at()
         for message in engine.ledger.ready(destination, now, READY_MAX):
-            is_doubtful = message.status == "claimed" or message.created_at <= restored_at
-            if is_doubtful and _heard(engine, message, progress.position):
+            if _is_doubtful(message, restored_at) and _heard(engine, message, progress.position):
                 continue
             stop, until = second_look(engine, message, now)
             if stop:
@@ -106,6 +105,11 @@ def _claim(engine: Engine, destination: str) -> tuple[Message | None, int]:
                     engine.ledger.save_breaker(destination, msgspec.json.encode(breaker))
                 return message, n_stopped
     return None, n_stopped
+
+
+def _is_doubtful(message: Message, restored_at: int) -> bool:
+    """Whether a message may have been sent already: it was claimed before a crash, or waited in a backup."""
+    return message.status == "claimed" or message.created_at <= restored_at
 
 
 def _heard(engine: Engine, message: Message, position: int) -> bool:
