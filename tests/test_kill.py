@@ -359,7 +359,7 @@ def erased(engine: Engine, senders: list[Sender]) -> set[str]:
 
 
 def no_byte_is_left(folder: Path, gone: set[str], told_staff: set[Path]) -> None:
-    """Nothing is left of who was erased, in any file, but in what a command answered to who typed the name."""
+    """Nothing is left of who was erased, in any file, but where a command answered who typed the name."""
     for path in set(folder.rglob("*")) - told_staff:
         if path.is_file():
             is_table = path.suffix == ".parquet"
