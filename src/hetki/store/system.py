@@ -37,8 +37,8 @@ HEAP_MB = 160
 #: Pages in the write-ahead log before they are copied into the file: fewer copies of hot pages.
 CHECKPOINT_PAGES = 8_000
 
-#: Pages of a database that are wiped at once, while nobody else writes (64 MB).
-PAGES_WIPED = 16_384
+#: Pages of a database that are wiped at once, while nobody else writes (256 MB).
+PAGES_WIPED = 65_536
 
 STATE = "state.db"
 _SQLITE_TAILS = ("", "-wal", "-shm", "-journal")

@@ -15,9 +15,10 @@ import os
 import sqlite3
 import sys
 
-#: The first byte of a page of rows or keys: inner ones of an index and a table, leaves of both. Any other
-#: page begins with the number of another one, so it is below these in files of fewer pages than `PAGES_MAX`.
-INNER, LEAVES = (2, 5), (10, 13)
+#: The first byte of a page of rows or keys (inner ones of an index and a table, leaves of both), and how long
+#: the page's header is. Any other page begins with the number of another one, so it is below these in files
+#: of fewer pages than `PAGES_MAX`.
+HEADERS = {2: 12, 5: 12, 10: 8, 13: 8}
 PAGES_MAX = 2 << 24
 #: Bytes of the file's own header: where the size of a page stands, and what is not 0 if pages of another kind
 #: lie between (auto_vacuum).
@@ -73,14 +74,14 @@ def _page_bytes(header: bytes, n_bytes: int) -> int:
 
 def _gaps(part: bytes, page_bytes: int) -> list[tuple[int, int]]:
     """Where the gaps lie that are not empty."""
-    found = []
+    found, zeros = [], bytes(page_bytes)
     for page in range(0, len(part) - page_bytes + 1, page_bytes):
         kind = part[page]
-        if kind in LEAVES or kind in INNER:
+        if kind in HEADERS:
             n_rows = part[page + 3] << 8 | part[page + 4]
-            start = page + (8 if kind in LEAVES else 12) + 2 * n_rows
+            start = page + HEADERS[kind] + 2 * n_rows
             end = page + (part[page + 5] << 8 | part[page + 6] or page_bytes)
-            if start < end and part.count(0, start, end) != end - start:
+            if start < end and part[start:end] != zeros[: end - start]:
                 found.append((start, end))
     return found
 
