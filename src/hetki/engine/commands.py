@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import msgspec
 
 from hetki.errors import Fault, Invalid, shown
 from hetki.events.event import EventId, LeafId
-from hetki.store.journal import Entry, Kind
+from hetki.store.journal import Entry, Journal, Kind
 
 #: Commands name hashes only, never a person; they share one leaf and are kept for ever.
 LEAF = LeafId(b"hetki: a command")
 SOURCE, RETENTION = "hetki", "for ever"
 #: Pairs of one `Matched`, and nodes of one `SetAside`.
 PAIRS_MAX = 500
+#: Entries of the journal that are read together.
+ENTRIES_MAX = 10_000
 #: Leaves of one `Erase`.
 LEAVES_MAX = 200_000
 
@@ -183,3 +185,12 @@ def read_command(body: bytes) -> Command:
         must = "a command of this version"
         raise Invalid(Fault("journal.db", str(error), must, "update hetki")) from error
     return command
+
+
+def commands_in(journal: Journal, after: int = 0) -> Iterator[Command]:
+    """Every command of the journal behind a position, in order."""
+    while stored := journal.read(after, ENTRIES_MAX):
+        after = stored[-1].position
+        for each in stored:
+            if each.kind is Kind.COMMAND and each.body is not None:
+                yield read_command(each.body)

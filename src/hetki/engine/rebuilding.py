@@ -8,10 +8,9 @@ from hashlib import blake2b
 import msgspec
 
 from hetki.engine.advance import BATCH_MAX, fold_opened, open_batch
-from hetki.engine.commands import Taking, read_command
+from hetki.engine.commands import Taking, commands_in
 from hetki.engine.engine import Engine
 from hetki.errors import Conflict, Fault
-from hetki.store.journal import Kind
 from hetki.store.sqlite import transaction
 from hetki.store.state import Progress
 
@@ -38,7 +37,7 @@ def rebuild(engine: Engine, progress: Callable[[int], None] = lambda position: N
         if was.program != engine.program.version:
             changed = "declarations that were changed since"
             raise Conflict(Fault("state.db", changed, "those it was folded under", "run hetki advance first"))
-        if _is_taken_after(engine, was.position):
+        if any(isinstance(each, Taking) for each in commands_in(engine.journal, was.position)):
             got = "an erasure that was entered and not folded"
             raise Conflict(Fault("state.db", got, "a state that knows of it", "run hetki advance first"))
         before = digest(engine)
@@ -46,16 +45,6 @@ def rebuild(engine: Engine, progress: Callable[[int], None] = lambda position: N
         n_entries = fold_again(engine, was, progress)
         after = digest(engine)
     return Rebuilt(n_entries, before, after)
-
-
-def _is_taken_after(engine: Engine, position: int) -> bool:
-    """Whether a command behind a position takes something away."""
-    while stored := engine.journal.read(position, BATCH_MAX):
-        position = stored[-1].position
-        bodies = [each.body for each in stored if each.kind is Kind.COMMAND and each.body is not None]
-        if any(isinstance(read_command(body), Taking) for body in bodies):
-            return True
-    return False
 
 
 def fold_again(engine: Engine, until: Progress, progress: Callable[[int], None]) -> int:

@@ -16,7 +16,7 @@ import msgspec
 from hetki.engine import manifests
 from hetki.engine.advance import catch_up
 from hetki.engine.backup import ABOUT, ABOUT_NOBODY, INSTEAD
-from hetki.engine.commands import Erase, Taking
+from hetki.engine.commands import Erase, Taking, commands_in
 from hetki.engine.engine import DATABASES, RESTORING, Engine, open_engine
 from hetki.engine.erase import empty_logs, finish, wipe
 from hetki.engine.expiring import SAID_BY as BY_RETENTION
@@ -28,7 +28,6 @@ from hetki.engine.project import Project, load
 from hetki.engine.rebuilding import fold_again
 from hetki.engine.receipts import public_key
 from hetki.engine.removing import removal_of
-from hetki.engine.verifying import commands
 from hetki.errors import Conflict, Fault, Invalid, NotFound
 from hetki.store.chain import leave_links
 from hetki.store.erasing import fill_used
@@ -259,7 +258,7 @@ def _fold(engine: Engine, manifest: Manifest, progress: Tell) -> int:
 
 def _erase_again(engine: Engine) -> int:
     """Enter the erasures that the secrets tell of and the journal does not; return how many."""
-    known = {each.erasure_id for each in commands(engine) if isinstance(each, Taking)}
+    known = {each.erasure_id for each in commands_in(engine.journal) if isinstance(each, Taking)}
     n = 0
     position = engine.journal.head()[0]
     for removal, (removed_at, places) in engine.journal.secrets.removed_by(position).items():

@@ -7,25 +7,22 @@ the next time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
 
-from hetki.engine.commands import Command, Remove, read_command
+from hetki.engine.commands import Remove, commands_in
 from hetki.engine.engine import Engine
 from hetki.engine.receipts import Receipt, is_genuine, public_key
 from hetki.errors import Fault, Invalid
 from hetki.store import journal, ledger
 from hetki.store.chain import Chained, chain_head, link_at, verify_chain
 from hetki.store.erasing import BLANKED
-from hetki.store.journal import Kind
 from hetki.store.sqlite import sound
 
 JOURNAL, DECISIONS = "journal", "decisions"
 HINT = "restore it from a backup"
-#: Entries that are read together.
-ENTRIES_MAX = 10_000
 
 _counts = msgspec.json.Decoder(dict[str, int])
 
@@ -73,23 +70,13 @@ def _accounted(engine: Engine, overwritten: dict[int, bytes]) -> None:
     told: dict[int, str] = {}
     if overwritten:
         with sound(journal.FILE):  # whoever has changed a row may have changed where its entries begin
-            for command in commands(engine):
+            for command in commands_in(engine.journal):
                 if isinstance(command, Remove):
                     told.update(command.rows)
     for position, digest in overwritten.items():
         if told.get(position) != digest.hex():
             got, must = "entries that nobody has erased are overwritten", "what an erasure has left"
             raise Invalid(Fault(f"{journal.FILE}: row {position}", got, must, HINT))
-
-
-def commands(engine: Engine) -> Iterator[Command]:
-    """Every command of the journal, in order."""
-    after = 0
-    while stored := engine.journal.read(after, ENTRIES_MAX):
-        after = stored[-1].position
-        for each in stored:
-            if each.kind is Kind.COMMAND and each.body is not None:
-                yield read_command(each.body)
 
 
 def keep_heads(engine: Engine) -> None:
