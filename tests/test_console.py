@@ -607,15 +607,15 @@ def test_a_person_signs_in_by_keyboard_and_sees_a_moment_arrive(
     page.goto(f"{served}/sign-in?token={house.access.new_token()}")
     assert page.url == f"{served}/"
     assert page.context.cookies()[0]["httpOnly"] and page.context.cookies()[0]["sameSite"] == "Strict"
-    page.wait_for_function("document.querySelector('#feed').textContent.startsWith('Live')")
+    page.locator("#feed", has_text="Live: new ones appear by themselves.").wait_for()
     house.late_order("sofia")
     page.get_by_role("link", name="sofia").wait_for()
-    assert "1 new since you opened this page" in page.inner_text("#feed")
+    page.locator("#feed", has_text="Live: 1 new since you opened this page.").wait_for()
 
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    page.locator("a:focus", has_text="Skip to the content").wait_for()
     page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.id") == "main"
+    page.locator("#main:focus").wait_for()
     page.get_by_role("link", name="Customers").focus()
     page.keyboard.press("Enter")
     page.get_by_label("A user id, an e-mail address").fill("SOFIA@example.com")

@@ -301,7 +301,7 @@ def test_a_person_answers_a_review_and_sees_the_merge(house: Reviewed, served: s
         page.goto(f"{served}/sign-in?token={house.access.new_token()}")
         page.get_by_role("link", name="Review").click()
         page.get_by_role("link", name="Compare").first.click()
-        assert page.url.endswith(first)
+        page.wait_for_url(f"**{first}")
         page.set_viewport_size({"width": 360, "height": 740})
         seen = page.evaluate(SEEN)
         assert (seen["wide"], seen["tables"], seen["named"]) == (360, True, True)
