@@ -274,11 +274,10 @@ def mark_before_the_files(patch: Patch) -> None:
     """The lake's mark says that events are written, and then they are."""
     write = lakes._write_events
 
-    def mark_first(disk: Disk, state: State, stored: Sequence[journals.Stored], start: int) -> int:
-        mark = lakes.read_mark(disk)
-        after = lakes.Mark(stored[-1].position, mark.n_events, form=lakes.FORM)
-        disk.write(lakes.MARK, msgspec.json.encode(after))
-        return write(disk, state, stored, start)
+    def mark_first(disk: Disk, journal: Journal, state: State, after: int, until: int) -> tuple[int, int]:
+        mark = lakes.Mark(until, lakes.read_mark(disk).n_events, form=lakes.FORM)
+        disk.write(lakes.MARK, msgspec.json.encode(mark))
+        return write(disk, journal, state, after, until)
 
     patch.setattr(lakes, "_write_events", mark_first)
 

@@ -128,13 +128,13 @@ def test_memory_does_not_grow_with_the_ids_that_are_known() -> None:
 
 def test_what_is_remembered_of_leaves_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secrets, "CACHED_MAX", 100)
-    monkeypatch.setattr(journal, "CIPHERS_MAX", 100)
+    monkeypatch.setattr(journal, "KEYS_MAX", 100)
     world = World()
     for start in range(0, 1_000, 50):
         world.accept([event(f"10:00 web u=u{n} Page Viewed") for n in range(start, start + 50)])
         world.advance()
     kept = world.engine.journal
-    assert len(kept._ciphers) <= 100 and len(kept.secrets._leaves) <= 100 + 50
+    assert len(kept._keys) <= 100 and len(kept.secrets._leaves) <= 100 + 50
     assert world.engine.state.counts()["customers"] == 1_000
 
 

@@ -66,7 +66,7 @@ def normalised(namespace: Namespace, value: str) -> str | None:
     return text
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=16_384)
 def identifier(key: bytes, namespace: Namespace, value: str) -> Identifier | None:
     """An identifier with its node; None when the value names nobody."""
     text = normalised(namespace, value)
@@ -90,7 +90,7 @@ def leaf_of(key: bytes, event: Event) -> Identifier:
     return own
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=16_384)
 def _named(key: bytes, user_id: str, anonymous_id: str, record_id: str) -> Identifier | None:
     return (
         identifier(key, "user_id", user_id)

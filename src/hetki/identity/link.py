@@ -116,7 +116,7 @@ def make_link(
     return Link(link_id, kind, low, high, linked_at, cause, weight, rule, said_by, told)
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=16_384)
 def _link_id(kind: LinkKind, low: NodeId, high: NodeId, once: bytes) -> bytes:
     return blake2b(kind.encode() + low + high + once, digest_size=16).digest()
 

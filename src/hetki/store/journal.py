@@ -33,7 +33,10 @@ NONCE_BYTES = 12
 FRAME = struct.Struct(">BI16s16sI")
 #: position, received_at, n_entries, n_statements
 ROW = struct.Struct(">QqII")
-CIPHERS_MAX = 50_000
+#: Keys that are remembered: 32 bytes each. What encrypts with one is made anew, as it would be 2.7 KB.
+KEYS_MAX = 50_000
+#: Bodies that one connection opens: Python keeps a weak reference to each until the connection is closed.
+BLOBS_MAX = 50_000
 #: Rows that are read at once where all are walked.
 ROWS_READ = 200
 ORIGIN = hashlib.sha256(b"hetki journal").digest()
@@ -98,12 +101,14 @@ class Journal:
     """`journal.db`. Any process may append; rows are never changed, but for what is erased by its place."""
 
     def __init__(self, disk: Disk, chance: Chance, secrets: Secrets) -> None:
+        self._disk = disk
         self._db = opened(disk, FILE, SCHEMA)
+        self._n_blobs = 0
         self._chance = chance
         self.secrets = secrets
         self._number = 0
         self._is_held = False
-        self._ciphers: dict[tuple[LeafId, int], AESGCM] = {}
+        self._keys: dict[tuple[LeafId, int], bytes] = {}
 
     def close(self) -> None:
         """Give the connection back; that of the secrets is theirs."""
@@ -219,6 +224,7 @@ class Journal:
         self._forget_erased()
         for position, frame_offset in places:
             by_row.setdefault(position, []).append(frame_offset)
+        self._renew(len(by_row))
         for position, offsets in by_row.items():
             received_at = self._db.execute(
                 "SELECT received_at FROM journal WHERE position = ?", (position,)
@@ -232,6 +238,14 @@ class Journal:
                         position, received_at, frame_offset, frame, sealed
                     )
         return [found[place] for place in places]
+
+    def _renew(self, n_blobs: int) -> None:
+        """Read on by another connection before this one has opened too many blobs. The other is opened first:
+        who closes a file last empties its log."""
+        if self._n_blobs > BLOBS_MAX and not self._db.in_transaction:
+            before, self._db, self._n_blobs = self._db, opened(self._disk, FILE, SCHEMA), 0
+            before.close()
+        self._n_blobs += n_blobs
 
     def rows(self, after: int, until: int) -> Iterator[Row]:
         """The rows behind one position up to another, as they lie in the file."""
@@ -298,7 +312,7 @@ class Journal:
         """Drop the keys in memory, if an erasure has happened since they were made."""
         number = self.secrets.number()
         if number != self._number:
-            self._ciphers.clear()
+            self._keys.clear()
             self._number = number
 
     def truncate_log(self) -> bool:
@@ -311,16 +325,16 @@ class Journal:
         at = 0
         for kind, leaf, event_id, source, retention, body in batch:
             period, period_secret = self.secrets.period((source, retention, month))
-            cipher = self._ciphers.get((leaf, period))
-            if cipher is None:
+            key = self._keys.get((leaf, period))
+            if key is None:
                 leaf_secret = self.secrets.leaf(leaf)
                 if leaf_secret is None:  # erased since it was looked at: sealed with what nobody keeps
-                    cipher = AESGCM(self._chance.bytes(SECRET_BYTES))
+                    key = self._chance.bytes(SECRET_BYTES)
                 else:
-                    cipher = self._cipher(leaf, leaf_secret, period, period_secret)
+                    key = self._key(leaf, leaf_secret, period, period_secret)
             nonce = nonces[at : at + NONCE_BYTES]
             at += NONCE_BYTES
-            sealed = cipher.encrypt(nonce, body, event_id)
+            sealed = AESGCM(key).encrypt(nonce, body, event_id)
             parts += (FRAME.pack(kind, period, leaf, event_id, NONCE_BYTES + len(sealed)), nonce, sealed)
         return b"".join(parts)
 
@@ -340,15 +354,15 @@ class Journal:
         self, position: int, received_at: int, frame_offset: int, frame: bytes, sealed: bytes
     ) -> Stored:
         kind, period, leaf, event_id, _ = FRAME.unpack(frame)
-        cipher = self._ciphers.get((leaf, period))
-        if cipher is None:
+        key = self._keys.get((leaf, period))
+        if key is None:
             leaf_secret, period_secret = self.secrets.leaf(leaf), self.secrets.period_secret(period)
             if leaf_secret is not None and period_secret is not None:
-                cipher = self._cipher(leaf, leaf_secret, period, period_secret)
+                key = self._key(leaf, leaf_secret, period, period_secret)
         body = None
-        if cipher is not None:
+        if key is not None:
             try:
-                body = cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], event_id)
+                body = AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], event_id)
             except InvalidTag as error:
                 if any(sealed) and not self.secrets.is_newer(leaf, received_at):
                     where = f"{FILE}: row {position} at byte {frame_offset}"
@@ -356,13 +370,13 @@ class Journal:
                     raise Invalid(Fault(where, got, must, "hetki verify")) from error
         return Stored(Kind(kind), leaf, event_id, position, frame_offset, received_at, body)
 
-    def _cipher(self, leaf: LeafId, leaf_secret: bytes, period: int, period_secret: bytes) -> AESGCM:
+    def _key(self, leaf: LeafId, leaf_secret: bytes, period: int, period_secret: bytes) -> bytes:
         derived = HKDF(hashes.SHA256(), 32, salt=period_secret, info=b"hetki entry").derive(leaf_secret)
-        if len(self._ciphers) >= CIPHERS_MAX:
-            for key in list(self._ciphers)[: CIPHERS_MAX // 4]:
-                del self._ciphers[key]
-        cipher = self._ciphers[(leaf, period)] = AESGCM(derived)
-        return cipher
+        if len(self._keys) >= KEYS_MAX:
+            for each in list(self._keys)[: KEYS_MAX // 4]:
+                del self._keys[each]
+        self._keys[(leaf, period)] = derived
+        return derived
 
 
 def chained(rows: Iterable[Row]) -> Iterator[Row]:
