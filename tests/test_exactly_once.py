@@ -13,6 +13,7 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import _lru_cache_wrapper
 from http.client import HTTPException
 from pathlib import Path
 
@@ -136,6 +137,19 @@ def test_what_is_remembered_of_leaves_has_a_bound(monkeypatch: pytest.MonkeyPatc
     kept = world.engine.journal
     assert len(kept._keys) <= 100 and len(kept.secrets._leaves) <= 100 + 50
     assert world.engine.state.counts()["customers"] == 1_000
+
+
+def test_whatever_is_looked_up_and_kept_has_a_bound() -> None:
+    bounds = {
+        f"{module.__name__}.{name}": each.cache_parameters()["maxsize"]
+        for module in list(sys.modules.values())
+        if module.__name__.startswith("hetki.")
+        for name, each in vars(module).items()
+        if isinstance(each, _lru_cache_wrapper)
+    }
+    assert "hetki.identity.identifier._identifier" in bounds
+    unbounded = {name for name, bound in bounds.items() if bound is None or bound > 20_000}
+    assert unbounded == {"hetki.declarations.read._type_of", "hetki.declarations.walk._kind_table"}, "by type"
 
 
 # -- the same with true processes, which are killed

@@ -7,7 +7,8 @@ out of the files as they are. docs/lake.md describes the columns.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from io import BytesIO
 from itertools import islice
 
@@ -21,7 +22,7 @@ from hetki.store.sqlite import IN_MAX, chunks
 
 FOLDER = "lake"
 INSTANT = pa.timestamp("us", tz="UTC")
-#: Rows that are held in memory while a table is written.
+#: Rows that are held in memory while a table is written; they are a part of its file, too.
 ROWS_AT_ONCE = 20_000
 #: Stands in a query for who is a member of some accounts.
 MEMBERS = "@members"
@@ -175,12 +176,13 @@ def write_tables(disk: Disk, db: sqlite3.Connection) -> None:
     db.execute("BEGIN")
     try:
         for name, (schema, query) in TABLES.items():
-            disk.write(_file_of(name), _packed(schema, _read(db, schema, query)))
+            with closing(_read(db, schema, query)) as tables:  # an error that is kept would keep its reading
+                disk.write(_file_of(name), _packed(schema, tables))
     finally:
         db.execute("COMMIT")
 
 
-def _read(db: sqlite3.Connection, schema: pa.Schema, query: str) -> Iterator[pa.Table]:
+def _read(db: sqlite3.Connection, schema: pa.Schema, query: str) -> Generator[pa.Table, None, None]:
     """What a query gives, some rows at a time."""
     rows = _by_account(db, query) if MEMBERS in query else db.execute(query)
     while part := list(islice(rows, ROWS_AT_ONCE)):
