@@ -17,6 +17,7 @@ from functools import _lru_cache_wrapper
 from http.client import HTTPException
 from pathlib import Path
 
+import msgspec
 import pytest
 from serving import Command, Warm, post
 from test_fold_property import PROJECT, random_event
@@ -27,6 +28,7 @@ from hetki.engine.advance import advance
 from hetki.engine.engine import Engine, open_engine, open_folder
 from hetki.events import segment
 from hetki.events.wire import Parsed
+from hetki.identity.identifier import REMEMBERED_CHARS_MAX, _identifier, _named, identifier, leaf_of
 from hetki.settings import DAY, Limits
 from hetki.simulation.world import SimulatedClock
 from hetki.store import journal, secrets
@@ -150,6 +152,15 @@ def test_whatever_is_looked_up_and_kept_has_a_bound() -> None:
     assert "hetki.identity.identifier._identifier" in bounds
     unbounded = {name for name, bound in bounds.items() if bound is None or bound > 20_000}
     assert unbounded == {"hetki.declarations.read._type_of", "hetki.declarations.walk._kind_table"}, "by type"
+
+
+@pytest.mark.parametrize("n_chars, n_kept", [(REMEMBERED_CHARS_MAX, 1), (REMEMBERED_CHARS_MAX + 1, 0)])
+def test_long_identifiers_are_not_remembered(n_chars: int, n_kept: int) -> None:
+    _named.cache_clear()
+    _identifier.cache_clear()
+    told = msgspec.structs.replace(event("10:00 web u=u Page Viewed"), identifiers={"user_id": "a" * n_chars})
+    assert leaf_of(b"key", told) == identifier(b"key", "user_id", "a" * n_chars)
+    assert _named.cache_info().currsize == _identifier.cache_info().currsize == n_kept
 
 
 # -- the same with true processes, which are killed
