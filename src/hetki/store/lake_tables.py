@@ -177,7 +177,7 @@ def write_tables(disk: Disk, db: sqlite3.Connection) -> None:
     try:
         for name, (schema, query) in TABLES.items():
             with closing(_read(db, schema, query)) as tables:  # an error that is kept would keep its reading
-                disk.write(_file_of(name), _packed(schema, tables))
+                write_parts(disk, _file_of(name), schema, tables)
     finally:
         db.execute("COMMIT")
 
@@ -202,7 +202,12 @@ def _by_account(db: sqlite3.Connection, query: str) -> Iterator[tuple[object, ..
 
 def write_table(disk: Disk, name: str, table: pa.Table) -> None:
     """Write one file."""
-    disk.write(name, _packed(table.schema, [table]))
+    write_parts(disk, name, table.schema, [table])
+
+
+def write_parts(disk: Disk, name: str, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:
+    """Write one file, of which one part at a time is held in memory."""
+    disk.write(name, _packed(schema, parts))
 
 
 def _packed(schema: pa.Schema, tables: Iterable[pa.Table]) -> Iterator[bytes]:
@@ -267,7 +272,7 @@ def drop_rows(disk: Disk, name: str, gone: Mapping[str, pa.Array]) -> int:
     elif n_gone:
         groups = zip(_row_groups(file, None), masks, strict=True)
         left = (rows.filter(pc.invert(mask)) for rows, mask in groups)
-        disk.write(name, _packed(file.schema_arrow, left))
+        write_parts(disk, name, file.schema_arrow, left)
     return n_gone
 
 
