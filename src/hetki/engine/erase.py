@@ -67,12 +67,12 @@ def erase(engine: Engine, customer: LeafId, said_by: str) -> str:
 
 
 @contextmanager
-def begun() -> Iterator[None]:
-    """What is refused in here is so after something has begun to be erased: a second fault says it."""
+def begun(left: Fault = BEGUN) -> Iterator[None]:
+    """What is refused in here is so after an erasure has begun: `left` says what is to be done."""
     try:
         yield
     except (Conflict, Unavailable) as error:
-        raise Unavailable(*error.faults, BEGUN) from error
+        raise Unavailable(*error.faults, left) from error
 
 
 def _enter(engine: Engine, customer: LeafId, said_by: str) -> Erase:

@@ -178,11 +178,10 @@ def _forget_customer(engine: Engine, command: Erase, advance_to: int, now: int) 
     folding = _fold_again(engine, again, erased.reported_at, "erasure", advance_to)
     gone = {each for each in again if each not in folding.folded}
     drop_warmed(state.db, again | leaves)
-    mine = [each for each in folding.repairs if _rests_on(each, leaves)]
-    apply_repairs(engine.ledger, [each for each in folding.repairs if each not in mine], advance_to)
-    ledgered = erase_deeds(
-        state.db, leaves, units | gone | set(nodes), {each.caught.occurrence.occurrence_id for each in mine}
-    )
+    others = [each for each in folding.repairs if not _rests_on(each, leaves)]
+    apply_repairs(engine.ledger, others, advance_to)
+    mine = {each.caught.occurrence.occurrence_id for each in folding.repairs if _rests_on(each, leaves)}
+    ledgered = erase_deeds(state.db, leaves, units | gone | set(nodes), mine)
     # what others were told of an account may be the customer's word
     n_blanked, n_messages = blank_deeds(
         state.db, (), lambda decision: bool(decision.question.context), 0, ERASED, erased.accounts

@@ -111,7 +111,7 @@ class Journal:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Nobody else appends until the block ends; what is appended in it is durable then.
+        """Nobody else writes until the block ends; what is written in it is durable then.
 
         Raises `Unavailable`; then nothing of it is kept.
         """
@@ -121,6 +121,12 @@ class Journal:
                 yield
             finally:
                 self._is_held = False
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One durable transaction, or a part of that of `held`."""
+        with nullcontext() if self._is_held else transaction(self._db):
+            yield
 
     def append(
         self,
@@ -141,7 +147,7 @@ class Journal:
         self._forget_erased()
         self.secrets.ensure(leaves, periods, received_at)
         bodies = [(len(batch), self._seal(batch, month)) for batch in batches]
-        with nullcontext() if self._is_held else transaction(self._db):
+        with self._writing():
             if looked_at is not None and self.has_statements_after(looked_at):
                 return 0
             position, chain = self.head()
@@ -254,7 +260,7 @@ class Journal:
 
     def replace(self, bodies: Iterable[tuple[int, bytes]]) -> None:
         """Put other bodies into rows, by position, durably; each row keeps the SHA-256 of the first."""
-        with transaction(self._db):
+        with self._writing():
             for position, body in bodies:
                 before = next(self.rows(position - 1, position))
                 was = before.was or hashlib.sha256(before.body).digest()

@@ -11,6 +11,7 @@ before it trusts what it remembers.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from typing import Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
@@ -125,7 +126,7 @@ class Secrets:
         return self._erased
 
     def erase(
-        self, erasure: bytes, leaves: Collection[bytes], names: Collection[bytes], erased_at: int
+        self, erasure: bytes, leaves: AbstractSet[bytes], names: AbstractSet[bytes], erased_at: int
     ) -> None:
         """Take the secrets of leaves away from every reader, and refuse what tells one of these names.
 
@@ -141,7 +142,7 @@ class Secrets:
                 " erased_at = ?6, back_at = NULL WHERE erased_at < ?6",
                 [
                     (node, erasure, number, node in leaves, node in names, erased_at)
-                    for node in sorted({*leaves, *names})
+                    for node in sorted(leaves | names)
                 ],
             )
         self.number()
