@@ -46,6 +46,7 @@ from hetki.events.wire import Parsed, Rejected
 from hetki.moments.fold import decode
 from hetki.settings import DAY
 from hetki.simulation.world import MemoryDisk
+from hetki.store import lake
 from hetki.store.lake import refresh
 from hetki.store.secrets import Secrets
 from hetki.store.system import SystemDisk
@@ -150,6 +151,24 @@ def test_what_is_over_is_unreadable_in_every_byte_and_nothing_else_is(tmp_path: 
     assert expire(world.engine) == []
     world.reopen()
     assert_expired(world, folder)
+
+
+def test_a_lake_that_begins_is_not_searched_for_all_that_ever_expired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it can be there, and it may be more than memory holds."""
+    folder = tmp_path / "data"
+    world = lived(folder)
+    world.clock.move(month(6))
+    expire(world.engine)
+    lake.remove_lake(world.disk)
+    searched: list[int] = []
+    monkeypatch.setattr(lake, "removed_after", lambda journal, number: searched.append(number) or [])
+    refresh(world.disk, world.engine.journal, world.engine.state)
+    refresh(world.disk, world.engine.journal, world.engine.state)
+    assert searched == []
+    in_lake = b"".join(data for name, data in every_byte(folder).items() if "decoded" in name)
+    assert b"berttasownwillstay" in in_lake and not [word for word in GOES if word.encode() in in_lake]
 
 
 STEPS: dict[str, tuple[object, str]] = {
