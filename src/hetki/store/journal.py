@@ -34,8 +34,8 @@ FRAME = struct.Struct(">BI16s16sI")
 #: position, received_at, n_entries, n_statements
 ROW = struct.Struct(">QqII")
 CIPHERS_MAX = 50_000
-#: Rows that are read at once where all are walked.
-ROWS_READ = 200
+#: Rows that are read at once where all are walked: one may have as many bytes as a request.
+ROWS_READ = 8
 ORIGIN = hashlib.sha256(b"hetki journal").digest()
 
 SCHEMA = """
@@ -181,7 +181,7 @@ class Journal:
             "SELECT position, received_at, body FROM journal WHERE n_statements > 0 AND position > ?"
             " ORDER BY position",
             (position,),
-        ).fetchall()
+        )
         return [
             each
             for place, received_at, body in rows
