@@ -41,6 +41,7 @@ from hetki.engine.verifying import verify
 from hetki.errors import Conflict, Fault, Invalid, Unavailable
 from hetki.events.event import LeafId
 from hetki.events.wire import Parsed, Rejected
+from hetki.simulation.world import MemoryDisk
 from hetki.store.journal import Journal
 from hetki.store.lake import refresh
 from hetki.store.secrets import Secrets
@@ -237,6 +238,27 @@ def test_a_backup_of_before_is_restored_without_the_range(copied: Path, tmp_path
         refresh(data, other.engine.journal, other.engine.state)
         assert_removed(other, folder / "data")
         other.assert_rebuilds()
+
+
+def test_a_backup_between_a_range_and_its_overwriting_is_restored_whole() -> None:
+    """Another range took something from the same row after it: what that has left is without both."""
+    world = World(project(GREETED))
+    world.tell("10:00 web u=anna Page Viewed page=one\n10:30 web u=anna Page Viewed page=two")
+    world.advance()
+    places = find(world.engine, Range(at("10:00"), at("10:10"))).places
+    command = removal_of(world.engine, "ab" * 16, places, "Data desk", world.clock.now())
+    world.engine.acceptor.command(command)
+    to, copies, data = MemoryDisk(), MemoryDisk(), MemoryDisk()
+    between = backup(world.engine, to, copies)
+    world.advance()
+    remove(world.engine, LEAK, "Data desk")
+    world.clock.move(at("12:00"))
+    backup(world.engine, to, copies)
+    restore(choose(to, between.backup, copies), MemoryDisk(), data, world.clock, world.chance, {})
+    other = World(project(GREETED), disk=data, starts="12:10")
+    verify(other.engine)
+    assert find(other.engine, LEAK).places == []
+    other.assert_rebuilds()
 
 
 @settings(max_examples=8, deadline=None)

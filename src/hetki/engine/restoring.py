@@ -16,7 +16,7 @@ import msgspec
 from hetki.engine import manifests
 from hetki.engine.advance import catch_up
 from hetki.engine.backup import ABOUT, ABOUT_NOBODY, INSTEAD
-from hetki.engine.commands import Erase, Taking, commands_in
+from hetki.engine.commands import Erase, Remove, Taking, commands_in
 from hetki.engine.engine import DATABASES, RESTORING, Engine, open_engine
 from hetki.engine.erase import empty_logs, finish, wipe
 from hetki.engine.expiring import SAID_BY as BY_RETENTION
@@ -258,7 +258,12 @@ def _fold(engine: Engine, manifest: Manifest, progress: Tell) -> int:
 
 def _erase_again(engine: Engine) -> int:
     """Enter the erasures that the secrets tell of and the journal does not; return how many."""
-    known = {each.erasure_id for each in commands_in(engine.journal) if isinstance(each, Taking)}
+    known: set[str] = set()
+    for each in commands_in(engine.journal):
+        if isinstance(each, Remove):  # what the next one leaves of a row is without what this one takes
+            take_away(engine, each)
+        if isinstance(each, Taking):
+            known.add(each.erasure_id)
     n = 0
     position = engine.journal.head()[0]
     for removal, (removed_at, places) in engine.journal.secrets.removed_by(position).items():
