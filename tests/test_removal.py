@@ -293,6 +293,32 @@ def test_what_a_colleague_was_told_of_the_account_in_a_range_goes() -> None:
     world.assert_rebuilds()
 
 
+@pytest.mark.parametrize("step", ["the secrets know", "overwriting", "the fold"])
+@pytest.mark.parametrize("is_after", [False, True])
+def test_a_lake_that_is_refreshed_beside_the_erasure_of_a_range_has_none_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, is_after: bool
+) -> None:
+    """What happened since its last refresh is written just then, while some of it can still be read."""
+    folder = tmp_path / "data"
+    world = lived(folder)
+    world.live("10:40>11:15 web u=dora Help Searched n_results=0 query=leakquery")
+    other = World(project(GREETED), disk=world.disk, seed=2, starts="11:15").engine
+    owner, name = STEPS[step]
+    real = getattr(owner, name)
+
+    def visited(*given: object) -> object:
+        if not is_after:
+            refresh(other.disk, other.journal, other.state)
+        came_to = real(*given)
+        if is_after:
+            refresh(other.disk, other.journal, other.state)
+        return came_to
+
+    monkeypatch.setattr(owner, name, visited)
+    remove(world.engine, LEAK, "Data desk")
+    assert_removed(world, folder)
+
+
 def test_two_ranges_are_removed_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left of a row that both have entries in follows from what the first has left."""
     world = lived()

@@ -69,8 +69,9 @@ def take_away(engine: Engine, command: Taking) -> None:
     elif isinstance(command, Expire):
         secrets.expire([command.period], command.said_at)
     else:
-        secrets.remove(bytes.fromhex(command.erasure_id), command.places, command.said_at)
         overwrite(engine.journal, command.places)
+        # from now on the lake takes for gone what it holds of it: so nobody may read it any more
+        secrets.remove(bytes.fromhex(command.erasure_id), command.places, command.said_at)
 
 
 def joined(foldings: Sequence[Folding]) -> Folding:
