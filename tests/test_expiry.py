@@ -272,6 +272,25 @@ def test_a_silence_that_only_the_gap_makes_is_never_answered() -> None:
     world.assert_rebuilds()
 
 
+def test_what_is_not_folded_yet_never_meets_the_gap_before_it_is_told_of() -> None:
+    """A late event has somebody folded again: from all of it, or as one whose events have expired."""
+    kept = SOURCES["sources/app.yaml"].replace("2 months", "1 day")
+    waits = moment(
+        "help", "searched: Help Searched | no chat: Chat Started, for 1 day", more="expires: 1 year"
+    )
+    world = World(project(SOURCES | {"sources/app.yaml": kept} | waits), batch_max=1)
+    world.live("29/09:00 web u=anna Help Searched n_results=0")
+    world.live("29/10:00 app u=anna Chat Started")
+    world.clock.move(month(4) + 40 * DAY)
+    world.advance()
+    world.tell("29/08:00>71/00:00 web u=anna Help Searched n_results=3")
+    assert expire_next(world.engine)
+    world.advance()
+    assert len(world.missed()) == len(world.occurrences("help")) == 2
+    assert not world.decisions() and not world.outbox()
+    world.assert_rebuilds()
+
+
 @pytest.mark.parametrize("step", ["begun", "finished"])
 def test_yesterdays_backup_does_not_bring_it_back(tmp_path: Path, step: str) -> None:
     world = lived(tmp_path / "data")

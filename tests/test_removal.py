@@ -24,7 +24,7 @@ from test_erasure import (
     something_said,
 )
 from test_wiping import WORD, fill_gaps
-from world import World, at, event, lines, project
+from world import World, at, event, lines, moment, project
 
 import hetki.engine.erase as erasing
 import hetki.engine.forgetting as forgetting
@@ -290,6 +290,29 @@ def test_what_a_colleague_was_told_of_the_account_in_a_range_goes() -> None:
     assert "annaslifts" not in str(world.rows("SELECT * FROM outbox"))
     assert "annaslifts" not in str(world.rows("SELECT * FROM decisions"))
     verify(world.engine)
+    world.assert_rebuilds()
+
+
+def test_what_is_not_folded_yet_never_meets_the_gap_before_it_is_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Others have told so much since that a batch is full before the command."""
+    waits = moment(
+        "help", "searched: Help Searched | no chat: Chat Started, for 1 hour", more="expires: 1 day"
+    )
+    world, real = World(project(waits), batch_max=1), removing.tell_signals
+    world.live("09:30 web u=anna Help Searched n_results=0")
+    world.live("10:10 app u=anna Chat Started")
+    world.until("11:00")
+
+    def told(*given: object) -> None:
+        world.tell("09:20>11:00 web u=anna Help Searched n_results=0")
+
+    monkeypatch.setattr(removing, "tell_signals", told)
+    monkeypatch.setattr(removing, "catch_up", lambda engine: world.catch_up())
+    assert remove(world.engine, LEAK, "Data desk")
+    assert len(world.missed()) == len(world.occurrences("help")) == 2
+    assert not world.decisions() and not world.outbox()
     world.assert_rebuilds()
 
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
 from hetki.engine.accept import take_secrets
 from hetki.engine.advance import advance, catch_up, fold_once
-from hetki.engine.commands import Erase
+from hetki.engine.commands import Erase, Expire, Remove
 from hetki.engine.engine import DATABASES, Engine
 from hetki.engine.receipts import Receipt, sign
 from hetki.engine.unlinking import own_names
@@ -43,6 +44,8 @@ REST_S = 0.25
 
 #: Rejected bodies that are read together.
 BODIES_MAX = 200
+
+Entered = TypeVar("Entered", Erase, Expire, Remove)
 
 _rejected = msgspec.msgpack.Decoder(Rejected)
 _counts = msgspec.json.Decoder(dict[str, int])
@@ -75,11 +78,13 @@ def begun(left: Fault = BEGUN) -> Iterator[None]:
         raise Unavailable(*error.faults, left) from error
 
 
-def _enter(engine: Engine, customer: LeafId, said_by: str) -> Erase:
-    """Enter the command that erases a customer, durably.
+def enter(engine: Engine, made: Callable[[], Entered], left: Fault = BEGUN) -> Entered:
+    """Enter the command that is made once all is folded, durably; return it.
 
-    Nobody folds or accepts meanwhile: no event comes between what is known of the customer and the command.
-    What comes after it is looked at under it (`Acceptor.accept`).
+    Nobody folds or accepts meanwhile: no event comes between what is known then and the command, and what
+    comes after it is looked at under it (`Acceptor.accept`). Whoever folds next meets it first, so that
+    nobody is folded again without what it takes before that is told of. Once it is entered, what is refused
+    says what is `left`.
     """
     has_begun = False
     try:
@@ -87,17 +92,26 @@ def _enter(engine: Engine, customer: LeafId, said_by: str) -> Erase:
             with engine.journal.held():
                 while fold_once(engine).is_behind:
                     pass
-                customers = set(engine.state.customers_of([NodeId(customer)]).values())
-                if not customers:
-                    raise NotFound(Fault("customer", customer.hex(), "a customer that is known"))
-                command = erasure_of(engine, customers, said_by)
+                command = made()
                 engine.acceptor.command(command)
             has_begun = True  # what was folded may still be refused by the disk
     except Unavailable as error:
         if has_begun:
-            raise Unavailable(*error.faults, BEGUN) from error
+            raise Unavailable(*error.faults, left) from error
         raise
     return command
+
+
+def _enter(engine: Engine, customer: LeafId, said_by: str) -> Erase:
+    """Enter the command that erases a customer. Raises `NotFound`."""
+
+    def made() -> Erase:
+        customers = set(engine.state.customers_of([NodeId(customer)]).values())
+        if not customers:
+            raise NotFound(Fault("customer", customer.hex(), "a customer that is known"))
+        return erasure_of(engine, customers, said_by)
+
+    return enter(engine, made)
 
 
 def erasure_of(engine: Engine, customers: set[LeafId], said_by: str) -> Erase:

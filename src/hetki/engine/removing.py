@@ -8,6 +8,7 @@ erasure (`hetki.engine.erase`). Statements of consent stay, and signals of priva
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 
 import msgspec
 
@@ -15,7 +16,7 @@ from hetki.consent.retention import outlives
 from hetki.engine.advance import advance, catch_up
 from hetki.engine.commands import Remove
 from hetki.engine.engine import Engine
-from hetki.engine.erase import BEGUN, BUSY, LOCK, LOCK_WAIT_S, begun, finish
+from hetki.engine.erase import BEGUN, BUSY, LOCK, LOCK_WAIT_S, begun, enter, finish
 from hetki.engine.expiring import tell_signals
 from hetki.engine.folding import read_event
 from hetki.engine.forgetting import take_away
@@ -143,17 +144,22 @@ def remove(
         done: list[str] = []
         for start in range(0, len(found.places), PLACES_MAX):
             places = found.places[start : start + PLACES_MAX]
-            erasure_id = engine.chance.bytes(16).hex()
-            command = removal_of(engine, erasure_id, places, name, engine.clock.now())
-            engine.acceptor.command(command)
-            is_last = start + PLACES_MAX >= len(found.places)
-            with begun(BEGUN if is_last else PARTLY):
-                take_away(engine, command)
-                catch_up(engine)
-            done.append(erasure_id)
+            left = BEGUN if places[-1] == found.places[-1] else PARTLY
+            with begun(PARTLY) if done else nullcontext():
+                done.append(_remove(engine, places, name, left))
     with begun():
         finish(engine)
     return done
+
+
+def _remove(engine: Engine, places: Sequence[Place], said_by: str, left: Fault) -> str:
+    """Remove some entries; return the id of it. Once it has begun, what is refused says what is `left`."""
+    command = removal_of(engine, engine.chance.bytes(16).hex(), places, said_by, engine.clock.now())
+    enter(engine, lambda: command, left)
+    with begun(left):
+        take_away(engine, command)
+        catch_up(engine)
+    return command.erasure_id
 
 
 def removal_of(engine: Engine, erasure_id: str, places: Sequence[Place], said_by: str, now: int) -> Remove:
