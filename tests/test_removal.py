@@ -300,7 +300,7 @@ def test_what_is_not_folded_yet_never_meets_the_gap_before_it_is_told_of(
     waits = moment(
         "help", "searched: Help Searched | no chat: Chat Started, for 1 hour", more="expires: 1 day"
     )
-    world, real = World(project(waits), batch_max=1), removing.tell_signals
+    world = World(project(waits), batch_max=1)
     world.live("09:30 web u=anna Help Searched n_results=0")
     world.live("10:10 app u=anna Chat Started")
     world.until("11:00")
