@@ -12,6 +12,7 @@ import hashlib
 import struct
 from contextlib import contextmanager, nullcontext
 from enum import IntEnum
+from itertools import islice
 from typing import Callable, Collection, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 import msgspec
@@ -34,7 +35,7 @@ FRAME = struct.Struct(">BI16s16sI")
 #: position, received_at, n_entries, n_statements
 ROW = struct.Struct(">QqII")
 CIPHERS_MAX = 50_000
-#: Rows that are read at once where all are walked: one may have as many bytes as a request.
+#: Rows that are read, or replaced, at once: one may have as many bytes as a request.
 ROWS_READ = 8
 ORIGIN = hashlib.sha256(b"hetki journal").digest()
 
@@ -259,14 +260,19 @@ class Journal:
         return [row[0] for row in self._db.execute(query, (since, until))]
 
     def replace(self, bodies: Iterable[tuple[int, bytes]]) -> None:
-        """Put other bodies into rows, by position, durably; each row keeps the SHA-256 of the first."""
-        with self._writing():
-            for position, body in bodies:
-                before = next(self.rows(position - 1, position))
-                was = before.was or hashlib.sha256(before.body).digest()
-                self._db.execute(
-                    "UPDATE journal SET body = ?, was = ? WHERE position = ?", (body, was, position)
-                )
+        """Put other bodies into rows, by position, durably; each row keeps the SHA-256 of the first.
+
+        A few rows at a time, so that who appends waits for no more. Raises `Unavailable`; some may be done.
+        """
+        left = iter(bodies)
+        while part := list(islice(left, ROWS_READ)):
+            with self._writing():
+                for position, body in part:
+                    before = next(self.rows(position - 1, position))
+                    was = before.was or hashlib.sha256(before.body).digest()
+                    self._db.execute(
+                        "UPDATE journal SET body = ?, was = ? WHERE position = ?", (body, was, position)
+                    )
 
     def chain_at(self, position: int) -> bytes | None:
         """The chain of a row; None without such a row."""
