@@ -6,7 +6,7 @@ import random
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -891,6 +891,37 @@ def test_an_open_reader_delays_the_receipt_and_nothing_else(tmp_path: Path) -> N
     reader.close()
     assert finish(world.engine) == 1 and finish(world.engine) == 0
     assert_gone(world, folder, person, secrets)
+
+
+def test_events_are_taken_in_while_rejected_bodies_are_looked_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There may be very many; those that come meanwhile are looked through as well."""
+    world, other = greeted(), World(project(GREETED))
+    other.disk = world.disk
+    other.reopen()
+    world.live("09:00 web u=annasid Customer Identified name=Anna")
+    fault = Fault("batch[0].type", "x", "a type")
+
+    def rejected(to: World, number: int) -> None:
+        body = b'{"userId": "annasid", "n": %d}' % number
+        to.engine.acceptor.accept([Parsed([], [Rejected("web", world.clock.now(), body, fault)])])
+
+    rejected(world, 1)
+    rejected(world, 2)
+    real, looked = erasing.is_told, []
+
+    def taken_in_meanwhile(texts: Iterable[str], values: Collection[str]) -> bool:
+        looked.append(texts)
+        if len(looked) == 2:
+            rejected(other, 3)
+        return real(texts, values)
+
+    monkeypatch.setattr(erasing, "is_told", taken_in_meanwhile)
+    erase(world.engine, LeafId(world.node("annasid")), "Data desk")
+    assert len(looked) == 3 and not world.rows("SELECT 1 FROM rejected")
+    assert b"annasid" not in journal_of(world)
+    world.assert_rebuilds()
 
 
 def test_the_largest_erasure_that_a_command_holds_is_taken_in() -> None:
