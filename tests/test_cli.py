@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from called import Ended, called
 
-from hetki.cli.main import COMMANDS, EXIT, main
+from hetki.cli.main import COMMANDS, EXIT
 from hetki.errors import HetkiError
 
 EXAMPLE = Path(__file__).parent.parent / "examples/restaurants"
 FAULT = re.compile(r"^[^\s].*: got .+, must be .+\.$")
-
-
-class Ended(NamedTuple):
-    """How a command ended, and what it said."""
-
-    code: int
-    out: str
-    err: str
 
 
 class Hetki:
@@ -44,17 +35,7 @@ class Hetki:
 
     def __call__(self, *words: object) -> Ended:
         """`hetki WORDS` as it is; a Python error of any kind fails the test."""
-        self._monkeypatch.setattr(sys, "argv", ["hetki", *map(str, words)])
-        self._capsys.readouterr()
-        code: object = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        gc.collect()  # a command's own process would have ended here, and let go of its files
-        said = self._capsys.readouterr()
-        assert isinstance(code, int) and "Traceback" not in said.out + said.err
-        return Ended(code, said.out, said.err)
+        return called(words, self._monkeypatch, self._capsys)
 
     def on(self, *words: object) -> str:
         """The same on the project; it must end well. What it printed."""
