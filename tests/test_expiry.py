@@ -291,6 +291,48 @@ def test_what_is_not_folded_yet_never_meets_the_gap_before_it_is_told_of() -> No
     world.assert_rebuilds()
 
 
+LAST = """repeat: every time
+expires: 20 minutes
+context: [aggregate.seen]
+aggregates: {seen: last product_id of Product Viewed over 30 days}"""
+
+
+def test_what_a_moment_counted_of_expired_events_goes_from_what_was_decided() -> None:
+    """The event that it was caught by is kept for long; what was seen before it is not."""
+    looks_back = moment("back", "searched: Help Searched where n_results = 0", "call", more=LAST)
+    world = World(project({"sources/app.yaml": SOURCES["sources/app.yaml"]} | looks_back))
+    world.live("09:00 app u=anna Product Viewed product_id=willgo")
+    world.live("09:05 web u=anna Help Searched n_results=0")
+    world.live("09:06 web u=bertta Help Searched n_results=0")
+    before = world.records()
+    assert [each.question.context.get("aggregate.seen") for each in before] == ["willgo", None]
+    world.clock.move(month(6))
+    expire(world.engine)
+    assert "willgo" not in str(world.rows("SELECT CAST(record AS TEXT) FROM decisions"))
+    anna, bertta = world.records()
+    assert bertta == before[1] and anna.chosen == "call" and decide(anna.question) == anna
+    assert "revised back: expired; decided: call" in "".join(world.revisions())
+    verify(world.engine)
+    world.assert_rebuilds()
+
+
+def test_the_same_of_what_members_of_an_account_have_done() -> None:
+    more = LAST.replace("repeat", "about: account\n  repeat")
+    looks_back = moment("back", "searched: Help Searched where n_results = 0", "call", more=more)
+    looks_back = {name: text.replace("initiative: keep_our_word\n", "") for name, text in looks_back.items()}
+    world = World(project({"sources/app.yaml": SOURCES["sources/app.yaml"]} | looks_back))
+    world.live("08:00 web u=anna g=kone Account Joined")
+    world.live("08:00 web u=bertta g=kone Account Joined")
+    world.live("09:00 app u=bertta g=kone Product Viewed product_id=willgo")
+    world.live("09:05 web u=anna g=kone Help Searched n_results=0")
+    assert [each.question.context["aggregate.seen"] for each in world.records()] == ["willgo"]
+    world.clock.move(month(6))
+    expire(world.engine)
+    assert "willgo" not in str(world.rows("SELECT CAST(record AS TEXT) FROM decisions"))
+    verify(world.engine)
+    world.assert_rebuilds()
+
+
 @pytest.mark.parametrize("step", ["begun", "finished"])
 def test_yesterdays_backup_does_not_bring_it_back(tmp_path: Path, step: str) -> None:
     world = lived(tmp_path / "data")

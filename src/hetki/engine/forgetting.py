@@ -121,6 +121,7 @@ def _forget_places(
     apply_repairs(engine.ledger, folding.repairs, advance_to)
     miss_all(engine.project, engine.ledger, folding.caught, now)
     ids = {each.event_id.hex() for each in gone}
+    repaired = {each.caught.occurrence.occurrence_id for each in folding.repairs}
     accounts = {account.hex() for account in erased.accounts} if removal.cause == ERASED else set()
     since = min((each.received_at for each in gone), default=now)
 
@@ -132,12 +133,11 @@ def _forget_places(
             return True  # by whatever way something of it came into the decision
         if question.account in accounts and question.context:
             return True  # what is told of an account is told by any of its members
-        return not ids.isdisjoint(question.data_used)
+        # it rests on an event that is gone, or would look at other values now
+        return question.occurrence_id in repaired or not ids.isdisjoint(question.data_used)
 
     whose = [LeafId(node) for node in members] if removal.cause == ERASED else leaves
-    n_decisions, n_messages = blank_deeds(
-        state.db, whose, is_told_of, since, removal.cause, erased.accounts if accounts else ()
-    )
+    n_decisions, n_messages = blank_deeds(state.db, whose, is_told_of, since, removal.cause, erased.accounts)
     counts = {
         "events": erased.n_events,
         "rejections": n_rejected,
