@@ -26,7 +26,7 @@ from hetki.engine.accept import take_secrets
 from hetki.engine.advance import catch_up
 from hetki.engine.backup import ABOUT, ABOUT_NOBODY
 from hetki.engine.commands import LEAVES_MAX, CannotLink, Erase, Matched, MatchedPair, Merge
-from hetki.engine.erase import erase, finish, is_unfinished
+from hetki.engine.erase import erase, finish
 from hetki.engine.receipts import Receipt, is_genuine, listed
 from hetki.engine.repair import replay_rejected
 from hetki.engine.verifying import verify
@@ -35,6 +35,7 @@ from hetki.events.event import Event, LeafId
 from hetki.events.wire import Parsed, Rejected
 from hetki.identity.identifier import identifier
 from hetki.store import lake
+from hetki.store.erasing import unfinished
 from hetki.store.journal import Kind
 from hetki.store.lake import EVENTS, MARK, refresh
 from hetki.store.lake_tables import write_table
@@ -418,7 +419,7 @@ def test_a_crash_at_any_step_is_taken_up_to_the_same_end(
     world.reopen()
     if step == "the secrets are taken":  # what comes before the fold meets the command is erased with it
         world.accept([person.event("Chat Started", "09:14", 9)])
-    assert not (is_unfinished(world.engine) and secrets_left(world, secrets)), "opening has destroyed them"
+    assert not (unfinished(world.engine.db) and secrets_left(world, secrets)), "opening has destroyed them"
     world.advance()
     if step == "the command" and not is_after:
         erase(world.engine, leaf, "Data desk")
@@ -886,7 +887,7 @@ def test_an_open_reader_delays_the_receipt_and_nothing_else(tmp_path: Path) -> N
     with pytest.raises(Unavailable) as refused:
         erase(world.engine, leaf, "Data desk")
     assert "state.db: got an open reader" in str(refused.value)
-    assert not secrets_left(world, secrets) and is_unfinished(world.engine)
+    assert not secrets_left(world, secrets) and unfinished(world.engine.db)
     assert [each.receipt for each in listed(world.engine.journal.secrets, world.engine.db)] == [None]
     reader.close()
     assert finish(world.engine) == 1 and finish(world.engine) == 0

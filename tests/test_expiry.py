@@ -33,7 +33,6 @@ from hetki.consent.retention import Classes, classes_of
 from hetki.consent.source import Source
 from hetki.decisions.decide import decide
 from hetki.engine.backup import backup
-from hetki.engine.erase import is_unfinished
 from hetki.engine.expiring import due, expire, expire_next
 from hetki.engine.project import load
 from hetki.engine.rebuilding import rebuild
@@ -47,6 +46,7 @@ from hetki.moments.fold import decode
 from hetki.settings import DAY
 from hetki.simulation.world import MemoryDisk
 from hetki.store import lake
+from hetki.store.erasing import unfinished
 from hetki.store.lake import refresh
 from hetki.store.secrets import Secrets
 from hetki.store.system import SystemDisk
@@ -113,7 +113,7 @@ def assert_expired(world: World, folder: Path) -> None:
     read = journal_of(world)
     assert not [word for word in GOES if word.encode() in read]
     assert all(word.encode() in read for word in STAYS)
-    assert due(world.engine) == [] and not is_unfinished(world.engine)
+    assert due(world.engine) == [] and not unfinished(world.engine.db)
     assert all(each.is_genuine for each in listed(world.engine.journal.secrets, world.engine.db))
     verify(world.engine)
 

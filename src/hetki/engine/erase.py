@@ -195,11 +195,6 @@ def finish(engine: Engine) -> int:
     return len(rows)
 
 
-def is_unfinished(engine: Engine) -> bool:
-    """Whether anything is left to do for an erasure."""
-    return bool(_unfinished(engine))
-
-
 def _unfinished(engine: Engine) -> list[tuple[str, str, int, int, bytes]]:
     return engine.db.execute(
         "SELECT erasure_id, said_by, said_at, rewritten_at, destroyed FROM erasures"
