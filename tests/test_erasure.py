@@ -25,7 +25,7 @@ from hetki.decisions.decide import decide
 from hetki.engine.accept import take_secrets
 from hetki.engine.advance import catch_up
 from hetki.engine.backup import ABOUT, ABOUT_NOBODY
-from hetki.engine.commands import LEAVES_MAX, CannotLink, Erase, Matched, MatchedPair, Merge
+from hetki.engine.commands import CannotLink, Matched, MatchedPair, Merge
 from hetki.engine.erase import erase, finish
 from hetki.engine.receipts import Receipt, is_genuine, listed
 from hetki.engine.repair import replay_rejected
@@ -923,16 +923,6 @@ def test_events_are_taken_in_while_rejected_bodies_are_looked_through(
     assert len(looked) == 3 and not world.rows("SELECT 1 FROM rejected")
     assert b"annasid" not in journal_of(world)
     world.assert_rebuilds()
-
-
-def test_the_largest_erasure_that_a_command_holds_is_taken_in() -> None:
-    """Nobody else gets a key meanwhile: it must not take the longer the more it holds."""
-    secrets = greeted().engine.journal.secrets
-    hashes = [number.to_bytes(16) for number in range(LEAVES_MAX)]
-    half = [each.hex() for each in hashes[: LEAVES_MAX // 2]]
-    take_secrets(secrets, Erase("ab" * 16, [each.hex() for each in hashes], half, "Data desk", 1))
-    assert secrets.erased().keys() == set(hashes)
-    assert sum(each.is_name for each in secrets.erased().values()) == LEAVES_MAX // 2
 
 
 def test_a_receipt_that_was_changed_is_not_genuine() -> None:
