@@ -306,6 +306,8 @@ def test_what_a_moment_counted_of_expired_events_goes_from_what_was_decided() ->
     world.live("09:06 web u=bertta Help Searched n_results=0")
     before = world.records()
     assert [each.question.context.get("aggregate.seen") for each in before] == ["willgo", None]
+    to, copies, data = MemoryDisk(), MemoryDisk(), MemoryDisk()
+    old = backup(world.engine, to, copies)
     world.clock.move(month(6))
     expire(world.engine)
     assert "willgo" not in str(world.rows("SELECT CAST(record AS TEXT) FROM decisions"))
@@ -314,6 +316,12 @@ def test_what_a_moment_counted_of_expired_events_goes_from_what_was_decided() ->
     assert "revised back: expired; decided: call" in "".join(world.revisions())
     verify(world.engine)
     world.assert_rebuilds()
+    backup(world.engine, to, copies)
+    restore(choose(to, old.backup, copies), MemoryDisk(), data, world.clock, world.chance, {})
+    world.disk = data
+    world.reopen()
+    assert world.records() == [anna, bertta]
+    verify(world.engine)
 
 
 def test_the_same_of_what_members_of_an_account_have_done() -> None:

@@ -16,9 +16,9 @@ from hetki.decisions.question import Decision
 from hetki.engine.accept import take_secrets
 from hetki.engine.accounts import accounts_around, namings
 from hetki.engine.commands import Erase, Expire, Remove, Taking, read_command
-from hetki.engine.deciding import apply_repairs, miss_all
+from hetki.engine.deciding import apply_repairs, context_of, miss_all
 from hetki.engine.engine import Engine
-from hetki.engine.folding import Folding, Repair, load_facts, refold
+from hetki.engine.folding import Folding, Repair, decode_occurrence, load_facts, refold
 from hetki.engine.unlinking import unlink
 from hetki.events.event import LeafId
 from hetki.identity.identifier import NodeId
@@ -121,7 +121,6 @@ def _forget_places(
     apply_repairs(engine.ledger, folding.repairs, advance_to)
     miss_all(engine.project, engine.ledger, folding.caught, now)
     ids = {each.event_id.hex() for each in gone}
-    repaired = {each.caught.occurrence.occurrence_id for each in folding.repairs}
     accounts = {account.hex() for account in erased.accounts} if removal.cause == ERASED else set()
     since = min((each.received_at for each in gone), default=now)
 
@@ -133,8 +132,12 @@ def _forget_places(
             return True  # by whatever way something of it came into the decision
         if question.account in accounts and question.context:
             return True  # what is told of an account is told by any of its members
-        # it rests on an event that is gone, or would look at other values now
-        return question.occurrence_id in repaired or not ids.isdisjoint(question.data_used)
+        if not ids.isdisjoint(question.data_used):
+            return True
+        if not question.context:
+            return False
+        body = engine.ledger.occurrence_of(decision.decision_id)  # a figure may have counted what is gone
+        return body is None or context_of(decode_occurrence(body)) != question.context
 
     whose = [LeafId(node) for node in members] if removal.cause == ERASED else leaves
     n_decisions, n_messages = blank_deeds(state.db, whose, is_told_of, since, removal.cause, erased.accounts)
