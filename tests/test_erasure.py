@@ -37,7 +37,8 @@ from hetki.identity.identifier import identifier
 from hetki.store import lake
 from hetki.store.erasing import unfinished
 from hetki.store.journal import Kind
-from hetki.store.lake import EVENTS, MARK, refresh
+from hetki.store.lake import EVENTS, refresh
+from hetki.store.lake_files import MARK
 from hetki.store.lake_tables import write_table
 from hetki.store.secrets import Secrets
 from hetki.store.sqlite import Connection, alone, transaction
