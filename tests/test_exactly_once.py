@@ -31,7 +31,7 @@ from hetki.events.wire import Parsed
 from hetki.identity.identifier import REMEMBERED_CHARS_MAX, _identifier, _named, identifier, leaf_of
 from hetki.settings import DAY, Limits
 from hetki.simulation.world import SimulatedClock
-from hetki.store import journal, secrets
+from hetki.store import keyring, secrets
 
 N_EVENTS, N_TOLD = 60, 150
 
@@ -131,7 +131,7 @@ def test_memory_does_not_grow_with_the_ids_that_are_known() -> None:
 
 def test_what_is_remembered_of_leaves_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secrets, "CACHED_MAX", 100)
-    monkeypatch.setattr(journal, "KEYS_MAX", 100)
+    monkeypatch.setattr(keyring, "KEYS_MAX", 100)
     world = World()
     for start in range(0, 1_000, 50):
         world.accept([event(f"10:00 web u=u{n} Page Viewed") for n in range(start, start + 50)])

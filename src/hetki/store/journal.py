@@ -12,17 +12,17 @@ import hashlib
 import struct
 from contextlib import contextmanager, nullcontext
 from enum import IntEnum
+from itertools import islice
 from typing import Callable, Collection, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 import msgspec
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from hetki.consent.retention import month_of
 from hetki.errors import Fault, Invalid
 from hetki.events.event import EventId, LeafId
+from hetki.store.keyring import Keyring
 from hetki.store.ports import Chance, Disk
 from hetki.store.secrets import SECRET_BYTES, Secrets
 from hetki.store.sqlite import check, opened, sound, transaction, truncate_log
@@ -33,12 +33,10 @@ NONCE_BYTES = 12
 FRAME = struct.Struct(">BI16s16sI")
 #: position, received_at, n_entries, n_statements
 ROW = struct.Struct(">QqII")
-#: Keys that are remembered: 32 bytes each. What encrypts with one is made anew, as it would be 2.7 KB.
-KEYS_MAX = 50_000
 #: Bodies that one connection opens: Python keeps a weak reference to each until the connection is closed.
 BLOBS_MAX = 50_000
-#: Rows that are read at once where all are walked.
-ROWS_READ = 200
+#: Rows that are read, or replaced, at once: one may have as many bytes as a request.
+ROWS_READ = 8
 ORIGIN = hashlib.sha256(b"hetki journal").digest()
 
 SCHEMA = """
@@ -106,9 +104,8 @@ class Journal:
         self._n_blobs = 0
         self._chance = chance
         self.secrets = secrets
-        self._number = 0
         self._is_held = False
-        self._keys: dict[tuple[LeafId, int], bytes] = {}
+        self._keys = Keyring(secrets)
 
     def close(self) -> None:
         """Give the connection back; that of the secrets is theirs."""
@@ -116,7 +113,7 @@ class Journal:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Nobody else appends until the block ends; what is appended in it is durable then.
+        """Nobody else writes until the block ends; what is written in it is durable then.
 
         Raises `Unavailable`; then nothing of it is kept.
         """
@@ -126,6 +123,12 @@ class Journal:
                 yield
             finally:
                 self._is_held = False
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One durable transaction, or a part of that of `held`."""
+        with nullcontext() if self._is_held else transaction(self._db):
+            yield
 
     def append(
         self,
@@ -143,10 +146,10 @@ class Journal:
         month = month_of(received_at)
         leaves = {entry.leaf for batch in batches for entry in batch}
         periods = {(entry.source, entry.retention, month) for batch in batches for entry in batch}
-        self._forget_erased()
+        self._keys.forget_erased()
         self.secrets.ensure(leaves, periods, received_at)
         bodies = [(len(batch), self._seal(batch, month)) for batch in batches]
-        with nullcontext() if self._is_held else transaction(self._db):
+        with self._writing():
             if looked_at is not None and self.has_statements_after(looked_at):
                 return 0
             position, chain = self.head()
@@ -175,12 +178,12 @@ class Journal:
 
     def commands_after(self, position: int) -> list[Stored]:
         """The commands that count as statements, after a position."""
-        self._forget_erased()
+        self._keys.forget_erased()
         rows = self._db.execute(
             "SELECT position, received_at, body FROM journal WHERE n_statements > 0 AND position > ?"
             " ORDER BY position",
             (position,),
-        ).fetchall()
+        )
         return [
             each
             for place, received_at, body in rows
@@ -206,7 +209,7 @@ class Journal:
     def read(self, after: int, n_entries_max: int) -> list[Stored]:
         """The entries of whole rows after a position, in order: at least one row, if there is one."""
         stored: list[Stored] = []
-        self._forget_erased()
+        self._keys.forget_erased()
         rows = self._db.execute(
             "SELECT position, received_at, body FROM journal WHERE position > ? ORDER BY position", (after,)
         )
@@ -221,7 +224,7 @@ class Journal:
         """The entries at `(position, frame offset)`, in the order asked; all must exist."""
         found: dict[tuple[int, int], Stored] = {}
         by_row: dict[int, list[int]] = {}
-        self._forget_erased()
+        self._keys.forget_erased()
         for position, frame_offset in places:
             by_row.setdefault(position, []).append(frame_offset)
         self._renew(len(by_row))
@@ -267,14 +270,19 @@ class Journal:
         return [row[0] for row in self._db.execute(query, (since, until))]
 
     def replace(self, bodies: Iterable[tuple[int, bytes]]) -> None:
-        """Put other bodies into rows, by position, durably; each row keeps the SHA-256 of the first."""
-        with transaction(self._db):
-            for position, body in bodies:
-                before = next(self.rows(position - 1, position))
-                was = before.was or hashlib.sha256(before.body).digest()
-                self._db.execute(
-                    "UPDATE journal SET body = ?, was = ? WHERE position = ?", (body, was, position)
-                )
+        """Put other bodies into rows, by position, durably; each row keeps the SHA-256 of the first.
+
+        A few rows at a time, so that who appends waits for no more. Raises `Unavailable`; some may be done.
+        """
+        left = iter(bodies)
+        while part := list(islice(left, ROWS_READ)):
+            with self._writing():
+                for position, body in part:
+                    before = next(self.rows(position - 1, position))
+                    was = before.was or hashlib.sha256(before.body).digest()
+                    self._db.execute(
+                        "UPDATE journal SET body = ?, was = ? WHERE position = ?", (body, was, position)
+                    )
 
     def chain_at(self, position: int) -> bytes | None:
         """The chain of a row; None without such a row."""
@@ -308,13 +316,6 @@ class Journal:
             assert self.head() == (0, ORIGIN), "rows are brought back into an empty journal"
             self._db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", chained(rows))
 
-    def _forget_erased(self) -> None:
-        """Drop the keys in memory, if an erasure has happened since they were made."""
-        number = self.secrets.number()
-        if number != self._number:
-            self._keys.clear()
-            self._number = number
-
     def truncate_log(self) -> bool:
         """Copy the write-ahead log into the file and empty it; False while a reader is in the way."""
         return truncate_log(self._db)
@@ -324,14 +325,10 @@ class Journal:
         parts: list[bytes] = []
         at = 0
         for kind, leaf, event_id, source, retention, body in batch:
-            period, period_secret = self.secrets.period((source, retention, month))
-            key = self._keys.get((leaf, period))
-            if key is None:
-                leaf_secret = self.secrets.leaf(leaf)
-                if leaf_secret is None:  # erased since it was looked at: sealed with what nobody keeps
-                    key = self._chance.bytes(SECRET_BYTES)
-                else:
-                    key = self._key(leaf, leaf_secret, period, period_secret)
+            period = self.secrets.period((source, retention, month))[0]
+            key = self._keys.key(leaf, period)
+            if key is None:  # erased since it was looked at: sealed with what nobody keeps
+                key = self._chance.bytes(SECRET_BYTES)
             nonce = nonces[at : at + NONCE_BYTES]
             at += NONCE_BYTES
             sealed = AESGCM(key).encrypt(nonce, body, event_id)
@@ -354,11 +351,7 @@ class Journal:
         self, position: int, received_at: int, frame_offset: int, frame: bytes, sealed: bytes
     ) -> Stored:
         kind, period, leaf, event_id, _ = FRAME.unpack(frame)
-        key = self._keys.get((leaf, period))
-        if key is None:
-            leaf_secret, period_secret = self.secrets.leaf(leaf), self.secrets.period_secret(period)
-            if leaf_secret is not None and period_secret is not None:
-                key = self._key(leaf, leaf_secret, period, period_secret)
+        key = self._keys.key(leaf, period)
         body = None
         if key is not None:
             try:
@@ -369,14 +362,6 @@ class Journal:
                     got, must = "bytes that its key does not open", "what was once sealed"
                     raise Invalid(Fault(where, got, must, "hetki verify")) from error
         return Stored(Kind(kind), leaf, event_id, position, frame_offset, received_at, body)
-
-    def _key(self, leaf: LeafId, leaf_secret: bytes, period: int, period_secret: bytes) -> bytes:
-        derived = HKDF(hashes.SHA256(), 32, salt=period_secret, info=b"hetki entry").derive(leaf_secret)
-        if len(self._keys) >= KEYS_MAX:
-            for each in list(self._keys)[: KEYS_MAX // 4]:
-                del self._keys[each]
-        self._keys[(leaf, period)] = derived
-        return derived
 
 
 def chained(rows: Iterable[Row]) -> Iterator[Row]:
