@@ -17,12 +17,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hetki.engine.engine import open_folder
+from hetki.engine.engine import Engine, open_folder
 from hetki.engine.erase import erase
 from hetki.engine.report import report
 from hetki.events.event import LeafId
 from hetki.measurement.outcome import measured
 from hetki.store import lake, lake_files
+from hetki.store.ports import Disk
 from hetki.store.system import collect_rarely
 
 AT_ONCE, NEVER = 100_000, 10**9
@@ -59,17 +60,17 @@ def measure(project: Path, n_rows: int, small_max: int) -> None:
     )
 
 
-def written_by_and_by(engine: object) -> None:
+def written_by_and_by(engine: Engine) -> None:
     """As refreshes in turn do: each writes what is new, and then merges."""
     write, merge = lake._write_events, lake_files.merge_small
 
-    def write_and_merge(disk, state, stored, start):  # type: ignore[no-untyped-def]
+    def write_and_merge(disk: Disk, *given: object) -> object:
         merge(disk, lake_files.read_mark(disk))
-        return write(disk, state, stored, start)
+        return write(disk, *given)
 
     lake._write_events = write_and_merge
     try:
-        lake.refresh(engine.disk, engine.journal, engine.state)  # type: ignore[attr-defined]
+        lake.refresh(engine.disk, engine.journal, engine.state)
     finally:
         lake._write_events = write
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from hetki.errors import Fault, Invalid, NotFound, Unavailable
 from hetki.simulation.world import LocalNet, MemoryDisk, SeededChance, SimulatedClock
+from hetki.store import system
 from hetki.store.network import SystemNet
 from hetki.store.ports import Chance, Clock, Disk, Net, Sent
 from hetki.store.system import SystemChance, SystemClock, SystemDisk, listed, plain_name
@@ -105,6 +106,28 @@ def test_a_rollback_leaves_nothing(disk: Disk) -> None:
     db.execute("INSERT INTO t VALUES (1)")
     db.execute("ROLLBACK")
     assert disk.connect("state.db").execute("SELECT count(*) FROM t").fetchall() == [(0,)]
+
+
+def test_a_log_that_grew_while_somebody_read_is_cut_off_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "LOG_BYTES_MAX", 100_000)
+    monkeypatch.setattr(system, "CHECKPOINT_PAGES", 10)
+    disk, log = SystemDisk(tmp_path, durable=False), tmp_path / "state.db-wal"
+    writing, reading = disk.connect("state.db"), disk.connect("state.db")
+    writing.execute("CREATE TABLE t(a)")
+    writing.execute("INSERT INTO t VALUES (0)")
+    reading.execute("BEGIN")
+    reading.execute("SELECT * FROM t").fetchall()
+    for _ in range(50):
+        writing.execute("INSERT INTO t VALUES (zeroblob(20000))")
+    assert log.stat().st_size > 1_000_000
+    reading.execute("COMMIT")
+    for _ in range(
+        2
+    ):  # the first is copied into the file with all before it, the second begins the log again
+        writing.execute("INSERT INTO t VALUES (1)")
+    assert log.stat().st_size <= 100_000
 
 
 def test_statements_outside_a_transaction_commit_by_themselves(disk: Disk) -> None:

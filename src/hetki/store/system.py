@@ -36,7 +36,8 @@ CACHE_KB, OTHER_CACHE_KB = 64 * 1024, 16 * 1024
 HEAP_MB = 160
 #: Pages in the write-ahead log before they are copied into the file: fewer copies of hot pages.
 CHECKPOINT_PAGES = 8_000
-
+#: What stays of a log that grew because somebody read for long, as who writes the lake's tables does.
+LOG_BYTES_MAX = 67_108_864
 #: Pages of a database that are wiped at once, while nobody else writes (256 MB).
 PAGES_WIPED = 65_536
 
@@ -134,6 +135,7 @@ class SystemDisk:
                 connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'OFF'}")
                 connection.execute("PRAGMA secure_delete=ON")
                 connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+                connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES_MAX}")
                 connection.execute("PRAGMA temp_store=MEMORY")
                 connection.execute(f"PRAGMA cache_size=-{CACHE_KB if path.name == STATE else OTHER_CACHE_KB}")
                 connection.execute(f"PRAGMA soft_heap_limit={HEAP_MB * 1_048_576}")
