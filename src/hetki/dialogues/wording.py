@@ -15,8 +15,9 @@ import msgspec
 from hetki.consent.statements import NoEffect, Why
 from hetki.decisions.question import Reason, Scalar
 from hetki.declarations.durations import spoken
-from hetki.events.event import utc
+from hetki.events.event import FIRST, LAST, utc
 from hetki.identity.survival import Survival
+from hetki.settings import DAY
 
 Reader = Literal["analyst", "customer"]
 
@@ -41,12 +42,13 @@ PLAIN = Titles()
 
 
 def spoken_at(at: int, time_zone: str) -> str:
-    """An instant as people of a time zone say it.
+    """An instant as people of a time zone say it; the first and the last day of the calendar, which not every
+    zone has whole, as the days beside them.
 
     >>> spoken_at(0, "Europe/Helsinki")
     'Thu 1 Jan 1970, 02:00:00'
     """
-    local = utc(at).astimezone(ZoneInfo(time_zone))
+    local = utc(min(max(at, FIRST + DAY), LAST - DAY)).astimezone(ZoneInfo(time_zone))
     return f"{local:%a} {local.day} {local:%b %Y, %H:%M:%S}"
 
 
