@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from hashlib import blake2b
 
-from hetki.errors import Fault, Forbidden, HetkiError
+from hetki.errors import Fault, HetkiError
 from hetki.server.status import Busy
 from hetki.settings import BURST_S, SECOND, Server
 from hetki.store.staff import handle_of
@@ -97,7 +97,7 @@ class Rates:
         """Raises `Busy` for an address that has come without a valid key too often."""
         self._check([(self._refusals, address, 1)], KEYLESS)
 
-    def refused(self, address: str, error: Forbidden) -> HetkiError:
+    def refused(self, address: str, error: HetkiError) -> HetkiError:
         """Count a request without a valid key; what to answer it with."""
         try:
             self._take([(self._refusals, address, 1)], KEYLESS)
