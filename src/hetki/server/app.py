@@ -180,7 +180,9 @@ def console_app(
     routes += [Route(path, mine.reading(*each)) for path, each in READS.items()]
     routes += [Route(path, mine.acting(*each), methods=["POST"]) for path, each in WRITES.items()]
     handlers = dict.fromkeys((HetkiError, HTTPException, *SHORT, Exception), fail)
-    return Guard(Starlette(routes=routes, exception_handlers=handlers), routes, access, pages, site)
+    inner = Starlette(routes=routes, exception_handlers=handlers)
+    inner.router.redirect_slashes = False  # it would send on to whatever `Host` says, by plain HTTP
+    return Guard(inner, routes, access, pages, site)
 
 
 class Guard:

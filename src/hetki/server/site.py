@@ -43,7 +43,12 @@ class Site:
     def is_ours(self, origin: str, host: str) -> bool:
         """Whether a form of this origin is one of ours. Without a declared origin the `Host` header says
         what we are called."""
-        return origin == self.origin if self.origin else urlsplit(origin).netloc == host
+        if self.origin:
+            return origin == self.origin
+        try:
+            return urlsplit(origin).netloc == host
+        except ValueError:
+            return False
 
     def keep(self, answer: Response, name: str, text: str, kept_s: int) -> None:
         """Have the browser keep a text for us, which it shows to us alone; for 0 seconds: forget it."""
