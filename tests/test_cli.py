@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import re
 import shutil
 import sqlite3
@@ -158,6 +159,7 @@ def test_who_somebody_was_held_to_be(hetki: Hetki) -> None:
     assert known[1:] == ["  anonymous_id  kiosk", "  user_id  anna"]
     assert "nobody known" in hetki.refused("not_found", "customer", "anna", "--known-at", "2020-01-01")[0]
     assert "ISO 8601" in hetki.refused("invalid", "customer", "anna", "--known-at", "then")[0]
+    hetki.refused("not_found", "customer", "anna", "--known-at", "0001-01-01T00:00+14:00")
 
 
 IN_VAIN = "number,what,at,customer,browser,hits,words\n" + "".join(
@@ -344,9 +346,28 @@ def test_errors_end_with_the_status_of_their_code_and_say_what_where_and_why(het
     for words in (("customer", "\udcff"), ("rejected", "show", "\udcff"), ("explain", "\udcff")):
         assert "not UTF-8" in hetki.refused("invalid", *words)[0]
     hetki.refused("conflict", "serve", "--host", "no.such.host.invalid")
+    assert "an address of this machine" in hetki.refused("invalid", "serve", "--host", "")[0], (
+        "not all of them"
+    )
     hetki.put("project/data/state.db", b"no database at all, whatever its name says " * 100)
     for words in (("advance",), ("status",), ("report",), ("serve", "--port", "0")):
         assert "state.db: got file is not a database" in hetki.refused("unavailable", *words)[0]
+
+
+def test_the_folder_may_stand_before_what_is_to_be_done(
+    hetki: Hetki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the word would be done, without a word, to the project that one stands in."""
+    here = hetki.folder / "here"
+    for folder in (here, hetki.project):
+        hetki("init", folder)
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("five words that nobody says\n"))
+    assert hetki("staff", "-C", hetki.project, "add", "Eve", "--role", "agent").code == 0
+    assert hetki("staff").out.startswith("nobody") and hetki.on("staff").startswith("Eve")
+    hetki.put("project/hetki.toml", "colour = 1\n")
+    assert hetki("rejected", "-C", hetki.project, "show", "x").code == EXIT["invalid"]
+    assert hetki("rejected", "-C", hetki.project, "show", "x", "-C", here).code == EXIT["not_found"]
 
 
 def versions(hetki: Hetki) -> None:

@@ -153,6 +153,16 @@ def test_a_session_ends_after_twelve_hours_or_by_signing_out_and_outlives_a_rest
     assert not again.who(second)
 
 
+@pytest.mark.parametrize("name", ["access/token.json", "access/sessions.json"])
+def test_a_file_that_cannot_be_read_is_told_with_what_to_do(name: str) -> None:
+    signing = Signing()
+    signing.access.sign_in(signing.access.new_token())
+    signing.access.new_token()
+    signing.disk.write(name, signing.disk.read(name)[:-9])
+    with pytest.raises(Unavailable, match=f"{name}: .+ Hint: delete it"):
+        Access(signing.disk, signing.clock, SeededChance(2)).first_token()
+
+
 def test_what_is_stored_opens_nothing() -> None:
     signing = Signing()
     token = signing.access.new_token()
