@@ -166,7 +166,10 @@ def test_what_a_customer_says_takes_effect(house: House) -> None:
     advance(house.engine)
     assert is_open(house, "berta", "marketing")
     house.clock.move(house.clock.now() + SECOND)
+    assert "Object to “Reminders and offers”" in words(opened(house, address)), "it says to what"
     assert post(house, address, "say", what="object").status_code == 303
+    advance(house.engine)
+    assert not is_open(house, "berta", "marketing") and is_open(house, "berta", "service")
     house.clock.move(house.clock.now() + SECOND)
     assert post(house, address, "say", what="restrict").status_code == 303
     advance(house.engine)

@@ -357,7 +357,7 @@ def test_a_time_at_the_edge_of_the_calendar_can_be_said(edge: str) -> None:
 SAID = st.lists(
     st.tuples(
         st.sampled_from(sorted(SPOKEN)),
-        st.sampled_from(["marketing", "service", "odd"]),
+        st.sampled_from(["purpose=marketing", "purpose=service", "purpose=odd", ""]),
         st.sampled_from(["anna", "bertta"]),
     ),
     max_size=8,
@@ -367,15 +367,14 @@ SAID = st.lists(
 @given(SAID)
 def test_no_statement_is_without_a_record_and_none_is_overwritten(said: list[tuple[str, str, str]]) -> None:
     story = "\n".join(
-        f"09:{number:02} hetki u={who} {name} purpose={purpose}"
-        for number, (name, purpose, who) in enumerate(said)
+        f"09:{number:02} hetki u={who} {name} {purpose}" for number, (name, purpose, who) in enumerate(said)
     )
     if not story:
         return
     found = told(story, PURPOSE)
     spoke = {each.event_time for each in found}
-    # An objection without a purpose may find none to refuse; here each names one.
     assert len(spoke) == len(said)
+    assert len({each.event_time for each in told(story, {"service": PURPOSE["service"]})}) == len(said)
     assert found[: len(found) - 1] == told(story, PURPOSE)[:-1]
     longer = told(f"{story}\n10:00 web u=anna Consent Refused purpose=service", PURPOSE)
     assert longer[: len(found)] == found, "what comes later changes no record"
@@ -456,6 +455,8 @@ def test_what_may_not_be_objected_to_is_refused_with_a_hint() -> None:
         objection(purposes, "service", "Sami")
     with pytest.raises(Invalid, match="news"):
         objection(purposes, "new", "Sami")
+    with pytest.raises(Invalid, match="one that may be objected to.+hetki restrict"):
+        objection(purposes, "", "Sami")
     assert objection(purposes, "news", "Sami").properties["purpose"] == "news"
 
 

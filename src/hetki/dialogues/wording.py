@@ -133,11 +133,11 @@ def no_effect_words(because: NoEffect) -> str:
     """Why a statement changes nothing, as a short phrase.
 
     >>> no_effect_words("no_such_purpose")
-    'no purpose of this name is declared'
+    'no such purpose is declared'
     """
     return {
         "": "",
-        "no_such_purpose": "no purpose of this name is declared",
+        "no_such_purpose": "no such purpose is declared",
         "unreadable": "it cannot be read",
         "notice": "it was given under a notice that does not count for this purpose",
         "not_theirs_to_lift": "only staff can lift a restriction",

@@ -175,6 +175,7 @@ def page(desk: Desk, request: Request, opened: Opened, form: Form) -> Response:
             traits=known_traits(desk.engine.program, folded, desk.titles) if folded else [],
             purposes=purposes,
             may_be_granted=[each.purpose for each in purposes if _may_grant(desk, each)],
+            objectionable=[each.title for each in project.purposes.values() if each.may_be_objected_to],
             is_restricted=folded is not None and is_restricted(whole(folded.statements)),
             said=_said(desk, views, customer)[::-1][:STATEMENTS_SHOWN],
             decisions=[_told(desk, each.decision) for each in handled if each.decision is not None],

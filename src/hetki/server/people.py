@@ -100,10 +100,9 @@ def _customer(desk: Desk, views: Views, customer: LeafId, request: Request) -> R
         is_restricted=is_restricted(whole(folded.statements)),
         is_waiting=position is not None and not is_folded(views, position),
         objectionable=[
-            each
-            for each in standing(project.purposes, folded, now)
-            if project.purposes[each.purpose].basis == "consent"
-            or project.purposes[each.purpose].may_be_objected_to
+            (name, each.title)
+            for name, each in project.purposes.items()
+            if each.basis == "consent" or each.may_be_objected_to
         ],
         segments=in_segments(desk.engine.program, folded, now),
         dropped=dropped(folded),
