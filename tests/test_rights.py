@@ -455,7 +455,7 @@ def test_what_may_not_be_objected_to_is_refused_with_a_hint() -> None:
         objection(purposes, "service", "Sami")
     with pytest.raises(Invalid, match="news"):
         objection(purposes, "new", "Sami")
-    with pytest.raises(Invalid, match="one that may be objected to.+hetki restrict"):
+    with pytest.raises(Invalid, match=r"one that may be objected to.+hetki restrict"):
         objection(purposes, "", "Sami")
     assert objection(purposes, "news", "Sami").properties["purpose"] == "news"
 

@@ -24,8 +24,8 @@ SPOKEN = frozenset({GRANTED, REFUSED, WITHDRAWN, OBJECTED, RESTRICTED, LIFTED})
 #: Where a restriction stands among the purposes; no purpose can have this name.
 ALL: Final = "*"
 
-#: Why a statement changes nothing: no purpose that it is about is declared, it is not readable, was given under
-#: a notice that does not count, or lifts a restriction from outside.
+#: Why a statement changes nothing: no purpose that it is about is declared, it is not readable, was given
+#: under a notice that does not count, or lifts a restriction from outside.
 NoEffect = Literal["", "no_such_purpose", "unreadable", "notice", "not_theirs_to_lift"]
 #: Why a purpose is open or closed.
 Why = Literal["granted", "basis", "refused", "ended", "unknown", "restricted"]
