@@ -6,6 +6,7 @@ explanation of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
@@ -37,6 +38,7 @@ class Titles(msgspec.Struct, frozen=True):
     time_zone: str = "UTC"
 
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 #: Names as they are declared, times in UTC.
 PLAIN = Titles()
 
@@ -88,11 +90,20 @@ def purpose_words(name: Scalar, titles: Titles) -> str:
     return f"'{titles.purposes.get(str(name), str(name))}'"
 
 
+def in_one_line(value: object) -> str:
+    """A value as text that commands no terminal: a sign for each control character and line break.
+
+    >>> in_one_line("Anna\\x1b[2J"), in_one_line(7)
+    ('Anna�[2J', '7')
+    """
+    return _CONTROL.sub("\ufffd", str(value))
+
+
 def values_words(values: Mapping[str, Scalar]) -> str:
     """What values were, by their names."""
     told = {True: "true", False: "false", None: "unknown"}
     return ", ".join(
-        f"{name} was {told[value] if value is None or isinstance(value, bool) else value}"
+        f"{name} was {told[value] if value is None or isinstance(value, bool) else in_one_line(value)}"
         for name, value in sorted(values.items())
     )
 
