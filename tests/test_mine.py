@@ -21,9 +21,10 @@ from hetki.engine.receipts import listed
 from hetki.events.event import LeafId
 from hetki.identity.identifier import NodeId
 from hetki.moments.fold import decode, in_force
-from hetki.server.mine import COSTLY_MAX, MISSES_MAX
+from hetki.server.app import console_app
+from hetki.server.rates import COSTLY_MAX, MISSES_MAX, Rates
 from hetki.server.visit import token_of
-from hetki.settings import DAY, SECOND
+from hetki.settings import DAY, SECOND, Server
 from hetki.store.pages import PageLinks
 from hetki.store.sqlite import transaction
 
@@ -33,6 +34,7 @@ CONTROLLER = '\n[controller]\nname = "Ravintolat Oy"\ncontact = "tieto@ravintola
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> House:
     house = House(tmp_path_factory.mktemp("mine"), CONTROLLER)
+    house.app = console_app(house.engine, house.access, rates=Rates(Server(), house.clock.now))
     for user in ("anna", "berta"):
         house.say(user, "Consent Granted", purpose="marketing", notice_version="7")
         house.late_order(user)
@@ -263,6 +265,14 @@ def test_guessing_links_is_refused_by_address_and_keeps_nobody_out(house: House)
     assert answers == {404}
     refused = opened(house, "/my/" + "f" * 64)
     assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
+    assert opened(house, address).status_code == 200
+
+
+def test_a_clock_that_is_set_back_keeps_nobody_out(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    address, now = link(house, "anna"), house.clock.now()
+    monkeypatch.setattr(house, "app", console_app(house.engine, house.access))
+    assert opened(house, address).status_code == 200
+    monkeypatch.setattr(house.clock, "now", lambda: now - 60 * MINUTE)
     assert opened(house, address).status_code == 200
 
 

@@ -164,7 +164,8 @@ def console_app(
             return pages.failure(error.status_code, [error.detail])
         return pages.failure(500, ["The operator's log says more."])
 
-    signing = Signing(access, pages, rates or Rates(project.server))
+    rates = rates or Rates(project.server)
+    signing = Signing(access, pages, rates)
     actions: dict[str, Handler] = {**ACTIONS, SIGN_OUT: signing.leave}
     routes = [Route(path, showing(handler)) for path, handler in PAGES.items()]
     routes += [Route(path, acting(each, desk_of), methods=["POST"]) for path, each in actions.items()]
@@ -176,7 +177,7 @@ def console_app(
         *(Route(f"/{name}", partial(_asset, pages, name)) for name in ASSETS),
     ]
     site = Site(project.server)
-    mine = Mine(desk, site)
+    mine = Mine(desk, site, rates)
     routes += [Route(path, mine.reading(*each)) for path, each in READS.items()]
     routes += [Route(path, mine.acting(*each), methods=["POST"]) for path, each in WRITES.items()]
     handlers = dict.fromkeys((HetkiError, HTTPException, *SHORT, Exception), fail)

@@ -7,13 +7,14 @@ send a form but not know it. What is asked for too often is refused.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from functools import partial
 from hmac import compare_digest
 from typing import Final
 
 import msgspec
+from anyio import from_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -37,22 +38,16 @@ from hetki.server.desk import Desk, entered_at, is_folded
 from hetki.server.forms import Form, read_form
 from hetki.server.lines import Standing, standing
 from hetki.server.pages import Pages
-from hetki.server.rates import Buckets
+from hetki.server.rates import Rates
 from hetki.server.site import Site
-from hetki.server.status import status_of
+from hetki.server.status import Busy, retry_after, status_of
 from hetki.server.visit import Visit, token_of
-from hetki.settings import SECOND
 from hetki.store.pages import PageLinks
 from hetki.store.views import Views
 
 #: Where the own pages lie, and what every answer there carries: nobody learns the address from it.
 PREFIX: Final = "/my/"
 HEADERS: Final = {"referrer-policy": "no-referrer", "x-robots-tag": "noindex"}
-#: What one link may be asked for in a minute, and so much of it at once; what costs much has its own bound.
-LOOKS_MAX: Final = 60
-COSTLY_MAX: Final = 6
-#: The same of links that lead nowhere, by the address that asks for them.
-MISSES_MAX: Final = 60
 BY_CUSTOMER: Final = "the customer, by their own link"
 METHOD: Final = "own page"
 DECISIONS_SHOWN: Final = 25
@@ -85,11 +80,10 @@ class Told(msgspec.Struct, frozen=True):
 class Mine:
     """The own pages of all customers of a project, each behind its link."""
 
-    def __init__(self, desk: Desk, site: Site) -> None:
+    def __init__(self, desk: Desk, site: Site, rates: Rates) -> None:
         self._desk = desk
         self._site = site
-        self._looks, self._costly, self._misses = map(_in_a_minute, (LOOKS_MAX, COSTLY_MAX, MISSES_MAX))
-        self._counting = threading.Lock()
+        self._rates = rates
 
     def reading(self, handler: Handler, is_costly: bool = False) -> Callable[[Request], Response]:
         """A handler that only reads, behind the link."""
@@ -120,20 +114,10 @@ class Mine:
         with self._desk.views() as views:
             customer = PageLinks(views.db).opened(views.state, token, now)
         if customer is None:
-            self._count(self._misses, self._site.address(request.scope), now)
+            _count(partial(self._rates.miss, self._site.address(request.scope)))
             raise HTTPException(404, GONE)
-        self._count(self._costly if is_costly else self._looks, token, now)
+        _count(partial(self._rates.look, token, is_costly))
         return Opened(token, customer)
-
-    def _count(self, buckets: Buckets, key: str, now: int) -> None:
-        """Count one look; refused where it is too often."""
-        with self._counting:
-            wait_us = buckets.wait_us(key, 1, now)
-            if not wait_us:
-                buckets.take(key, 1, now)
-        if wait_us:
-            again = {"retry-after": str(-(-wait_us // SECOND))}
-            raise HTTPException(429, "Too often. Wait a minute.", again)
 
     def _desk_of(self, opened: Opened) -> Desk:
         pages = self._desk.pages.read_by(Visit(opened.token))
@@ -141,8 +125,20 @@ class Mine:
         return Desk(engine, pages, effects, titles)
 
 
-def _in_a_minute(n: int) -> Buckets:
-    return Buckets(n, 60 * SECOND, n)
+def _count(take: Callable[[], None]) -> None:
+    """Count one look, in the loop's own thread as all rates are; refused where it is too often."""
+    busy = from_thread.run_sync(_refusal, take)
+    if busy is not None:
+        raise HTTPException(429, "Too often. Wait a minute.", retry_after(busy))
+
+
+def _refusal(take: Callable[[], None]) -> Busy | None:
+    """As a value: what a future raises is held by it in turn."""
+    try:
+        take()
+    except Busy as busy:
+        return busy
+    return None
 
 
 def own_failure(pages: Pages, error: Exception) -> Response:
