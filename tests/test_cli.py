@@ -370,6 +370,25 @@ def test_the_folder_may_stand_before_what_is_to_be_done(
     assert hetki("rejected", "-C", hetki.project, "show", "x", "-C", here).code == EXIT["not_found"]
 
 
+def test_a_name_by_which_two_are_known_is_nobody_s(hetki: Hetki) -> None:
+    """One customer's user id may be another's number: the first that fits would be erased for ever."""
+    hetki("init", hetki.project)
+    rows = "who,browser,at\n77,,2026-03-02 10:00\n,77,2026-03-02 11:00\nanna,b1,2026-03-02 12:00\n"
+    names = (
+        "import: x\nsource: web\nevent: Help Viewed\noccurred_at: at\nuser_id: who\nanonymous_id: browser\n"
+    )
+    hetki.on("import", hetki.put("rows.csv", rows), "--map", hetki.put("map.yaml", names))
+    for words in (("customer", "77"), ("export", "77", "--to", hetki.folder / "x.zip")):
+        (told,) = hetki.refused("conflict", *words)
+    (told,) = hetki.refused("conflict", "erase", "77", "--by", "desk")
+    assert "by which more than one is known" in told
+    first, second = re.findall(r"[0-9a-f]{32}", told)
+    assert "user_id  77" in hetki.on("customer", first) and "anonymous_id  77" in hetki.on("customer", second)
+    assert "user_id  anna" in hetki.on("customer", "b1"), "by whichever name one is known"
+    assert "1 name" in hetki.on("erase", second, "--by", "desk")
+    assert "user_id  77" in hetki.on("customer", "77")
+
+
 def versions(hetki: Hetki) -> None:
     """Another version beside it, compared; a fault in it, told by status."""
     other = hetki.folder / "other"
