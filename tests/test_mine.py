@@ -196,6 +196,24 @@ def test_a_word_is_told_once_as_the_customers_own_whatever_they_are_known_by(hou
     assert story.count("Processing Restricted") == 1
 
 
+def test_a_look_reads_the_newest_of_what_happened_and_says_so(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one link would hold the server up, the more the longer somebody has been a customer."""
+    house.say("helga", "Consent Granted", purpose="marketing")
+    for _ in range(3):
+        house.clock.move(house.clock.now() + SECOND)
+        house.say("helga", "Order Tracked")
+    advance(house.engine)
+    address, more = link(house, "helga"), "what you said before that is in the download"
+    page = words(opened(house, address))
+    assert "Consent Granted marketing" in page and more not in page
+    for room in ("people", "mine"):
+        monkeypatch.setattr(f"hetki.server.{room}.EVENTS_MAX", 3)
+    page = words(opened(house, address))
+    assert "Consent Granted marketing" not in page and more in page
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -7,7 +7,7 @@ send a form but not know it. What is asked for too often is refused.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from functools import partial
 from hmac import compare_digest
@@ -27,17 +27,17 @@ from hetki.dialogues.explaining import explain
 from hetki.engine.engine import Engine, open_engine
 from hetki.engine.erase import erase
 from hetki.engine.export import export
-from hetki.engine.folding import load_facts
 from hetki.engine.rights import Entered, enter, leaves_of, objection, restriction
 from hetki.engine.telling import history_of, known_traits
 from hetki.errors import Fault, HetkiError, Invalid, Unavailable, shown
 from hetki.events.event import OWN_SOURCE, LeafId
 from hetki.identity.identifier import as_leaf
-from hetki.moments.fold import decode
+from hetki.moments.fold import Fact, decode
 from hetki.server.desk import Desk, entered_at, is_folded
 from hetki.server.forms import Form, read_form
 from hetki.server.lines import Standing, standing
 from hetki.server.pages import Pages
+from hetki.server.people import EVENTS_MAX, facts_of
 from hetki.server.rates import Rates
 from hetki.server.site import Site
 from hetki.server.status import Busy, retry_after, status_of
@@ -161,7 +161,9 @@ def page(desk: Desk, request: Request, opened: Opened, form: Form) -> Response:
         nodes = list(views.state.members([customer]).get(customer, {}))
         row = views.state.load_customers([customer]).get(customer)
         folded = decode(row.state) if row else None
-        handled = views.of_customer(customer, [as_leaf(node) for node in nodes], DECISIONS_SHOWN)
+        leaves = [as_leaf(node) for node in nodes]
+        handled = views.of_customer(customer, leaves, DECISIONS_SHOWN)
+        facts, n_events = facts_of(desk, views, leaves)
         entered = entered_at(desk, request)
         purposes = standing(project.purposes, folded, now) if folded else []
         return desk.pages.page(
@@ -173,7 +175,9 @@ def page(desk: Desk, request: Request, opened: Opened, form: Form) -> Response:
             may_be_granted=[each.purpose for each in purposes if _may_grant(desk, each)],
             objectionable=[each.title for each in project.purposes.values() if each.may_be_objected_to],
             is_restricted=folded is not None and is_restricted(whole(folded.statements)),
-            said=_said(desk, views, customer)[::-1][:STATEMENTS_SHOWN],
+            said=_said(desk, views, facts)[::-1][:STATEMENTS_SHOWN],
+            n_events=n_events,
+            n_events_max=EVENTS_MAX,
             decisions=[_told(desk, each.decision) for each in handled if each.decision is not None],
             controller=project.controller,
             is_waiting=entered is not None and not is_folded(views, entered),
@@ -182,11 +186,8 @@ def page(desk: Desk, request: Request, opened: Opened, form: Form) -> Response:
         )
 
 
-def _said(desk: Desk, views: Views, customer: LeafId) -> list[Record]:
+def _said(desk: Desk, views: Views, facts: Sequence[Fact]) -> list[Record]:
     """What the customer said, in order; a word that was kept with each of their identifiers once."""
-    nodes = views.state.members([customer]).get(customer, {})
-    with desk.journal() as journal:
-        facts = load_facts(journal, views.state, sorted(as_leaf(node) for node in nodes))
     once: dict[object, Record] = {}
     for each in history_of(desk.engine, views, facts):
         is_entered = each.source == OWN_SOURCE
