@@ -58,7 +58,7 @@ STORIES = {
     "said": "tell advance said advance",
     "declare": "views searches advance declare advance",
     "replay": "reject advance replay replay",
-    "refresh": "tell advance refresh refresh",
+    "refresh": "views advance refresh views advance refresh refresh",
     "rebuild": "views advance rebuild",
     "erase": "hers hers advance erase addressed hers deliver advance deliver",
     "forget": "hers advance refresh erase",
@@ -92,6 +92,11 @@ def read_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("hetki.engine.restoring.load", loaded)
     patch.setattr("hetki.engine.engine.compile_program", compiled)
     patch.setattr("hetki.engine.changing.compile_program", compiled)
+
+
+def merge_early(patch: pytest.MonkeyPatch) -> None:
+    """Have two small files of the lake be too many, as a life writes only a few."""
+    patch.setattr("hetki.store.lake_files.SMALL_MAX", 1)
 
 
 def kept(version: str) -> Project | None:

@@ -57,7 +57,7 @@ from hetki.store.lake import refresh
 #: What the first strike is aimed at, where it is not the operation that a life is called after.
 AIMS = {"late": "deliver", "forget": "erase"}
 #: How many points an operation has that the first strike is aimed at, where they are more than a dozen.
-REACH = {"erase": 47, "forget": 56, "backup": 30, "restore": 34}
+REACH = {"erase": 47, "forget": 56, "backup": 30, "restore": 34, "refresh": 60}
 #: Lives that are about a person.
 ERASING = ("erase", "forget")
 

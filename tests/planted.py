@@ -13,6 +13,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from itertools import count
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hetki.dialogues.destination import Destination
@@ -26,8 +28,11 @@ from hetki.errors import Fault, Unavailable
 from hetki.events.event import EventId, LeafId
 from hetki.store import journal as journals
 from hetki.store import lake as lakes
+from hetki.store import lake_files as files
 from hetki.store import secrets as keeping
 from hetki.store.journal import Entry, Journal, Kind
+from hetki.store.lake_files import Mark, read_mark, save_mark
+from hetki.store.lake_tables import write_table
 from hetki.store.ledger import Ledger
 from hetki.store.ports import Disk, Net, Sent
 from hetki.store.secrets import Secrets
@@ -275,12 +280,24 @@ def mark_before_the_files(patch: Patch) -> None:
     write = lakes._write_events
 
     def mark_first(disk: Disk, state: State, stored: Sequence[journals.Stored], start: int) -> int:
-        mark = lakes.read_mark(disk)
-        after = lakes.Mark(stored[-1].position, mark.n_events, form=lakes.FORM)
-        disk.write(lakes.MARK, msgspec.json.encode(after))
+        save_mark(disk, msgspec.structs.replace(read_mark(disk), position=stored[-1].position))
         return write(disk, state, stored, start)
 
     patch.setattr(lakes, "_write_events", mark_first)
+
+
+def merged_in_sight(patch: Patch) -> None:
+    """What was merged into another file of the lake counts until it is deleted."""
+
+    def merge(disk: Disk, mark: Mark) -> Mark:
+        for run in list(files._runs(disk, disk.names(files.EVENT_FILES))):
+            parts = [pq.ParquetFile(disk.path(each)).read() for each in run]
+            write_table(disk, files._merged(run), pa.concat_tables(parts))
+            for each in run:
+                disk.remove(each)
+        return mark
+
+    patch.setattr(lakes, "merge_small", merge)
 
 
 def swap_in_two(patch: Patch) -> None:
@@ -352,6 +369,7 @@ BUGS: tuple[tuple[Callable[[Patch], None], str], ...] = (
     (receipt_before_the_deed_is_told, "deliver"),
     (repeats_told_by_position, "tell"),
     (mark_before_the_files, "refresh"),
+    (merged_in_sight, "refresh"),
     (swap_in_two, "declare"),
     (statements_not_waited_for, "withdraw"),
     (head_remembered, "tell"),

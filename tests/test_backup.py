@@ -112,7 +112,14 @@ def test_what_is_restored_is_what_was_live() -> None:
     for each in (world, other):  # and both go on the same
         each.live("10:00 web u=later Help Searched n_results=0")
     assert projections(other) == projections(world)
-    assert ledger(other)["chain"] == ledger(world)["chain"] != deeds["chain"]
+    new, same = ledger(other), ledger(world)
+    n = len(deeds["chain"])
+    assert new["chain"][:n] == same["chain"][:n] == deeds["chain"]
+    assert [link[:2] for link in new["chain"][n:]] == [link[:2] for link in same["chain"][n:]] != []
+    *same_decisions, salt = zip(*same["decisions"], strict=True)
+    *new_decisions, other_salt = zip(*new["decisions"], strict=True)
+    assert new_decisions == same_decisions and other_salt != salt, "what chance draws is another"
+    assert verify(other.engine) == verify(world.engine)
 
 
 def test_a_story_with_everything_in_the_ledger_comes_back() -> None:
@@ -237,7 +244,7 @@ def test_an_answer_to_somebody_else_that_used_erased_data_is_not_given_again(whe
     world.engine.db.execute("DELETE FROM assignments")
     question = msgspec.structs.replace(record, data_of=sorted([*record.data_of, other.hex()]))
     decision = msgspec.structs.replace(decision, question=question)
-    world.engine.ledger.record(decision, LeafId(world.node("anna")))
+    world.engine.ledger.record(decision, LeafId(world.node("anna")), b"s" * 16)
     if when == "before":
         vault.take(world)
         erase(world.engine, LeafId(other), "desk")

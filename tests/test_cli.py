@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import gc
-import io
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from called import Ended, called
 
-from hetki.cli.main import COMMANDS, EXIT, main
+from hetki.cli.main import COMMANDS, EXIT
 from hetki.errors import HetkiError
 
 EXAMPLE = Path(__file__).parent.parent / "examples/restaurants"
 FAULT = re.compile(r"^[^\s].*: got .+, must be .+\.$")
-
-
-class Ended(NamedTuple):
-    """How a command ended, and what it said."""
-
-    code: int
-    out: str
-    err: str
 
 
 class Hetki:
@@ -43,19 +33,9 @@ class Hetki:
         self._monkeypatch = monkeypatch
         self._capsys = capsys
 
-    def __call__(self, *words: object) -> Ended:
+    def __call__(self, *words: object, typed: str = "") -> Ended:
         """`hetki WORDS` as it is; a Python error of any kind fails the test."""
-        self._monkeypatch.setattr(sys, "argv", ["hetki", *map(str, words)])
-        self._capsys.readouterr()
-        code: object = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        gc.collect()  # a command's own process would have ended here, and let go of its files
-        said = self._capsys.readouterr()
-        assert isinstance(code, int) and "Traceback" not in said.out + said.err
-        return Ended(code, said.out, said.err)
+        return called(words, self._monkeypatch, self._capsys, typed)
 
     def on(self, *words: object) -> str:
         """The same on the project; it must end well. What it printed."""
@@ -362,8 +342,8 @@ def test_the_folder_may_stand_before_what_is_to_be_done(
     for folder in (here, hetki.project):
         hetki("init", folder)
     monkeypatch.chdir(here)
-    monkeypatch.setattr(sys, "stdin", io.StringIO("five words that nobody says\n"))
-    assert hetki("staff", "-C", hetki.project, "add", "Eve", "--role", "agent").code == 0
+    words = ("staff", "-C", hetki.project, "add", "Eve", "--role", "agent")
+    assert hetki(*words, typed="five words that nobody says\n").code == 0
     assert hetki("staff").out.startswith("nobody") and hetki.on("staff").startswith("Eve")
     hetki.put("project/hetki.toml", "colour = 1\n")
     assert hetki("rejected", "-C", hetki.project, "show", "x").code == EXIT["invalid"]

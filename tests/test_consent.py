@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from world import World, event, moment, project, source
+from world import World, caught_either_way, event, moment, project, source
 
 from hetki.consent.purpose import Basis, Purpose
 from hetki.consent.statements import Statement, in_force, spoken, strictest
@@ -16,15 +16,7 @@ CAUGHT = ["10:30 basket anna: 10:00"]
 
 
 def caught(story: str, until: str = "10:40") -> list[str]:
-    """The baskets of a story, told at once and told live: the same."""
-    live, at_once = World(), World()
-    live.live(story)
-    at_once.tell(story)
-    for world in (live, at_once):
-        world.until(until)
-        world.assert_rebuilds()
-    assert live.occurrences("basket") == at_once.occurrences("basket")
-    return live.occurrences("basket")
+    return caught_either_way("basket", story, until)
 
 
 def test_unknown_is_no() -> None:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
-from crash_scene import STORIES, read_once
+from crash_scene import STORIES, merge_early, read_once
 from crashing import ERASING, REACH, Life
 from faults import Strike
 from forgotten import receipts_are_true
@@ -35,8 +35,10 @@ BLANK = 15
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Declarations are read and compiled once, and garbage is looked for rarely."""
+    """Declarations are read and compiled once, files of the lake merged early, and garbage is looked for
+    rarely."""
     read_once(monkeypatch)
+    merge_early(monkeypatch)
     were = gc.get_threshold()
     collect_rarely()
     yield

@@ -36,7 +36,8 @@ from hetki.events.wire import Parsed, Rejected
 from hetki.identity.identifier import identifier
 from hetki.store import lake
 from hetki.store.journal import Kind
-from hetki.store.lake import EVENTS, MARK, refresh
+from hetki.store.lake import EVENTS, refresh
+from hetki.store.lake_files import MARK
 from hetki.store.lake_tables import write_table
 from hetki.store.secrets import Secrets
 from hetki.store.sqlite import Connection, alone, transaction
@@ -156,13 +157,23 @@ def journal_of(world: World) -> bytes:
 
 
 def secrets_of(world: World, leaf: LeafId) -> list[bytes]:
+    """The secrets of a customer's leaves, and the salts without which the hashes of their decisions that stay
+    tell nothing."""
     marks = "SELECT node FROM nodes WHERE customer = ?"
     leaves = {row[0] for row in world.rows(marks, leaf)}
     db = world.disk.connect("secrets.db")
     found = [secret for node, secret in db.execute("SELECT leaf, secret FROM leaves") if node in leaves]
     db.close()
-    assert found
-    return found
+    salts = salts_of(world, leaf)
+    assert found and salts
+    return found + salts
+
+
+def salts_of(world: World, leaf: LeafId) -> list[bytes]:
+    rows = world.rows(
+        "SELECT salt FROM decisions WHERE customer IN (SELECT node FROM nodes WHERE customer = ?)", leaf
+    )
+    return [bytes(row[0]) for row in rows if isinstance(row[0], bytes)]
 
 
 def rows_of(world: World, leaf: LeafId) -> dict[str, list[tuple[object, ...]]]:

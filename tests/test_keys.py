@@ -6,15 +6,15 @@ import asyncio
 import base64
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from called import Ended, called
 from keyed import entry, keyed
 
-from hetki.cli.main import EXIT, main
+from hetki.cli.main import EXIT
 from hetki.consent.source import KEY_CHARS_MAX, Source, WriteKey, admitted, digest_of
 from hetki.declarations.read import read
 from hetki.engine.accept import Acceptor
@@ -254,16 +254,8 @@ def test_the_command_prints_a_key_once_and_lists_what_is_declared(
 ) -> None:
     folder = tmp_path / "shop"
 
-    def hetki(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hetki", *words])
-        code: object = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        said = capsys.readouterr()
-        assert isinstance(code, int)
-        return code, said.out, said.err
+    def hetki(*words: str) -> Ended:
+        return called(words, monkeypatch, capsys)
 
     hetki("init", str(folder))
     assert hetki("key", "-C", str(folder))[1] == "no write key; hetki key SOURCE makes one\n"

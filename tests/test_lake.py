@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
-from world import World, moment, project
+from world import World, event, moment, project
 
+from hetki.errors import Unavailable
+from hetki.server import worker
 from hetki.simulation.world import MemoryDisk
-from hetki.store import lake, sharing
-from hetki.store.lake import EVENTS, open_lake, read_mark, refresh, remove_lake
+from hetki.store import lake, lake_files, sharing
+from hetki.store.lake import EVENTS, ask, open_lake, refresh, remove_lake
+from hetki.store.lake_files import EVENT_FILES, event_files, merge_small, read_mark
 from hetki.store.sharing import FREE
 from hetki.store.system import SystemDisk
 
@@ -114,6 +120,115 @@ def test_an_interrupted_refresh_is_continued(disk: MemoryDisk, monkeypatch: pyte
         with pytest.raises(KeyboardInterrupt):
             refresh(world.disk, world.engine.journal, world.engine.state)
     assert refreshed(world) == at_once
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refresh writes three entries at once, and four files of less than six events become one."""
+    monkeypatch.setattr(lake, "ENTRIES_MAX", 3)
+    monkeypatch.setattr(lake_files, "SMALL_MAX", 3)
+    monkeypatch.setattr(lake_files, "ROWS_MIN", 6)
+
+
+def crowd(world: World) -> None:
+    """48 events of four customers, with a refresh after each eight."""
+    for number in range(48):
+        world.accept([event(f"11:{number:02} web u=user{number % 4} Help Searched query=q{number}")])
+        if number % 8 == 7:
+            world.advance()
+            refresh(world.disk, world.engine.journal, world.engine.state)
+
+
+def listed(disk: MemoryDisk) -> list[str]:
+    """The ids in all files that count."""
+    read = (pq.read_table(disk.path(name), columns=["event_id"]) for name in event_files(disk))
+    return sorted(each for table in read for each in table["event_id"].to_pylist())
+
+
+def test_small_files_become_one_and_nothing_else_changes(disk: MemoryDisk, small: None) -> None:
+    world = living(disk)
+    crowd(world)
+    grown = refreshed(world)
+    n_rows = {name: pq.read_metadata(disk.path(name)).num_rows for name in disk.names(EVENT_FILES)}
+    few = Counter(name.rpartition("/")[0] for name, n in n_rows.items() if n < 6)
+    assert max(few.values()) <= 3 and sum(n >= 6 for n in n_rows.values()) > 5, n_rows
+    assert sum(n_rows.values()) == read_mark(disk).n_events == len(grown["events"])
+    assert grown == rebuilt(world)
+
+
+def test_whatever_interrupts_a_merge_each_event_is_there_once(
+    disk: MemoryDisk, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For who asks before the next refresh, and after it."""
+    world = World(disk=disk)
+    with monkeypatch.context() as patched:
+        patched.setattr(lake_files, "SMALL_MAX", 1_000)
+        crowd(world)
+        was, ids = refreshed(world), listed(disk)
+    files = {name: disk.read(name) for name in disk.names("lake/**")}
+    n_steps = 0
+    for (step, every), is_after in product((("write", 1), ("remove", 9)), (False, True)):
+        for n in range(1, 1_000, every):
+            now = {name: disk.read(name) for name in disk.names("lake/**")}
+            for name in now.keys() - files.keys():
+                disk.remove(name)
+            for name, data in files.items() - now.items():
+                disk.write(name, data)
+            if not is_stopped(disk, step, n, is_after, monkeypatch):
+                break
+            n_steps += 1
+            assert listed(disk) == ids
+            if n_steps % 10 == 0:
+                assert tables(world) == was
+                assert refreshed(world) == was and not read_mark(disk).hidden
+    assert n_steps > 25, n_steps
+
+
+def is_stopped(disk: MemoryDisk, step: str, n: int, is_after: bool, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Merge, and stop before or after the n-th step of a kind; False if there are not so many."""
+    real = getattr(disk, step)
+
+    def stopping(name: str, *data: bytes) -> None:
+        nonlocal n
+        n -= 1
+        if is_after or n:
+            real(name, *data)
+        if n == 0:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(disk, step, stopping)
+        try:
+            merge_small(disk, read_mark(disk))
+        except KeyboardInterrupt:
+            return True
+    return False
+
+
+def test_who_reads_while_files_are_merged_asks_again(disk: MemoryDisk, small: None) -> None:
+    world = World(disk=disk)
+    crowd(world)
+    asked = []
+
+    def question(db: duckdb.DuckDBPyConnection) -> list[tuple[object, ...]]:
+        asked.append(len(disk.names(EVENT_FILES)))
+        if len(asked) == 1:
+            for name in disk.names(EVENT_FILES)[:5]:
+                disk.remove(name)
+        return db.execute("SELECT * FROM events").fetchall()
+
+    assert len(ask(disk, question)) < 48 and asked[1] == asked[0] - 5
+    with pytest.raises(Unavailable, match="files that can be read"):
+        ask(disk, lambda db: db.execute(f"SELECT * FROM '{disk.path('lake/gone.parquet')}'").fetchall())
+
+
+@pytest.mark.parametrize(("took_s", "rests_s"), [(0, 30), (1, 30), (2, 40), (60, 1_200)])
+def test_a_refresh_that_takes_long_leaves_the_worker_free_for_as_much_longer(
+    monkeypatch: pytest.MonkeyPatch, took_s: float, rests_s: float
+) -> None:
+    world = World()
+    monkeypatch.setattr(worker, "refresh", lambda *given: world.clock.sleep(took_s))
+    assert worker._lake(world.engine) == rests_s
 
 
 def test_the_tables_say_what_happened(disk: MemoryDisk) -> None:

@@ -28,10 +28,10 @@ from pathlib import Path
 import pytest
 from anyio import to_thread
 from anyio._backends._asyncio import WorkerThread
+from called import called
 from serving import Command, Forking, Warm, eventually
 from test_kill import FILES, SECRET
 
-from hetki.cli.main import main
 from hetki.engine.advance import advance
 from hetki.engine.engine import Engine, open_folder
 from hetki.engine.folding import read_event
@@ -330,12 +330,8 @@ def run(poor: Poor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     gc.freeze()
 
     def ran(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["hetki", *words, "-C", str(poor.folder)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        gc.collect()  # no file of it stays open
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out + said.err
+        ended = called([*words, "-C", poor.folder], monkeypatch, capsys)
+        return ended.code, ended.out + ended.err
 
     yield ran
     gc.unfreeze()

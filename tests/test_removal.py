@@ -19,6 +19,7 @@ from test_erasure import (
     killed,
     offers_of_accounts,
     richer,
+    salts_of,
     some_event,
     something_said,
 )
@@ -118,12 +119,15 @@ def test_no_byte_of_a_range_is_left_and_all_else_is_unchanged(copied: Path, tmp_
     others = "SELECT * FROM customers WHERE customer = ?", world.node("bertta")
     decided = "SELECT * FROM decisions WHERE customer = ?", world.node("bertta")
     kept, was = world.rows(*others), world.rows(*decided)
+    salts = salts_of(world, LeafId(world.node("anna")))
+    assert salts and all(any(each in data for data in every_byte(folder).values()) for each in salts)
     found = find(world.engine, LEAK)
     assert (found.n_events, found.n_rejected, len(found.places)) == (5, 1, 7)
     (erasure_id,) = remove(world.engine, LEAK, "Data desk")
     assert_removed(world, folder)
     left = b"".join(every_byte(folder).values())
     assert sum(each not in left for each in ciphertexts) == 7, "the ciphertexts are gone as well"
+    assert not [each for each in salts if each in left], "the first hashes of blanked decisions tell nothing"
     assert (world.rows(*others), world.rows(*decided)) == (kept, was)
     receipt = listed(world.engine.journal.secrets, world.engine.db)[0].receipt
     assert receipt is not None and receipt.erasure_id == erasure_id

@@ -24,7 +24,8 @@ from hetki.moments.fold import decode
 from hetki.settings import SECOND
 from hetki.simulation.world import MemoryDisk
 from hetki.store.identity_views import IdentityViews
-from hetki.store.lake import MARK, open_lake, read_mark, refresh
+from hetki.store.lake import open_lake, refresh
+from hetki.store.lake_files import MARK, read_mark, save_mark
 from hetki.store.restricted import FILE, n_restricted
 from hetki.store.sharing import Shared, share
 
@@ -239,7 +240,7 @@ def test_words_are_kept_once_and_go_with_the_customer(tmp_path: Path) -> None:
     assert sorted(kept) == sorted((world.node(user).hex(), True) for user in ("u1", "u2"))
     # a refresh that was stopped behind them writes the same again
     mark = read_mark(world.disk)
-    world.disk.write(MARK, msgspec.json.encode(msgspec.structs.replace(mark, position=0)))
+    save_mark(world.disk, msgspec.structs.replace(mark, position=0))
     assert lake_of(world).execute(query).fetchall() == kept
     erase(world.engine, LeafId(world.node("u1")), "desk")
     assert open_lake(world.disk).execute(query).fetchall() == [(world.node("u2").hex(), True)]

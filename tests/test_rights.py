@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from world import TOML, World, event, moment, project
+from world import TOML, World, caught_either_way, event, moment, project
 
 from hetki.consent.purpose import Controller, Purpose
 from hetki.consent.record import Declared, Record, records
@@ -175,14 +175,7 @@ RESTRICT, LIFT = "Processing Restricted", "Restriction Lifted"
 
 
 def helped(story: str, until: str = "12:00") -> list[str]:
-    live, at_once = World(), World()
-    live.live(story)
-    at_once.tell(story)
-    for world in (live, at_once):
-        world.until(until)
-        world.assert_rebuilds()
-    assert live.occurrences("help") == at_once.occurrences("help")
-    return live.occurrences("help")
+    return caught_either_way("help", story, until)
 
 
 def test_a_restriction_closes_everything_until_staff_lift_it() -> None:

@@ -48,6 +48,7 @@ KNOWN: dict[tuple[str, str], str] = {
         "names that the operator gives, quoted"
     ),
     ("hetki/store/lake_tables.py", "query"): "of TABLES, which are constants",
+    ("hetki/store/lake.py", "listed"): "paths of our own files, quoted",
     ("hetki/store/sharing.py", "', '.join(columns)"): "of FREE, which are constants",
     ("hetki/store/sharing.py", "_ROWS[name]"): "a constant",
     ("hetki/engine/backup.py", "query"): "of ABOUT, which are constants",

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import re
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from called import Ended, called
 from console import EVIL, FORM_TYPE, PASSWORD, House, ask, words
 from test_backup import Vault
 from world import World
 
-from hetki.cli.main import EXIT, main
+from hetki.cli.main import EXIT
 from hetki.engine.advance import advance
 from hetki.engine.backup import SECRETS_DAYS
 from hetki.engine.restoring import look_over
@@ -400,21 +399,10 @@ def test_the_command_adds_lists_changes_and_removes(
 ) -> None:
     folder = tmp_path / "shop"
 
-    def hetki(*given: str, typed: str | io.TextIOWrapper = "") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hetki", *given, "-C", str(folder)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(typed) if isinstance(typed, str) else typed)
-        code: object = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        said = capsys.readouterr()
-        assert isinstance(code, int)
-        return code, said.out, said.err
+    def hetki(*given: str, typed: str | bytes = "") -> Ended:
+        return called([*given, "-C", folder], monkeypatch, capsys, typed)
 
-    monkeypatch.setattr(sys, "argv", ["hetki", "init", str(folder)])
-    with pytest.raises(SystemExit):
-        main()
+    assert called(["init", folder], monkeypatch, capsys).code == 0
     assert "nobody; hetki staff add" in hetki("staff")[1] and not (folder / "data").exists()
     assert hetki("staff", "add", "Sami", "--role", "agent", typed=PASSWORD + "\r\nmore\n")[0] == 0
     assert re.fullmatch(r"Sami  agent  since 20\S+ \S+Z\n", hetki("staff")[1])
@@ -422,7 +410,7 @@ def test_the_command_adds_lists_changes_and_removes(
     assert staff.proved("Sami", PASSWORD) and not staff.proved("Sami", "")
     refused = hetki("staff", "add", "Oma", "--role", "agent", typed="short\n")
     assert refused[0] == EXIT["invalid"] and "15 to 256 characters" in refused[2]
-    for typed in (PASSWORD + "\udce9", io.TextIOWrapper(io.BytesIO(PASSWORD.encode() + b"\xe9"), "utf-8")):
+    for typed in (PASSWORD + "\udce9", PASSWORD.encode() + b"\xe9"):
         refused = hetki("staff", "add", "Oma", "--role", "agent", typed=typed)
         assert refused[0] == EXIT["invalid"] and "text in UTF-8" in refused[2], "no browser could send it"
     assert hetki("staff", "add", "SAMI", "--role", "agent", typed=PASSWORD)[0] == EXIT["conflict"]

@@ -16,7 +16,7 @@ from hetki.engine.verifying import keep_heads, verify
 from hetki.errors import HetkiError, Invalid
 from hetki.events.event import LeafId
 from hetki.simulation.world import SeededChance
-from hetki.store.chain import verify_chain
+from hetki.store.chain import SALT_BYTES, verify_chain
 from hetki.store.journal import Journal
 from hetki.store.ledger import Ledger
 from hetki.store.secrets import Secrets
@@ -50,6 +50,8 @@ def test_every_flipped_byte_of_a_decision_is_found() -> None:
     world, draw = decided(), random.Random(5)
     db = world.engine.db
     names = [row[1] for row in db.execute("PRAGMA table_info(decisions)")]
+    salts = [row[0] for row in db.execute("SELECT salt FROM decisions")]
+    assert len({*salts}) == 3 and all(len(each) == SALT_BYTES for each in salts)
     row = db.execute("SELECT * FROM decisions ORDER BY decided_at LIMIT 1 OFFSET 1").fetchone()
     before = verify_chain(db)
     n = 0
@@ -116,7 +118,7 @@ CHANGES: dict[str, str] = {
         UPDATE chain SET blanked = zeroblob(32) WHERE number = 2""",
     "one was slipped in": """
         INSERT INTO decisions SELECT 'new', 'new', moment, initiative, customer, occurred_at, decided_at, arm,
-            chosen, propensity, holdout_share, record, account FROM decisions LIMIT 1""",
+            chosen, propensity, holdout_share, record, account, salt FROM decisions LIMIT 1""",
 }
 
 

@@ -414,6 +414,18 @@ class World:
         assert rebuilt.before == rebuilt.after
 
 
+def caught_either_way(moment: str, story: str, until: str) -> list[str]:
+    """The occurrences of a moment in a story, told live and told at once: the same."""
+    live, at_once = World(), World()
+    live.live(story)
+    at_once.tell(story)
+    for world in (live, at_once):
+        world.until(until)
+        world.assert_rebuilds()
+    assert live.occurrences(moment) == at_once.occurrences(moment)
+    return live.occurrences(moment)
+
+
 def number(value: object) -> int:
     assert isinstance(value, int)
     return value

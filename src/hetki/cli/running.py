@@ -19,7 +19,7 @@ from hetki.measurement.outcome import measured
 from hetki.server.serve import LOCK
 from hetki.server.serve import serve as run_server
 from hetki.simulation.demo import run
-from hetki.store.lake import open_lake, refresh
+from hetki.store.lake import ask, refresh
 from hetki.store.sqlite import alone
 from hetki.store.system import SystemDisk
 
@@ -54,7 +54,7 @@ def report(
     moments = [measured(each) for each in engine.project.moments.values()]
     progress = engine.state.progress()
     until = progress.advance_to if progress else engine.clock.now()
-    effects = make_report(open_lake(engine.disk), moments, until)
+    effects = ask(engine.disk, lambda lake: make_report(lake, moments, until))
     print(msgspec.json.encode(effects).decode() if as_json else render_report(effects))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from duckdb import DuckDBPyConnection
 from rich.progress import Progress, TaskID
 
 from hetki.cli.data import refresh_lake, tell_restricted
@@ -20,7 +21,7 @@ from hetki.engine.comparing import render as render_compared
 from hetki.engine.engine import compile_program
 from hetki.engine.project import load
 from hetki.events.event import instant
-from hetki.store.lake import open_lake
+from hetki.store.lake import ask
 from hetki.store.restricted import n_restricted
 from hetki.store.system import SystemDisk
 
@@ -57,15 +58,19 @@ def backtest(
     with progress_bar() as bar:
         task = bar.add_task("customers", total=engine.state.counts()["customers"])
         common = (advance_to, moments or (), span, partial(_told, bar, task))
-        tables = open_lake(engine.disk)
-        if other is None:
-            accounts = engine.program.accounts
-            about = {moment.name for moment in accounts.moments} if accounts else set()
-            text = render_backtest(run_backtest(tables, engine.program, *common), shown, about)
-        else:
-            text = render_compared(compare(tables, engine.program, other, *common), shown)
+
+        def tried(tables: DuckDBPyConnection) -> tuple[str, int]:
+            if other is not None:
+                text = render_compared(compare(tables, engine.program, other, *common), shown)
+            else:
+                accounts = engine.program.accounts
+                about = {moment.name for moment in accounts.moments} if accounts else set()
+                text = render_backtest(run_backtest(tables, engine.program, *common), shown, about)
+            return text, n_restricted(tables)
+
+        text, n_hidden = ask(engine.disk, tried)
     print(text)
-    tell_restricted(n_restricted(tables))
+    tell_restricted(n_hidden)
 
 
 def _told(bar: Progress, task: TaskID, n_customers: int) -> None:

@@ -95,15 +95,8 @@ def fold_once(engine: Engine, batch_max: int = BATCH_MAX) -> Advanced:
     batch = open_batch(engine, stored)
     advance_to = max(before.advance_to, batch.newest_at if is_behind else now)
     folding = joined([*forgotten, fold_opened(engine, batch, advance_to)])
-    decided = decide_all(
-        engine.project,
-        engine.program,
-        engine.state,
-        engine.ledger,
-        folding.caught,
-        folding.folded,
-        max(now, advance_to),
-    )
+    at = max(now, advance_to)
+    decided = decide_all(engine, engine.project, engine.program, folding.caught, folding.folded, at)
     apply_repairs(engine.ledger, folding.repairs, advance_to)
     position = stored[-1].position if stored else before.position
     after = Progress(position, advance_to, engine.program.version, policy)

@@ -19,6 +19,7 @@ from hetki.dialogues.destination import Destination, is_address
 from hetki.dialogues.message import Message, message_id
 from hetki.dialogues.template import render
 from hetki.engine.across import traits_of
+from hetki.engine.engine import Engine
 from hetki.engine.folding import Caught, Repair
 from hetki.engine.project import Project
 from hetki.errors import Invalid
@@ -33,6 +34,7 @@ from hetki.patterns.scope import ACCOUNT, CONTEXT, CUSTOMER
 from hetki.patterns.tree import Known, walk
 from hetki.settings import SECOND
 from hetki.store.accounts import groups_of
+from hetki.store.chain import SALT_BYTES
 from hetki.store.ledger import Ledger
 from hetki.store.state import State
 
@@ -82,10 +84,9 @@ class Decided(msgspec.Struct, frozen=True):
 
 
 def decide_all(
+    engine: Engine,
     project: Project,
     program: Program,
-    state: State,
-    ledger: Ledger,
     caught: Sequence[Caught],
     folded: Mapping[LeafId, Folded],
     now: int,
@@ -93,7 +94,9 @@ def decide_all(
     """Decide every occurrence that was not handled before, in order of (occurred_at, moment, id).
 
     Missed is what has expired, and what a restored backup knows nothing of but may have been answered.
+    `project` and `program` are those that are in force from now on.
     """
+    ledger = engine.ledger
     handled = ledger.handled(each.occurrence.occurrence_id for each in caught)
     new = [each for each in caught if each.occurrence.occurrence_id not in handled]
     new.sort(
@@ -110,9 +113,9 @@ def decide_all(
         leaf = _leaf_of(project, occurrence)
         expired = occurrence.occurred_at, occurrence.expires_at
         missed.append((occurrence.occurrence_id, occurrence.moment, leaf, *expired, now))
-    for situation in _situations(project, state, in_time, folded, now):
+    for situation in _situations(project, engine.state, in_time, folded, now):
         decision = decide(ask(project, program, ledger, situation))
-        ledger.record(decision, situation.leaf)
+        ledger.record(decision, situation.leaf, engine.chance.bytes(SALT_BYTES))
         message = compose(project, decision, situation)
         if message is not None:
             ledger.post(message)

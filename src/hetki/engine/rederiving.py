@@ -91,7 +91,7 @@ def take_up(engine: Engine, old: Project | None) -> None:
             engine.keys.node,
         )
         now = max(engine.clock.now(), progress.advance_to)
-        decide_all(project, program, engine.state, engine.ledger, folding.caught, folding.folded, now)
+        decide_all(engine, project, program, folding.caught, folding.folded, now)
         apply_repairs(engine.ledger, folding.repairs, progress.advance_to)
         engine.state.save_progress(msgspec.structs.replace(progress, policy=policy.version))
 

@@ -200,7 +200,7 @@ def _swap(engine: Engine, found: Target, progress: Progress) -> None:
             repairs.append(Repair(change.kind, CAUSE, each))
     in_time = {each.customer for each in caught if now <= each.occurrence.expires_at}
     folded = {customer: decode(row.state) for customer, row in state.load_customers(in_time).items()}
-    decided = decide_all(found.project, found.program, state, ledger, caught, folded, now)
+    decided = decide_all(engine, found.project, found.program, caught, folded, now)
     apply_repairs(ledger, repairs, now)
     state.save_progress(msgspec.structs.replace(progress, program=found.program.version))
     ledger.keep_declarations(found.program.version, now, found.project.texts)

@@ -9,11 +9,12 @@ import duckdb
 import msgspec
 
 from hetki.engine.report import report
-from hetki.errors import Fault, Unavailable
+from hetki.errors import Unavailable
 from hetki.measurement.effect import Effect
 from hetki.measurement.outcome import Measured
 from hetki.settings import SECOND
-from hetki.store.lake import open_lake, read_mark
+from hetki.store.lake import ask
+from hetki.store.lake_files import read_mark
 from hetki.store.ports import Clock, Disk
 
 #: A lake that grows all the time is not estimated anew more often than this.
@@ -47,22 +48,17 @@ class Effects:
             if known is not None and (known[0] == position or now - known[1] < KEPT_S * SECOND):
                 return known[2]
             try:
-                estimated = self._estimate()
-            except duckdb.Error as error:
+                estimated = ask(self._disk, self._estimate)
+            except Unavailable:
                 if known is not None:
                     return known[2]
-                fault = Fault("lake", type(error).__name__, "complete", "try again in a moment")
-                raise Unavailable(fault) from error
+                raise
             self._known = (position, now, estimated)
             return estimated
 
-    def _estimate(self) -> Estimated:
+    def _estimate(self, lake: duckdb.DuckDBPyConnection) -> Estimated:
         """Results are judged by what had been received; a window beyond it is not over yet."""
-        lake = open_lake(self._disk)
-        try:
-            lake.execute("SET threads = 1")
-            newest = lake.execute("SELECT coalesce(max(epoch_us(received_at)), 0) FROM events").fetchall()
-            until: int = newest[0][0]
-            return Estimated(until, report(lake, self._moments, until))
-        finally:
-            lake.close()
+        lake.execute("SET threads = 1")
+        newest = lake.execute("SELECT coalesce(max(epoch_us(received_at)), 0) FROM events").fetchall()
+        until: int = newest[0][0]
+        return Estimated(until, report(lake, self._moments, until))

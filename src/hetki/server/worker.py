@@ -42,8 +42,9 @@ REST_S = 0.1
 #: batch, and while more is waiting than one batch takes, for `GAP_S` after each `FOLDING_S`.
 MOMENT_S = 0.005
 FOLDING_S, GAP_S = 2.0, 0.12
-#: How often the lake takes in what is new.
-LAKE_S = 30.0
+#: How often the lake takes in what is new, and the share of one core's time that it may take for it: its
+#: small tables are written whole, which takes long where there are many customers.
+LAKE_S, LAKE_SHARE = 30.0, 0.05
 #: A worker that ended by itself within this time of its start is not started again at once.
 YOUNG_S = 30.0
 #: How long a worker may take to end what it has begun; then it is killed, which loses nothing.
@@ -271,5 +272,7 @@ def _deliver(engine: Engine, destination: str, net: Net) -> float:
 def _lake(engine: Engine) -> float:
     expire_next(engine)
     finish(engine)
+    since = engine.clock.now()
     refresh(engine.disk, engine.journal, engine.state)
-    return LAKE_S
+    took_s = (engine.clock.now() - since) / SECOND
+    return max(LAKE_S, took_s / LAKE_SHARE)

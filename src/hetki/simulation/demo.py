@@ -25,7 +25,7 @@ from hetki.settings import DAY, SECOND
 from hetki.simulation.restaurants import Restaurants
 from hetki.simulation.restaurants_truth import PlantedTruth
 from hetki.simulation.world import LocalNet, SeededChance, SimulatedClock
-from hetki.store.lake import open_lake, refresh
+from hetki.store.lake import ask, refresh
 from hetki.store.ports import Disk
 from hetki.store.views import Views
 
@@ -81,7 +81,8 @@ def run(
     last, _ = engine.journal.head()
     refresh(data, engine.journal, engine.state, lambda position: progress("lake", position / last))
     progress("measuring", 0.0)
-    effects = report(open_lake(data), [measured(each) for each in project.moments.values()], clock.now())
+    moments = [measured(each) for each in project.moments.values()]
+    effects = ask(data, lambda lake: report(lake, moments, clock.now()))
     progress("measuring", 1.0)
     return engine, _told(engine, world, net, effects)
 

@@ -3,6 +3,9 @@
 Each decision has one link: the SHA-256 of its row, chained to the link before it. The link of an erased
 decision stays, with its hash and without its name, so that the chain outlives it; that of a blanked one
 names the hash of what is left, too.
+
+A row has random bytes of its own, its salt, which are hashed with it and go with it, in every backup, too: so
+the hash that stays tells nothing, not even to who knows all but one value of the decision and tries each.
 """
 
 from __future__ import annotations
@@ -28,8 +31,10 @@ CREATE TABLE IF NOT EXISTS chain(
 #: The columns of a decision's row, in the order in which they are hashed.
 COLUMNS = (
     "decision_id, occurrence_id, moment, initiative, customer, occurred_at, decided_at, arm, chosen,"
-    " propensity, holdout_share, record, account"
+    " propensity, holdout_share, record, account, salt"
 )
+#: Random bytes of a decision.
+SALT_BYTES = 16
 ORIGIN = hashlib.sha256(b"hetki decisions").digest()
 FILE = "state.db"
 
@@ -74,10 +79,17 @@ def leave_links(db: sqlite3.Connection, decision_ids: Collection[str]) -> None:
         )
 
 
-def leave_blanked(db: sqlite3.Connection, row: tuple[object, ...]) -> None:
-    """Keep the hash of a decision's row (`COLUMNS`) after the values in it were blanked."""
-    digest = hashlib.sha256(_encode(row)).digest()
-    db.execute("UPDATE chain SET blanked = ? WHERE decision_id = ?", (digest, row[0]))
+def leave_blanked(db: sqlite3.Connection, decision_id: str, record: bytes) -> None:
+    """Put the record of a decision whose values were blanked into its row, and keep the hash of what is left.
+
+    The salt becomes its own SHA-256, from which nobody gets back to the one that the first hash has.
+    """
+    row = db.execute(f"SELECT {COLUMNS} FROM decisions WHERE decision_id = ?", (decision_id,)).fetchone()
+    columns = dict(zip(COLUMNS.split(", "), row, strict=True))
+    salt = hashlib.sha256(columns["salt"]).digest()
+    db.execute("UPDATE decisions SET record = ?, salt = ? WHERE decision_id = ?", (record, salt, decision_id))
+    digest = hashlib.sha256(_encode((*(columns | {"record": record, "salt": salt}).values(),))).digest()
+    db.execute("UPDATE chain SET blanked = ? WHERE decision_id = ?", (digest, decision_id))
 
 
 def verify_chain(db: sqlite3.Connection) -> Chained:

@@ -16,7 +16,7 @@ from hetki.decisions.question import Decision, blanked
 from hetki.dialogues.message import UNHEARD
 from hetki.events.event import EventId, LeafId, event_id
 from hetki.identity.account import AccountId
-from hetki.store.chain import COLUMNS, leave_blanked, leave_links
+from hetki.store.chain import leave_blanked, leave_links
 from hetki.store.journal import Journal
 from hetki.store.places import Framed
 from hetki.store.sqlite import chunks
@@ -280,21 +280,18 @@ def blank_deeds(
     for marks, some in chunks(accounts):
         rows = db.execute(f"SELECT decision_id FROM decisions WHERE account IN ({marks})", some)
         asked.update(row[0] for row in rows)
-    found: list[str] = []
+    found: dict[str, bytes] = {}
     for marks, part in chunks(sorted(asked)):
         query = (
             f"SELECT decision_id, record FROM decisions WHERE decision_id IN ({marks}) AND decided_at >= ?"
         )
         for decision_id, record in db.execute(query, [*part, since]).fetchall():
-            if is_told_of(_decisions.decode(record)):
-                found.append(decision_id)
+            decision = _decisions.decode(record)
+            if is_told_of(decision):
+                found[decision_id] = msgspec.json.encode(blanked(decision))
     n_messages = 0
-    place = COLUMNS.split(", ").index("record")
-    for decision_id in found:
-        row = db.execute(f"SELECT {COLUMNS} FROM decisions WHERE decision_id = ?", (decision_id,)).fetchone()
-        record = msgspec.json.encode(blanked(_decisions.decode(row[place])))
-        db.execute("UPDATE decisions SET record = ? WHERE decision_id = ?", (record, decision_id))
-        leave_blanked(db, (*row[:place], record, *row[place + 1 :]))
+    for decision_id, record in found.items():
+        leave_blanked(db, decision_id, record)
         db.execute(
             "UPDATE attempts SET detail = '' WHERE message_id IN"
             " (SELECT message_id FROM outbox WHERE decision_id = ?)",

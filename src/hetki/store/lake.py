@@ -8,15 +8,28 @@ and made again at any time. docs/lake.md describes the columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from typing import TypeVar
 
 import duckdb
 import msgspec
 import pyarrow as pa
 
-from hetki.errors import Fault, Unavailable
+from hetki.errors import Fault, Unavailable, shown
 from hetki.events.event import Event, utc
 from hetki.store.journal import Journal, Kind, Stored
+from hetki.store.lake_files import (
+    EVENT_FILES,
+    FORM,
+    Mark,
+    event_files,
+    merge_small,
+    name_of,
+    read_mark,
+    save_mark,
+    start_of,
+    tidy_files,
+)
 from hetki.store.lake_tables import (
     FOLDER,
     INSTANT,
@@ -33,9 +46,6 @@ from hetki.store.restricted import RESTRICTIONS, Word, forget_words, keep_out, r
 from hetki.store.sqlite import alone
 from hetki.store.state import State
 
-MARK = f"{FOLDER}/position.json"
-#: The form of the lake. One of another form is made anew by the next refresh.
-FORM = 1
 #: Where DuckDB puts what does not fit into memory.
 SPILLED = f"{FOLDER}/spilled"
 #: Its lock: the server's worker and a command may both want to write.
@@ -68,15 +78,7 @@ SCHEMAS = {**{name: schema for name, (schema, _) in TABLES.items()}, RESTRICTED:
 
 _event = msgspec.msgpack.Decoder(Event)
 _Columns = list[list[object]]
-
-
-class Mark(msgspec.Struct, frozen=True):
-    """How far the lake has come: in the journal, and in what was erased (`n_erasures`)."""
-
-    position: int
-    n_events: int
-    n_erasures: int = 0
-    form: int = 0
+T = TypeVar("T")
 
 
 def refresh(
@@ -85,7 +87,8 @@ def refresh(
     """Bring the lake up to the position of the fold; return how far it is.
 
     Only first accepted copies are events: a repeat's place is not the one that the state remembers. A
-    refresh that was interrupted writes the same files again. Raises `Conflict` while another writes.
+    refresh that was interrupted writes the same files again. Small files become one now and then. Raises
+    `Conflict` while another writes.
     """
     with alone(disk, LOCK, BUSY, LOCK_WAIT_S):
         return _refresh(disk, journal, state, progress)
@@ -99,7 +102,7 @@ def forget(disk: Disk, journal: Journal, state: State, erasures: Collection[byte
     with alone(disk, LOCK, BUSY, LOCK_WAIT_S):
         if not has_lake(disk):  # asked in here: whoever wrote a first one has ended
             return
-        _forget_events(disk, journal, state, read_mark(disk))
+        _forget_events(disk, journal, state, tidy_files(disk, read_mark(disk)))
         nodes = [journal.secrets.erased_by(each) for each in erasures]
         if all(nodes):
             forget_rows(disk, {node.hex() for mine in nodes for node in mine})
@@ -111,15 +114,15 @@ def _refresh(disk: Disk, journal: Journal, state: State, progress: Callable[[int
     folded = state.progress()
     if read_mark(disk).form != FORM:
         disk.remove(FOLDER)
-    mark = _forget_events(disk, journal, state, read_mark(disk))
+    mark = _forget_events(disk, journal, state, tidy_files(disk, read_mark(disk)))
     while folded is not None and mark.position < folded.position:
         stored = [
             each for each in journal.read(mark.position, ENTRIES_MAX) if each.position <= folded.position
         ]
         n_new = _write_events(disk, state, stored, mark.position)
-        mark = Mark(stored[-1].position, mark.n_events + n_new, mark.n_erasures, FORM)
-        disk.write(MARK, msgspec.json.encode(mark))
+        mark = save_mark(disk, Mark(stored[-1].position, mark.n_events + n_new, mark.n_erasures, FORM))
         progress(mark.position)
+    mark = merge_small(disk, mark)
     write_tables(disk, state.db)
     return mark
 
@@ -146,23 +149,16 @@ def _forget_events(disk: Disk, journal: Journal, state: State, mark: Mark) -> Ma
     gone = {"leaf": _listed(leaves), "event_id": _listed(events)}
     buckets = {leaf[0] for leaf in (*leaves, *events.values())}
     n_gone = 0
-    for name in disk.names(f"{FOLDER}/events/*/*/*") if buckets else ():
+    for name in disk.names(EVENT_FILES) if buckets else ():
         if name.partition("bucket=")[2][0] in buckets:
             n = drop_rows(disk, name, gone)
-            n_gone += n if _start(name) <= mark.position else 0  # an interrupted refresh has not counted it
+            n_gone += n if start_of(name) <= mark.position else 0  # an interrupted refresh has not counted it
     forget_words(disk, leaves)
-    after = Mark(mark.position, mark.n_events - n_gone, number, mark.form)
-    disk.write(MARK, msgspec.json.encode(after))
-    return after
+    return save_mark(disk, Mark(mark.position, mark.n_events - n_gone, number, mark.form))
 
 
 def _listed(values: Iterable[str]) -> pa.Array:
     return pa.array(sorted(values), pa.string())
-
-
-def _start(name: str) -> int:
-    """The journal position that a file of events begins with."""
-    return int(name.rpartition("from-")[2].removesuffix(".parquet"))
 
 
 def has_lake(disk: Disk) -> bool:
@@ -170,11 +166,21 @@ def has_lake(disk: Disk) -> bool:
     return bool(disk.names(f"{FOLDER}/**"))
 
 
-def read_mark(disk: Disk) -> Mark:
-    """How far the lake has come; position 0 when there is none."""
-    if MARK not in disk.names(f"{FOLDER}/*"):
-        return Mark(0, 0, form=FORM)
-    return msgspec.json.decode(disk.read(MARK), type=Mark)
+def ask(disk: Disk, question: Callable[[duckdb.DuckDBPyConnection], T], n_more: int = 1) -> T:
+    """What a question finds in the lake.
+
+    Files may go away while it reads, as small ones are merged or somebody is erased: then it is asked
+    `n_more` times more, of what is there by then. Raises `Unavailable` if files cannot be read.
+    """
+    try:
+        with closing(open_lake(disk)) as lake:
+            return question(lake)
+    except duckdb.IOException as error:
+        if n_more:
+            return ask(disk, question, n_more - 1)
+        got = " ".join(str(error).split("\n")[0].split())
+        fault = Fault(FOLDER, shown(got), "files that can be read", "try again in a moment")
+        raise Unavailable(fault) from None
 
 
 def open_lake(disk: Disk) -> duckdb.DuckDBPyConnection:
@@ -195,9 +201,9 @@ def open_lake(disk: Disk) -> duckdb.DuckDBPyConnection:
             db.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({_quoted(file)})")
         else:
             db.register(name, schema.empty_table())
-    if disk.names(f"{FOLDER}/events/*/*/*"):
-        every = disk.path(f"{FOLDER}/events") + "/*/*/*.parquet"
-        keep_out(db, f"SELECT * FROM read_parquet({_quoted(every)}, hive_partitioning = false)")
+    if names := event_files(disk):
+        listed = ", ".join(_quoted(disk.path(each)) for each in names)
+        keep_out(db, f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)")
     else:
         db.register("no_events", EVENTS.empty_table())
         keep_out(db, "SELECT * FROM no_events")
@@ -252,8 +258,7 @@ def _write_events(disk: Disk, state: State, stored: Sequence[Stored], start: int
         n += 1
     for (bucket, month), columns in parts.items():
         arrays = [pa.array(column, field.type) for column, field in zip(columns, EVENTS, strict=True)]
-        name = f"{FOLDER}/events/bucket={bucket}/month={month}/from-{start + 1:012}.parquet"
-        write_table(disk, name, pa.Table.from_arrays(arrays, schema=EVENTS))
+        write_table(disk, name_of(bucket, month, start + 1), pa.Table.from_arrays(arrays, schema=EVENTS))
     remember(disk, words)
     return n
 

@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS decisions(
     decision_id TEXT PRIMARY KEY, occurrence_id TEXT NOT NULL UNIQUE, moment TEXT NOT NULL,
     initiative TEXT NOT NULL, customer BLOB NOT NULL, occurred_at INTEGER NOT NULL,
     decided_at INTEGER NOT NULL, arm TEXT NOT NULL, chosen TEXT NOT NULL, propensity REAL NOT NULL,
-    holdout_share REAL NOT NULL, record BLOB NOT NULL, account BLOB) WITHOUT ROWID;
+    holdout_share REAL NOT NULL, record BLOB NOT NULL, account BLOB, salt BLOB NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS decisions_customer ON decisions(customer);
 CREATE INDEX IF NOT EXISTS decisions_account ON decisions(account) WHERE account IS NOT NULL;
 CREATE INDEX IF NOT EXISTS decisions_moment ON decisions(moment, decided_at);
@@ -98,8 +98,11 @@ class Ledger:
                 found.update(row[0] for row in rows)
         return found
 
-    def record(self, decision: Decision, customer: LeafId) -> None:
-        """Record a decision and, if it was drawn now, the assignment: of the account, if it is about one."""
+    def record(self, decision: Decision, customer: LeafId, salt: bytes) -> None:
+        """Record a decision and, if it was drawn now, the assignment: of the account, if it is about one.
+
+        `salt` is `SALT_BYTES` random bytes of its own, which lie in its row and go with it.
+        """
         question = decision.question
         account = bytes.fromhex(question.account) or None
         row = (
@@ -116,8 +119,9 @@ class Ledger:
             float(question.standing.holdout_share if question.standing else question.holdout_share),
             msgspec.json.encode(decision),
             account,
+            salt,
         )
-        self.db.execute("INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self.db.execute("INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         add_link(self.db, row)
         add_used(self.db, decision.decision_id, customer, question.data_of + question.known_of)
         if decision.assigned_now:

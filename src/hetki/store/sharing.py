@@ -17,6 +17,7 @@ from hetki.errors import Conflict, Fault
 from hetki.events.catalogue import Catalogue
 from hetki.events.free import free_fields
 from hetki.store.lake import BUSY, LOCK, LOCK_WAIT_S, open_lake
+from hetki.store.lake_files import event_files
 from hetki.store.lake_tables import FOLDER, INSTANT, write_table
 from hetki.store.ports import Disk
 from hetki.store.restricted import n_restricted
@@ -94,7 +95,7 @@ def share(disk: Disk, catalogue: Catalogue, to: Disk) -> Shared:
 def _months(disk: Disk) -> dict[str, list[str]]:
     """The files of events by month: buckets are not kept apart, as one may hold a single customer."""
     found: dict[str, list[str]] = {}
-    for name in disk.names(f"{FOLDER}/events/*/*/*.parquet"):
+    for name in event_files(disk):
         found.setdefault(name.split("/")[3].removeprefix("month="), []).append(name)
     return found
 

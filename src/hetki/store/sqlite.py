@@ -12,7 +12,7 @@ from hetki.store.ports import Disk
 from hetki.store.shortage import is_held, shortage
 
 #: The version of all tables. A change of theirs makes another, and says how old files come along.
-SCHEMA = 3
+SCHEMA = 4
 #: What the Disk port hands out.
 Connection = sqlite3.Connection
 T = TypeVar("T")
