@@ -427,7 +427,10 @@ def test_a_store_that_fails_is_a_calm_page_too(house: House) -> None:
     fields = {name: getattr(engine, name) for name in Engine.__slots__}
     broken = console_app(Engine(**{**fields, "disk": Broken(house.disk)}), house.access)
     page = ask(broken, "/", house.session)
-    assert page.status_code == 503 and "Not available just now" in page.text
+    assert page.status_code == 503 and "Not available just now" in page.text and page.headers["retry-after"]
+    own = ask(broken, "/my/x", "")
+    assert own.status_code == 503 and "Try again" in own.text and own.headers["retry-after"]
+    assert "disk" not in own.text, "that is for the operator"
 
 
 def test_the_console_cannot_write(house: House) -> None:

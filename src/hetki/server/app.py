@@ -137,7 +137,7 @@ def console_app(
     is_stopping: Callable[[], bool] = lambda: False,
     rates: Rates | None = None,
 ) -> ASGIApp:
-    """The console alone. It reads the project's stores, and writes its own sessions and people's commands."""
+    """The console alone. It reads the project's stores, and writes its own sessions and what people enter."""
     project = engine.project
     pages = Pages(project.settings.name, project.settings.time_zone)
     effects = Effects(engine.disk, engine.clock, [measured(each) for each in project.moments.values()])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from hmac import compare_digest
 from typing import Final
@@ -120,9 +121,7 @@ class Mine:
         return Opened(token, customer)
 
     def _desk_of(self, opened: Opened) -> Desk:
-        pages = self._desk.pages.read_by(Visit(opened.token))
-        engine, effects, titles = self._desk.engine, self._desk.effects, self._desk.titles
-        return Desk(engine, pages, effects, titles)
+        return replace(self._desk, pages=self._desk.pages.read_by(Visit(opened.token)))
 
 
 def _count(take: Callable[[], None]) -> None:
@@ -146,6 +145,10 @@ def own_failure(pages: Pages, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         found = pages.page("mine_failure", error.status_code, lines=[error.detail])
         found.headers.update(error.headers or {})
+        return found
+    if isinstance(error, Unavailable):
+        found = pages.page("mine_failure", status_of(error), lines=["Not just now. Try again in a moment."])
+        found.headers.update(retry_after(error))
         return found
     if isinstance(error, HetkiError):
         lines = [f"{each.got} is not {each.must}." for each in error.faults]
