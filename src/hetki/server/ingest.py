@@ -29,7 +29,7 @@ from hetki.server.rates import Rates
 from hetki.server.site import Site
 from hetki.server.status import AGAIN, Busy, Refusal, retry_after_s, status_of
 from hetki.server.threads import N_BODIES, beside
-from hetki.settings import Limits, Server
+from hetki.settings import ARRIVING_BYTES_MAX, Limits, Server
 from hetki.store.ports import Clock
 from hetki.store.shortage import shortage
 
@@ -52,8 +52,6 @@ KINDS = {
     "a": "alias",
     "cloudevents": cloudevents.KIND,
 }
-#: Bodies that are being taken in may hold this much memory together.
-ARRIVING_BYTES_MAX = 128 * 1024 * 1024
 #: A larger body is read in a thread of its own, so that no sender can hold up the others.
 INLINE_BYTES_MAX = 256 * 1024
 HEALTHY = {"success": True}
