@@ -24,12 +24,13 @@ from hetki.errors import Exhausted, Fault, Forbidden, HetkiError, Invalid, NotFo
 from hetki.events import cloudevents, segment
 from hetki.events.event import utc
 from hetki.events.wire import UNREADABLE, Parsed
+from hetki.server.arrivals import SLOW, Arrivals, Arriving
 from hetki.server.committer import Committer
 from hetki.server.rates import Rates
 from hetki.server.site import Site
 from hetki.server.status import AGAIN, Busy, Refusal, retry_after_s, status_of
 from hetki.server.threads import N_BODIES, beside
-from hetki.settings import ARRIVING_BYTES_MAX, Limits, Server
+from hetki.settings import Limits, Server
 from hetki.store.ports import Clock
 from hetki.store.shortage import shortage
 
@@ -114,7 +115,7 @@ class Ingest:
         self._limits = limits
         self._rates = rates or Rates(Server())
         self._site = site or Site(Server())
-        self._n_arriving = 0
+        self._arrivals = Arrivals(self._site)
         self._large = CapacityLimiter(N_BODIES)  # each may become many times as large in memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -175,8 +176,9 @@ class Ingest:
             self._rates.check_key(asked.admitted.digest, address)
         else:
             self._rates.check_address(address)
-        body = await self._body(asked.headers, receive)
+        arriving = self._arrivals.begin(address)
         try:
+            body = await self._body(asked.headers, receive, arriving)
             self._committer.check_room()  # before any work that would be for nothing
             packed = Packed(body, asked.headers.get("content-encoding", ""))
             at_once = min(INLINE_BYTES_MAX, self._limits.inflated_bytes_max)
@@ -185,7 +187,7 @@ class Ingest:
                 return self._taken(asked, plain)
             return await beside(partial(self._large_taken, asked, packed), self._large)
         finally:
-            self._n_arriving -= len(body)
+            self._arrivals.end(arriving)
 
     def _taken(self, asked: Asked, body: bytes) -> tuple[str, Parsed, int]:
         admitted = asked.admitted or self._admitted(_key_in(body), asked.received_at)
@@ -224,10 +226,10 @@ class Ingest:
             raise Forbidden(Fault("write key", got, "one that is in force", "hetki key makes another"))
         return found
 
-    async def _body(self, headers: dict[str, str], receive: Receive) -> bytes:
-        """The whole body, counted as arriving until the caller has read it.
+    async def _body(self, headers: dict[str, str], receive: Receive, arriving: Arriving) -> bytes:
+        """The whole body. Raises `Exhausted`, `Unavailable`, `SenderGone`.
 
-        Raises `Exhausted`, `Unavailable`, `SenderGone`. How long it may take is the door's affair.
+        How long it may take is the door's affair.
         """
         bytes_max = self._limits.body_bytes_max
         told = headers.get("content-length", "")
@@ -236,27 +238,24 @@ class Ingest:
                 Fault("body", f"{told[:19]} bytes", f"at most {bytes_max} bytes", "send it in parts")
             )
         chunks: list[bytes] = []
-        n_bytes = 0
-        try:
-            while True:
+        while True:
+            try:
                 message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise SenderGone
-                chunk: bytes = message.get("body", b"")
-                n_bytes += len(chunk)
-                self._n_arriving += len(chunk)
-                if n_bytes > bytes_max:
-                    got = f"more than {bytes_max} bytes"
-                    raise Exhausted(Fault("body", got, f"at most {bytes_max} bytes", "send it in parts"))
-                if self._n_arriving > ARRIVING_BYTES_MAX:
-                    got = f"{self._n_arriving} bytes arriving at once"
-                    raise Unavailable(Fault("server", got, f"at most {ARRIVING_BYTES_MAX}"))
-                chunks.append(chunk)
-                if not message.get("more_body", False):
-                    return b"".join(chunks)
-        except BaseException:
-            self._n_arriving -= n_bytes
-            raise
+            except asyncio.CancelledError:
+                if not arriving.has_left or arriving.task is None:
+                    raise
+                arriving.task.uncancel()
+                raise Unavailable(SLOW) from None
+            if message["type"] == "http.disconnect":
+                raise SenderGone
+            chunks.append(message.get("body", b""))
+            self._arrivals.grow(arriving, len(chunks[-1]))
+            if arriving.n_bytes > bytes_max:
+                got = f"more than {bytes_max} bytes"
+                raise Exhausted(Fault("body", got, f"at most {bytes_max} bytes", "send it in parts"))
+            if not message.get("more_body", False):
+                arriving.task = None
+                return b"".join(chunks)
 
 
 def _headers(scope: Scope) -> dict[str, str]:

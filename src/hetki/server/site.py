@@ -73,7 +73,7 @@ class Site:
 
     def speaks_for_others(self, address: str) -> bool:
         """Whether many senders may come from one address: from this machine, or through a proxy."""
-        return address in THIS_MACHINE or self._is_proxy(address)
+        return known_as(address) in _THIS_MACHINE or self._is_proxy(address)
 
     def _is_proxy(self, text: str) -> bool:
         found = _read(text)
@@ -105,3 +105,6 @@ def _read(text: str) -> IPv4Address | IPv6Address | None:
     if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
         return found.ipv4_mapped
     return found
+
+
+_THIS_MACHINE = frozenset(map(known_as, THIS_MACHINE))
