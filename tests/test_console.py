@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import httpx
 import msgspec
@@ -431,6 +432,18 @@ def test_a_store_that_fails_is_a_calm_page_too(house: House) -> None:
     own = ask(broken, "/my/x", "")
     assert own.status_code == 503 and "Try again" in own.text and own.headers["retry-after"]
     assert "disk" not in own.text, "that is for the operator"
+
+
+@pytest.mark.parametrize("failing", ["hetki.server.access.Access.who", "hetki.server.pages.Pages.render"])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
+def test_where_memory_is_missing_for_the_page_of_the_error_too(
+    house: House, monkeypatch: pytest.MonkeyPatch, failing: str, error: Exception
+) -> None:
+    """Who is asked for first, and what says that something failed."""
+    monkeypatch.setattr(failing, Mock(side_effect=error))
+    page = ask(house.app, "/moments", house.session)
+    assert page.status_code == 503 and page.headers["retry-after"]
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
 
 
 def test_the_console_cannot_write(house: House) -> None:

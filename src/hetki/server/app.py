@@ -36,7 +36,7 @@ from hetki.server.ingest import Ingest
 from hetki.server.mine import HEADERS as SEALED
 from hetki.server.mine import PREFIX as MINE
 from hetki.server.mine import READS, WRITES, Mine, own_failure
-from hetki.server.pages import ASSETS, Pages
+from hetki.server.pages import ASSETS, RETRY_AFTER_S, Pages
 from hetki.server.rates import Rates
 from hetki.server.roles import LEAST, is_enough, unlisted
 from hetki.server.signing import SIGN_IN, SIGN_OUT, Signing
@@ -57,6 +57,10 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
 }
+#: Made beforehand, for when there is no memory to make anything.
+NOT_NOW = Response(
+    "Not available just now. Try again in a moment.\n", 503, {"retry-after": str(RETRY_AFTER_S)}, "text/plain"
+)
 PAGES = {
     "/": console.live,
     "/customers": people.customers,
@@ -207,8 +211,11 @@ class Guard:
             return
 
         is_own = scope["path"].startswith(MINE)
+        has_started = False
 
         async def guarded(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(SEALED if is_own else {})
@@ -216,7 +223,12 @@ class Guard:
                     headers.setdefault(name, text)
             await send(message)
 
-        await self._admitted(scope, is_own)(scope, receive, guarded)
+        try:
+            await self._admitted(scope, is_own)(scope, receive, guarded)
+        except Exception as error:  # also of whoever would have told it
+            if has_started or shortage(error) is None:
+                raise
+            await NOT_NOW(scope, receive, guarded)
 
     def _admitted(self, scope: Scope, is_own: bool) -> ASGIApp:
         """What answers a request: the console, or a refusal."""
