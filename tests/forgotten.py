@@ -12,13 +12,13 @@ from crashing import Life
 from hetki.consent.statements import GRANTED
 from hetki.engine.commands import Erase, read_command
 from hetki.engine.engine import Engine
-from hetki.engine.erase import is_unfinished
 from hetki.engine.folding import read_event
 from hetki.engine.receipts import listed
 from hetki.events.event import Event, event_id
 from hetki.events.wire import Rejected
 from hetki.identity.identifier import leaf_of
 from hetki.identity.naming import nodes_of
+from hetki.store.erasing import unfinished
 from hetki.store.journal import Kind, Stored
 
 
@@ -59,7 +59,7 @@ def erasures_hold(life: Life, engine: Engine, erasures: Erasures) -> None:
 
 def each_has_one_genuine_receipt(life: Life, engine: Engine, erasures: Erasures) -> None:
     """What was asked for is finished, and who was told so has a receipt that is genuine."""
-    assert not is_unfinished(engine), "an erasure that nobody finishes"
+    assert not unfinished(engine.db), "an erasure that nobody finishes"
     receipts = listed(engine.journal.secrets, engine.db)
     entered = sorted(each.erasure_id for _, each in erasures.commands)
     signed = sorted(each.erasure_id for each in receipts)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 import pytest
 from planted import around_advance, nothing
@@ -47,12 +48,12 @@ def names_after_the_keys(patch: Patch) -> None:
     erase = Secrets.erase
 
     def in_two(
-        self: Secrets, erasure: bytes, leaves: Collection[bytes], names: Collection[bytes], at: int
+        self: Secrets, erasure: bytes, leaves: AbstractSet[bytes], names: AbstractSet[bytes], at: int
     ) -> None:
         known = self._db.execute("SELECT 1 FROM erased WHERE erasure = ?", (erasure,)).fetchone()
-        erase(self, erasure, leaves, (), at)
+        erase(self, erasure, leaves, frozenset(), at)
         if known is None:
-            erase(self, bytes(reversed(erasure)), (), names, at + 1)
+            erase(self, bytes(reversed(erasure)), frozenset(), names, at + 1)
             self._db.execute(
                 "UPDATE erased SET erasure = ? WHERE is_leaf AND erased_at = ?", (erasure, at + 1)
             )

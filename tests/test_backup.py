@@ -18,6 +18,7 @@ from test_erasure import (
     greeted,
     journal_of,
     killed,
+    offers_of_accounts,
     open_world,
     rows_of,
     secrets_of,
@@ -262,6 +263,35 @@ def test_an_answer_to_somebody_else_that_used_erased_data_is_not_given_again(whe
     assert restored.rows(missed) == world.rows(missed) != []
     assert not restored.rows("SELECT * FROM decisions")
     verify(restored.engine)
+
+
+@pytest.mark.parametrize("when", ["before", "half way", "half way and no later copy"])
+def test_what_a_colleague_was_told_of_the_account_by_somebody_erased_since_does_not_come_back(
+    when: str,
+) -> None:
+    """The row is about the colleague, and of the account nobody is left who told it."""
+    world, vault = offers_of_accounts(), Vault()
+    anna = LeafId(world.node("anna"))
+    if when != "before":
+        command = erasure_of(world.engine, {anna}, "desk")
+        world.engine.acceptor.command(command)
+        take_secrets(world.engine.journal.secrets, command)
+    before = vault.take(world)
+    opened = vault.choose()
+    assert (b"annaslifts" in readable(opened, opened.secrets)) == (when == "before")
+    if when == "before":
+        erase(world.engine, anna, "desk")
+    world.advance()
+    finish(world.engine)
+    world.clock.sleep(1)
+    if when != "half way and no later copy":
+        vault.take(world)
+    assert b"annaslifts" not in readable(vault.choose(before.backup), vault.choose().secrets)
+    other, _ = vault.restore(world, before.backup)
+    assert [each.question.context for each in other.records()] == [{}]
+    assert "annaslifts" not in str(other.rows("SELECT * FROM outbox"))
+    verify(other.engine)
+    other.assert_rebuilds()
 
 
 def test_an_erasure_that_was_half_done_counts_what_did_not_come_back_because_of_it() -> None:

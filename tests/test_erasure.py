@@ -6,7 +6,7 @@ import random
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from hetki.engine.accept import take_secrets
 from hetki.engine.advance import catch_up
 from hetki.engine.backup import ABOUT, ABOUT_NOBODY
 from hetki.engine.commands import CannotLink, Matched, MatchedPair, Merge
-from hetki.engine.erase import erase, finish, is_unfinished
+from hetki.engine.erase import erase, finish
 from hetki.engine.receipts import Receipt, is_genuine, listed
 from hetki.engine.repair import replay_rejected
 from hetki.engine.verifying import verify
@@ -35,6 +35,7 @@ from hetki.events.event import Event, LeafId
 from hetki.events.wire import Parsed, Rejected
 from hetki.identity.identifier import identifier
 from hetki.store import lake
+from hetki.store.erasing import unfinished
 from hetki.store.journal import Kind
 from hetki.store.lake import EVENTS, refresh
 from hetki.store.lake_files import MARK
@@ -419,7 +420,7 @@ def test_a_crash_at_any_step_is_taken_up_to_the_same_end(
     world.reopen()
     if step == "the secrets are taken":  # what comes before the fold meets the command is erased with it
         world.accept([person.event("Chat Started", "09:14", 9)])
-    assert not (is_unfinished(world.engine) and secrets_left(world, secrets)), "opening has destroyed them"
+    assert not (unfinished(world.engine.db) and secrets_left(world, secrets)), "opening has destroyed them"
     world.advance()
     if step == "the command" and not is_after:
         erase(world.engine, leaf, "Data desk")
@@ -887,11 +888,42 @@ def test_an_open_reader_delays_the_receipt_and_nothing_else(tmp_path: Path) -> N
     with pytest.raises(Unavailable) as refused:
         erase(world.engine, leaf, "Data desk")
     assert "state.db: got an open reader" in str(refused.value)
-    assert not secrets_left(world, secrets) and is_unfinished(world.engine)
+    assert not secrets_left(world, secrets) and unfinished(world.engine.db)
     assert [each.receipt for each in listed(world.engine.journal.secrets, world.engine.db)] == [None]
     reader.close()
     assert finish(world.engine) == 1 and finish(world.engine) == 0
     assert_gone(world, folder, person, secrets)
+
+
+def test_events_are_taken_in_while_rejected_bodies_are_looked_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There may be very many; those that come meanwhile are looked through as well."""
+    world, other = greeted(), World(project(GREETED))
+    other.disk = world.disk
+    other.reopen()
+    world.live("09:00 web u=annasid Customer Identified name=Anna")
+    fault = Fault("batch[0].type", "x", "a type")
+
+    def rejected(to: World, number: int) -> None:
+        body = b'{"userId": "annasid", "n": %d}' % number
+        to.engine.acceptor.accept([Parsed([], [Rejected("web", world.clock.now(), body, fault)])])
+
+    rejected(world, 1)
+    rejected(world, 2)
+    real, looked = erasing.is_told, []
+
+    def taken_in_meanwhile(texts: Iterable[str], values: Collection[str]) -> bool:
+        looked.append(texts)
+        if len(looked) == 2:
+            rejected(other, 3)
+        return real(texts, values)
+
+    monkeypatch.setattr(erasing, "is_told", taken_in_meanwhile)
+    erase(world.engine, LeafId(world.node("annasid")), "Data desk")
+    assert len(looked) == 3 and not world.rows("SELECT 1 FROM rejected")
+    assert b"annasid" not in journal_of(world)
+    world.assert_rebuilds()
 
 
 def test_a_receipt_that_was_changed_is_not_genuine() -> None:

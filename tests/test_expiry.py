@@ -33,7 +33,6 @@ from hetki.consent.retention import Classes, classes_of
 from hetki.consent.source import Source
 from hetki.decisions.decide import decide
 from hetki.engine.backup import backup
-from hetki.engine.erase import is_unfinished
 from hetki.engine.expiring import due, expire, expire_next
 from hetki.engine.project import load
 from hetki.engine.rebuilding import rebuild
@@ -46,6 +45,8 @@ from hetki.events.wire import Parsed, Rejected
 from hetki.moments.fold import decode
 from hetki.settings import DAY
 from hetki.simulation.world import MemoryDisk
+from hetki.store import lake
+from hetki.store.erasing import unfinished
 from hetki.store.lake import refresh
 from hetki.store.secrets import Secrets
 from hetki.store.system import SystemDisk
@@ -112,7 +113,7 @@ def assert_expired(world: World, folder: Path) -> None:
     read = journal_of(world)
     assert not [word for word in GOES if word.encode() in read]
     assert all(word.encode() in read for word in STAYS)
-    assert due(world.engine) == [] and not is_unfinished(world.engine)
+    assert due(world.engine) == [] and not unfinished(world.engine.db)
     assert all(each.is_genuine for each in listed(world.engine.journal.secrets, world.engine.db))
     verify(world.engine)
 
@@ -150,6 +151,24 @@ def test_what_is_over_is_unreadable_in_every_byte_and_nothing_else_is(tmp_path: 
     assert expire(world.engine) == []
     world.reopen()
     assert_expired(world, folder)
+
+
+def test_a_lake_that_begins_is_not_searched_for_all_that_ever_expired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it can be there, and it may be more than memory holds."""
+    folder = tmp_path / "data"
+    world = lived(folder)
+    world.clock.move(month(6))
+    expire(world.engine)
+    lake.remove_lake(world.disk)
+    searched: list[int] = []
+    monkeypatch.setattr(lake, "removed_after", lambda journal, number: searched.append(number) or [])
+    refresh(world.disk, world.engine.journal, world.engine.state)
+    refresh(world.disk, world.engine.journal, world.engine.state)
+    assert searched == []
+    in_lake = b"".join(data for name, data in every_byte(folder).items() if "decoded" in name)
+    assert b"berttasownwillstay" in in_lake and not [word for word in GOES if word.encode() in in_lake]
 
 
 STEPS: dict[str, tuple[object, str]] = {
@@ -250,6 +269,75 @@ def test_a_silence_that_only_the_gap_makes_is_never_answered() -> None:
     expire(world.engine)
     assert len(world.occurrences("help")) == 1 and len(world.missed()) == 1
     assert not world.decisions() and not world.outbox()
+    world.assert_rebuilds()
+
+
+def test_what_is_not_folded_yet_never_meets_the_gap_before_it_is_told_of() -> None:
+    """A late event has somebody folded again: from all of it, or as one whose events have expired."""
+    kept = SOURCES["sources/app.yaml"].replace("2 months", "1 day")
+    waits = moment(
+        "help", "searched: Help Searched | no chat: Chat Started, for 1 day", more="expires: 1 year"
+    )
+    world = World(project(SOURCES | {"sources/app.yaml": kept} | waits), batch_max=1)
+    world.live("29/09:00 web u=anna Help Searched n_results=0")
+    world.live("29/10:00 app u=anna Chat Started")
+    world.clock.move(month(4) + 40 * DAY)
+    world.advance()
+    world.tell("29/08:00>71/00:00 web u=anna Help Searched n_results=3")
+    assert expire_next(world.engine)
+    world.advance()
+    assert len(world.missed()) == len(world.occurrences("help")) == 2
+    assert not world.decisions() and not world.outbox()
+    world.assert_rebuilds()
+
+
+LAST = """repeat: every time
+expires: 20 minutes
+context: [aggregate.seen]
+aggregates: {seen: last product_id of Product Viewed over 30 days}"""
+
+
+def test_what_a_moment_counted_of_expired_events_goes_from_what_was_decided() -> None:
+    """The event that it was caught by is kept for long; what was seen before it is not."""
+    looks_back = moment("back", "searched: Help Searched where n_results = 0", "call", more=LAST)
+    world = World(project({"sources/app.yaml": SOURCES["sources/app.yaml"]} | looks_back))
+    world.live("09:00 app u=anna Product Viewed product_id=willgo")
+    world.live("09:05 web u=anna Help Searched n_results=0")
+    world.live("09:06 web u=bertta Help Searched n_results=0")
+    before = world.records()
+    assert [each.question.context.get("aggregate.seen") for each in before] == ["willgo", None]
+    to, copies, data = MemoryDisk(), MemoryDisk(), MemoryDisk()
+    old = backup(world.engine, to, copies)
+    world.clock.move(month(6))
+    expire(world.engine)
+    assert "willgo" not in str(world.rows("SELECT CAST(record AS TEXT) FROM decisions"))
+    anna, bertta = world.records()
+    assert bertta == before[1] and anna.chosen == "call" and decide(anna.question) == anna
+    assert "revised back: expired; decided: call" in "".join(world.revisions())
+    verify(world.engine)
+    world.assert_rebuilds()
+    backup(world.engine, to, copies)
+    restore(choose(to, old.backup, copies), MemoryDisk(), data, world.clock, world.chance, {})
+    world.disk = data
+    world.reopen()
+    assert world.records() == [anna, bertta]
+    verify(world.engine)
+
+
+def test_the_same_of_what_members_of_an_account_have_done() -> None:
+    more = LAST.replace("repeat", "about: account\n  repeat")
+    looks_back = moment("back", "searched: Help Searched where n_results = 0", "call", more=more)
+    looks_back = {name: text.replace("initiative: keep_our_word\n", "") for name, text in looks_back.items()}
+    world = World(project({"sources/app.yaml": SOURCES["sources/app.yaml"]} | looks_back))
+    world.live("08:00 web u=anna g=kone Account Joined")
+    world.live("08:00 web u=bertta g=kone Account Joined")
+    world.live("09:00 app u=bertta g=kone Product Viewed product_id=willgo")
+    world.live("09:05 web u=anna g=kone Help Searched n_results=0")
+    assert [each.question.context["aggregate.seen"] for each in world.records()] == ["willgo"]
+    world.clock.move(month(6))
+    expire(world.engine)
+    assert "willgo" not in str(world.rows("SELECT CAST(record AS TEXT) FROM decisions"))
+    verify(world.engine)
     world.assert_rebuilds()
 
 

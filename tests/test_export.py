@@ -7,6 +7,7 @@ import io
 import math
 import zipfile
 from hashlib import sha256
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -15,11 +16,13 @@ from hypothesis import strategies as st
 from syntax import house
 from world import World
 
+import hetki.engine.export as exporting
 from hetki.engine.erase import erase
 from hetki.engine.export import export
 from hetki.errors import NotFound
 from hetki.events.event import LeafId
 from hetki.store.sheets import STARTS, json_lines, sheet
+from hetki.store.system import SystemDisk
 
 STORY = """
     09:00 web u=anna mail=anna@kauppa.fi Customer Identified email=anna@kauppa.fi name=Anna
@@ -92,6 +95,31 @@ def test_all_of_a_customer_is_in_it_and_nothing_of_another() -> None:
     assert [(row["recipient"], row["status"]) for row in messages] == [("anna", "sent")] * len(messages)
     assert messages and [row["group_id"] for row in rows(files, "accounts")] == ["kone"]
     assert not [name for name, data in files.items() if b"bertta" in data.lower()]
+
+
+@pytest.mark.parametrize("who", ["anna", "bertta"])
+def test_it_is_of_one_instant_whatever_is_folded_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    """One of the two is the other from then on, and has no state of its own any more."""
+    disk = SystemDisk(tmp_path / "data", durable=False)
+    world = World(disk=disk)
+    world.live(STORY)
+    before, real = exported(world, who), exporting.load_facts
+    other = World(disk=disk, seed=2, starts="11:00")
+
+    def merged_meanwhile(*given: object) -> object:
+        found = real(*given)
+        if not other.rows("SELECT 1 FROM links WHERE kind = 'merge'"):
+            other.merge("anna", "bertta")
+            other.live("11:00 web u=bertta g=other Account Joined")
+        return found
+
+    monkeypatch.setattr(exporting, "load_facts", merged_meanwhile)
+    after = exported(world, who)
+    assert {name: rows(after, name[:-6]) for name in before if name.endswith(".jsonl")} == {
+        name: rows(before, name[:-6]) for name in before if name.endswith(".jsonl")
+    }
 
 
 def test_the_manifest_has_the_hash_of_every_file() -> None:

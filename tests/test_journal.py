@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Thread
 
@@ -426,3 +427,34 @@ def test_files_of_another_version_are_refused(file: str) -> None:
     disk.connect(file).execute("PRAGMA user_version = 99")
     with pytest.raises(Conflict, match=f"{file}: got tables of version 99"):
         World(disk=disk)
+
+
+def test_a_walk_over_large_rows_holds_few_of_them() -> None:
+    """Backups and `hetki verify` walk them all, and every engine that is opened what is not folded yet."""
+    journal = opened(MemoryDisk())
+    for number in range(40):
+        journal.append([[entry(number, bytes(1_000_000))]], NOW, 1)
+    for walk in (lambda: journal.rows(0, 40), lambda: journal.commands_after(0)):
+        tracemalloc.start()
+        n_rows = sum(1 for _ in walk())
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert n_rows in (0, 40) and peak < 20_000_000
+
+
+def test_who_appends_does_not_wait_until_all_rows_are_replaced() -> None:
+    disk = MemoryDisk()
+    journal, other = opened(disk), opened(disk, 2)
+    for number in range(30):
+        journal.append([[entry(number)]], NOW, 0)
+    before = [row.body for row in journal.rows(0, 30)]
+
+    def replaced() -> Iterator[tuple[int, bytes]]:
+        for number, body in enumerate(before):
+            if number == 20:
+                assert other.append([[entry(99)]], NOW, 0) == 31
+            yield number + 1, body[:-1] + b"\0"
+
+    journal.replace(replaced())
+    assert [row.body[-1:] for row in journal.rows(0, 30)] == [b"\0"] * 30
+    assert all(row.was is not None for row in journal.rows(0, 30)) and journal.verify() == 31

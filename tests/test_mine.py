@@ -130,6 +130,9 @@ def test_a_link_ends_and_can_be_ended(house: House) -> None:
     with transaction(house.engine.db):
         assert PageLinks(house.engine.db).revoke(house.engine.state, customer) == 1
     assert opened(house, other).status_code == 404
+    link(house, "anna")
+    ended_at = "SELECT expires_at FROM page_links WHERE expires_at <= ?"
+    assert house.engine.db.execute(ended_at, (house.clock.now(),)).fetchall() == [], "nothing is kept of it"
 
 
 def test_a_merge_shows_nobody_more_and_an_unmerge_nobody_less(house: House) -> None:

@@ -24,22 +24,24 @@ from test_erasure import (
     something_said,
 )
 from test_wiping import WORD, fill_gaps
-from world import World, at, event, lines, project
+from world import World, at, event, lines, moment, project
 
 import hetki.engine.erase as erasing
 import hetki.engine.forgetting as forgetting
 import hetki.engine.removing as removing
 from hetki.decisions.decide import decide
 from hetki.engine.backup import backup
+from hetki.engine.engine import Engine
 from hetki.engine.erase import erase, finish
 from hetki.engine.expiring import expire
 from hetki.engine.receipts import listed
-from hetki.engine.removing import Found, Range, find, remove
+from hetki.engine.removing import Found, Range, find, removal_of, remove
 from hetki.engine.restoring import choose, restore
 from hetki.engine.verifying import verify
-from hetki.errors import Conflict, Fault, Invalid
+from hetki.errors import Conflict, Fault, Invalid, Unavailable
 from hetki.events.event import LeafId
 from hetki.events.wire import Parsed, Rejected
+from hetki.simulation.world import MemoryDisk
 from hetki.store.journal import Journal
 from hetki.store.lake import refresh
 from hetki.store.secrets import Secrets
@@ -238,6 +240,27 @@ def test_a_backup_of_before_is_restored_without_the_range(copied: Path, tmp_path
         other.assert_rebuilds()
 
 
+def test_a_backup_between_a_range_and_its_overwriting_is_restored_whole() -> None:
+    """Another range took something from the same row after it: what that has left is without both."""
+    world = World(project(GREETED))
+    world.tell("10:00 web u=anna Page Viewed page=one\n10:30 web u=anna Page Viewed page=two")
+    world.advance()
+    places = find(world.engine, Range(at("10:00"), at("10:10"))).places
+    command = removal_of(world.engine, "ab" * 16, places, "Data desk", world.clock.now())
+    world.engine.acceptor.command(command)
+    to, copies, data = MemoryDisk(), MemoryDisk(), MemoryDisk()
+    between = backup(world.engine, to, copies)
+    world.advance()
+    remove(world.engine, LEAK, "Data desk")
+    world.clock.move(at("12:00"))
+    backup(world.engine, to, copies)
+    restore(choose(to, between.backup, copies), MemoryDisk(), data, world.clock, world.chance, {})
+    other = World(project(GREETED), disk=data, starts="12:10")
+    verify(other.engine)
+    assert find(other.engine, LEAK).places == []
+    other.assert_rebuilds()
+
+
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**32))
 def test_after_any_story_a_rebuild_equals_what_is_live(seed: int) -> None:
@@ -270,6 +293,55 @@ def test_what_a_colleague_was_told_of_the_account_in_a_range_goes() -> None:
     world.assert_rebuilds()
 
 
+def test_what_is_not_folded_yet_never_meets_the_gap_before_it_is_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Others have told so much since that a batch is full before the command."""
+    waits = moment(
+        "help", "searched: Help Searched | no chat: Chat Started, for 1 hour", more="expires: 1 day"
+    )
+    world = World(project(waits), batch_max=1)
+    world.live("09:30 web u=anna Help Searched n_results=0")
+    world.live("10:10 app u=anna Chat Started")
+    world.until("11:00")
+
+    def told(*given: object) -> None:
+        world.tell("09:20>11:00 web u=anna Help Searched n_results=0")
+
+    monkeypatch.setattr(removing, "tell_signals", told)
+    monkeypatch.setattr(removing, "catch_up", lambda engine: world.catch_up())
+    assert remove(world.engine, LEAK, "Data desk")
+    assert len(world.missed()) == len(world.occurrences("help")) == 2
+    assert not world.decisions() and not world.outbox()
+    world.assert_rebuilds()
+
+
+@pytest.mark.parametrize("step", ["the secrets know", "overwriting", "the fold"])
+@pytest.mark.parametrize("is_after", [False, True])
+def test_a_lake_that_is_refreshed_beside_the_erasure_of_a_range_has_none_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, is_after: bool
+) -> None:
+    """What happened since its last refresh is written just then, while some of it can still be read."""
+    folder = tmp_path / "data"
+    world = lived(folder)
+    world.live("10:40>11:15 web u=dora Help Searched n_results=0 query=leakquery")
+    other = World(project(GREETED), disk=world.disk, seed=2, starts="11:15").engine
+    owner, name = STEPS[step]
+    real = getattr(owner, name)
+
+    def visited(*given: object) -> object:
+        if not is_after:
+            refresh(other.disk, other.journal, other.state)
+        came_to = real(*given)
+        if is_after:
+            refresh(other.disk, other.journal, other.state)
+        return came_to
+
+    monkeypatch.setattr(owner, name, visited)
+    remove(world.engine, LEAK, "Data desk")
+    assert_removed(world, folder)
+
+
 def test_two_ranges_are_removed_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left of a row that both have entries in follows from what the first has left."""
     world = lived()
@@ -279,6 +351,88 @@ def test_two_ranges_are_removed_one_after_the_other(monkeypatch: pytest.MonkeyPa
     assert find(world.engine, LEAK).n_events == 5
     remove(world.engine, LEAK, "Data desk")
     verify(world.engine)
+
+
+def test_a_range_that_is_stopped_between_two_parts_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is entered is finished by whoever folds; the parts after it are not entered yet."""
+    world, real = lived(), removing.catch_up
+    monkeypatch.setattr(removing, "PLACES_MAX", 3)
+    for n_whole, left in ((0, "run the same command again"), (1, "hetki erase --finish does the rest")):
+        done: list[object] = []
+
+        def stopped(engine: Engine, n_whole: int = n_whole, done: list[object] = done) -> None:
+            if len(done) == n_whole:
+                raise Unavailable(Fault("state.db", "database or disk is full", "a disk with room"))
+            done.append(real(engine))
+
+        monkeypatch.setattr(removing, "catch_up", stopped)
+        with pytest.raises(Unavailable, match=left):
+            remove(world.engine, LEAK, "Data desk")
+        world.advance()
+        finish(world.engine)
+    assert find(world.engine, LEAK).places == []
+    verify(world.engine)
+
+
+def test_a_repeat_that_claims_another_time_takes_its_event_neither_out_nor_along() -> None:
+    world = World(project(GREETED))
+    world.live(
+        """
+        09:00 web id=one u=anna Customer Identified name=keptname
+        10:01 web id=two u=bertta Customer Identified name=leakname
+        10:30 web id=one u=anna gpc Customer Identified name=leakpage
+        11:30 web id=two u=bertta Customer Identified name=leakquery
+        """
+    )
+    before = world.rows("SELECT * FROM customers WHERE customer = ?", world.node("anna"))
+    found = find(world.engine, LEAK)
+    assert (found.n_events, len(found.places), found.signals) == (2, 3, [])
+    remove(world.engine, LEAK, "Data desk")
+    read = journal_of(world)
+    assert b"leak" not in read and b"keptname" in read
+    assert world.rows("SELECT * FROM customers WHERE customer = ?", world.node("anna")) == before
+    assert world.customers() == ["anna"]
+    world.assert_rebuilds()
+    verify(world.engine)
+
+
+def test_an_erasure_that_meets_a_range_just_entered_takes_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process has entered it, and cannot overwrite while the erasure holds the journal."""
+    world, real = lived(), erasing.advance
+
+    def meanwhile(engine: Engine) -> None:
+        real(engine)
+        places = find(engine, LEAK).places
+        engine.acceptor.command(removal_of(engine, "ab" * 16, places, "Data desk", engine.clock.now()))
+
+    monkeypatch.setattr(erasing, "advance", meanwhile)
+    erase(world.engine, LeafId(world.node("anna")), "Data desk")
+    assert find(world.engine, LEAK).places == []
+    assert [each.is_genuine for each in listed(world.engine.journal.secrets, world.engine.db)] == [True] * 2
+    verify(world.engine)
+    world.assert_rebuilds()
+
+
+def test_a_range_that_is_entered_and_not_overwritten_yet_is_no_fault() -> None:
+    """Of a row from which another range took something before; but only what one of the two has left."""
+    world = World(project(GREETED))
+    world.tell("10:00 web u=anna Page Viewed page=one\n10:30 web u=anna Page Viewed page=two")
+    world.advance()
+    remove(world.engine, Range(at("10:00"), at("10:10")), "Data desk")
+    command = removal_of(world.engine, "ab" * 16, find(world.engine, LEAK).places, "Data desk", at("11:00"))
+    journal = world.disk.connect("journal.db")
+    (once,) = journal.execute("SELECT body FROM journal WHERE position = 1").fetchone()
+    world.engine.acceptor.command(command)
+    verify(world.engine)
+    journal.execute("UPDATE journal SET body = ? WHERE position = 1", (once[:-1] + b"x",))
+    with pytest.raises(Invalid):
+        verify(world.engine)
+    journal.execute("UPDATE journal SET body = ? WHERE position = 1", (once,))
+    world.advance()
+    verify(world.engine)
+    journal.execute("UPDATE journal SET body = ? WHERE position = 1", (once,))
+    with pytest.raises(Invalid):
+        verify(world.engine)  # it is back
 
 
 def test_who_asks_and_a_range_are_needed() -> None:

@@ -56,8 +56,8 @@ def erasures_after(journal: Journal, position: int) -> list[Erase]:
 def take_secrets(secrets: Secrets, command: Erase) -> None:
     """Take the secrets of an erasure's leaves away from every reader, durably, and refuse its names; a repeat
     does nothing."""
-    leaves = [bytes.fromhex(each) for each in command.leaves]
-    names = [bytes.fromhex(each) for each in command.names]
+    leaves = {bytes.fromhex(each) for each in command.leaves}
+    names = {bytes.fromhex(each) for each in command.names}
     secrets.erase(bytes.fromhex(command.erasure_id), leaves, names, command.said_at)
 
 

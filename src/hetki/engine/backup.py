@@ -14,6 +14,7 @@ from contextlib import closing
 import msgspec
 
 from hetki import __version__
+from hetki.decisions.question import Decision, blanked
 from hetki.engine import manifests
 from hetki.engine.engine import Engine
 from hetki.engine.manifests import Manifest, SecretsManifest
@@ -22,9 +23,11 @@ from hetki.engine.verifying import keep_heads
 from hetki.engine.warming import keep
 from hetki.errors import Fault, HetkiError
 from hetki.events.event import LeafId
+from hetki.identity.account import AccountId
 from hetki.identity.identifier import LEAVES, NodeId
 from hetki.settings import DAY
-from hetki.store.chain import chain_head
+from hetki.store.accounts import leaves_of
+from hetki.store.chain import COLUMNS, chain_head, left_of
 from hetki.store.erasing import data_of
 from hetki.store.parts import write_parts
 from hetki.store.ports import Disk
@@ -60,7 +63,25 @@ ABOUT_NOBODY = "breakers advances declarations erasures chain restored".split()
 #: A row of `missed` that stands for the decision before it, if only that can no longer be read.
 INSTEAD = "missed instead"
 
+#: A decision's row without the values in it, if it can no longer be read with them.
+LEFT = "decisions left"
+#: A row that more leaves than these may have told of is kept without what they told.
+TELLERS_MAX = 2_000
+
 Sealed = tuple[str, bytes, bytes]
+
+
+class _Looked(msgspec.Struct, frozen=True):
+    account: str
+    context: dict[str, object]
+
+
+class _Recorded(msgspec.Struct, frozen=True):
+    question: _Looked
+
+
+_recorded = msgspec.json.Decoder(_Recorded)
+_decisions = msgspec.json.Decoder(Decision)
 
 
 class BackedUp(msgspec.Struct, frozen=True):
@@ -177,15 +198,14 @@ def sealed_rows(engine: Engine) -> Iterator[Sealed]:
         cursor = engine.db.execute(query)
         while rows := cursor.fetchmany(ROWS_MAX):
             owners = _owners(engine, [row[-3:] for row in rows])
-            for row, mine in zip(rows, owners, strict=True):
-                sealed = sealer.seal(table, mine, row[:-3])
-                if sealed is not None:
-                    yield sealed
-                if table == "decisions" and mine - {row[4]}:
-                    instead = (row[1], row[2], row[4], row[5], row[5], row[6])
-                    mark = sealer.seal(INSTEAD, mine & {row[4]}, instead)
-                    if mark is not None:
-                        yield mark
+            for row, (mine, tellers) in zip(rows, owners, strict=True):
+                found = [(table, mine | tellers, row[:-3])] if len(tellers) <= TELLERS_MAX else []
+                if table == "decisions":
+                    found += _instead(row[:-3], mine, tellers)
+                for each in found:
+                    sealed = sealer.seal(*each)
+                    if sealed is not None:
+                        yield sealed
     for table in ABOUT_NOBODY:
         for row in engine.db.execute(f"SELECT * FROM {table}"):
             sealed = sealer.seal(table, (), row)
@@ -193,16 +213,31 @@ def sealed_rows(engine: Engine) -> Iterator[Sealed]:
             yield sealed
 
 
+def _instead(
+    row: tuple[object, ...], mine: set[LeafId], tellers: set[LeafId]
+) -> Iterator[tuple[str, set[LeafId], tuple[object, ...]]]:
+    """What stands for a decision's row where some of whom it is about have been erased since."""
+    columns = dict(zip(COLUMNS.split(", "), row, strict=True))
+    customer, occurred_at, record = columns["customer"], columns["occurred_at"], columns["record"]
+    assert isinstance(record, bytes)
+    if tellers - mine:
+        yield LEFT, mine, left_of(row, msgspec.json.encode(blanked(_decisions.decode(record))))
+    if mine - {customer}:
+        about = (columns["occurrence_id"], columns["moment"], customer)
+        yield INSTEAD, mine & {customer}, (*about, occurred_at, occurred_at, columns["decided_at"])
+
+
 def _owners(
     engine: Engine, rows: list[tuple[LeafId | None, LeafId | None, bytes | None]]
-) -> list[set[LeafId]]:
-    """The leaves that rows are about. A leaf that was only named so far is given a secret, so that it can be
-    destroyed; what is no leaf, as an account, owns nothing."""
-    found: list[set[LeafId]] = []
+) -> list[tuple[set[LeafId], set[LeafId]]]:
+    """The leaves that each row is about, and those that may have told what it holds of an account: any of the
+    account's. A leaf that was only named so far is given a secret, so that it can be destroyed; what is no
+    leaf, as an account, owns nothing."""
+    found: list[tuple[set[LeafId], set[LeafId]]] = []
     for customer, decided_for, record in rows:
         used = [LeafId(bytes.fromhex(each)) for each in data_of(record)] if record else []
-        found.append({each for each in (customer, decided_for, *used) if each})
-    named = {leaf for each in found for leaf in each}
+        found.append(({each for each in (customer, decided_for, *used) if each}, _tellers(engine, record)))
+    named = {leaf for mine, tellers in found for leaf in (*mine, *tellers)}
     secrets = engine.journal.secrets
     secrets.load(named)
     without = {leaf for leaf in named if secrets.leaf(leaf) is None and not secrets.is_erased(leaf)}
@@ -212,4 +247,12 @@ def _owners(
     }
     secrets.ensure(only_named, [], engine.clock.now())
     nobody = without - only_named
-    return [each - nobody for each in found]
+    return [(mine - nobody, tellers - nobody) for mine, tellers in found]
+
+
+def _tellers(engine: Engine, record: bytes | None) -> set[LeafId]:
+    """Whose word a decision may hold that looked at what is known of an account: nobody can say whose."""
+    looked = _recorded.decode(record).question if record else None
+    if looked is None or not looked.account or not looked.context:
+        return set()
+    return leaves_of(engine.db, AccountId(bytes.fromhex(looked.account)))

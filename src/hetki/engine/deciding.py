@@ -242,13 +242,18 @@ def ask(project: Project, program: Program, ledger: Ledger, situation: Situation
         data_used=[each.event_id.hex() for each in occurrence.events],
         data_of=sorted(data_of),
         program=program.version,
-        context={name: _scalar(value) for name, value in occurrence.context.items() if name != OPEN_TO},
+        context=context_of(occurrence),
         told_by=_told_by(project, moment, situation),
         account=account,
         group=situation.group,
         known_of=sorted({each.hex() for each in situation.owners} - data_of),
         n_members=situation.n_members,
     )
+
+
+def context_of(occurrence: Occurrence) -> dict[str, Scalar]:
+    """What a decision records of what was known beside the events of an occurrence."""
+    return {name: _scalar(value) for name, value in occurrence.context.items() if name != OPEN_TO}
 
 
 def _told_by(project: Project, moment: Moment, situation: Situation) -> dict[str, str]:

@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
 from hetki.engine.accept import take_secrets
 from hetki.engine.advance import advance, catch_up, fold_once
-from hetki.engine.commands import Erase
+from hetki.engine.commands import Erase, Expire, Remove
 from hetki.engine.engine import DATABASES, Engine
 from hetki.engine.receipts import Receipt, sign
 from hetki.engine.unlinking import own_names
@@ -44,8 +45,18 @@ REST_S = 0.25
 #: Rejected bodies that are read together.
 BODIES_MAX = 200
 
+Entered = TypeVar("Entered", Erase, Expire, Remove)
+
 _rejected = msgspec.msgpack.Decoder(Rejected)
 _counts = msgspec.json.Decoder(dict[str, int])
+
+
+class Bodies(msgspec.Struct, frozen=True):
+    """The rejected bodies that tell one of some values, each by its leaf, of those up to a position."""
+
+    values: set[str] = set()
+    until: int = 0
+    leaves: set[bytes] = set()
 
 
 def erase(engine: Engine, customer: LeafId, said_by: str) -> str:
@@ -67,19 +78,21 @@ def erase(engine: Engine, customer: LeafId, said_by: str) -> str:
 
 
 @contextmanager
-def begun() -> Iterator[None]:
-    """What is refused in here is so after something has begun to be erased: a second fault says it."""
+def begun(left: Fault = BEGUN) -> Iterator[None]:
+    """What is refused in here is so after an erasure has begun: `left` says what is to be done."""
     try:
         yield
     except (Conflict, Unavailable) as error:
-        raise Unavailable(*error.faults, BEGUN) from error
+        raise Unavailable(*error.faults, left) from error
 
 
-def _enter(engine: Engine, customer: LeafId, said_by: str) -> Erase:
-    """Enter the command that erases a customer, durably.
+def enter(engine: Engine, made: Callable[[], Entered], left: Fault = BEGUN) -> Entered:
+    """Enter the command that is made once all is folded, durably; return it.
 
-    Nobody folds or accepts meanwhile: no event comes between what is known of the customer and the command.
-    What comes after it is looked at under it (`Acceptor.accept`).
+    Nobody folds or accepts meanwhile: no event comes between what is known then and the command, and what
+    comes after it is looked at under it (`Acceptor.accept`). Whoever folds next meets it first, so that
+    nobody is folded again without what it takes before that is told of. Once it is entered, what is refused
+    says what is `left`.
     """
     has_begun = False
     try:
@@ -87,23 +100,39 @@ def _enter(engine: Engine, customer: LeafId, said_by: str) -> Erase:
             with engine.journal.held():
                 while fold_once(engine).is_behind:
                     pass
-                customers = set(engine.state.customers_of([NodeId(customer)]).values())
-                if not customers:
-                    raise NotFound(Fault("customer", customer.hex(), "a customer that is known"))
-                command = erasure_of(engine, customers, said_by)
+                command = made()
                 engine.acceptor.command(command)
             has_begun = True  # what was folded may still be refused by the disk
     except Unavailable as error:
         if has_begun:
-            raise Unavailable(*error.faults, BEGUN) from error
+            raise Unavailable(*error.faults, left) from error
         raise
     return command
 
 
-def erasure_of(engine: Engine, customers: set[LeafId], said_by: str) -> Erase:
+def _enter(engine: Engine, customer: LeafId, said_by: str) -> Erase:
+    """Enter the command that erases a customer. Raises `NotFound`."""
+    # while others accept: then only what has come since is left to be looked through
+    bodies = _told_bodies(engine, own_names(engine, _nodes_of(engine, _found(engine, customer))))
+    return enter(engine, lambda: erasure_of(engine, _found(engine, customer), said_by, bodies))
+
+
+def _found(engine: Engine, customer: LeafId) -> set[LeafId]:
+    """The customer that a leaf is of. Raises `NotFound`."""
+    found = set(engine.state.customers_of([NodeId(customer)]).values())
+    if not found:
+        raise NotFound(Fault("customer", customer.hex(), "a customer that is known"))
+    return found
+
+
+def _nodes_of(engine: Engine, customers: set[LeafId]) -> set[NodeId]:
+    return {node for mine in engine.state.members(customers).values() for node in mine}
+
+
+def erasure_of(engine: Engine, customers: set[LeafId], said_by: str, bodies: Bodies | None = None) -> Erase:
     """The command that erases customers: what they own, and the names of theirs that nobody else tells, those
-    included that join them with nothing."""
-    nodes = {node for mine in engine.state.members(customers).values() for node in mine}
+    included that join them with nothing. `bodies` are those that were looked through before."""
+    nodes = _nodes_of(engine, customers)
     spaces = engine.state.known(nodes)
     leaves = {node for node, each in spaces.items() if each.node.namespace in LEAVES}
     names = own_names(engine, nodes)
@@ -112,23 +141,27 @@ def erasure_of(engine: Engine, customers: set[LeafId], said_by: str) -> Erase:
     times = [max(each.erased_at, each.back_at or 0) + 1 for each in before]
     return Erase(
         engine.chance.bytes(16).hex(),
-        sorted(each.hex() for each in {*leaves, *_rejected_of(engine, names)}),
+        sorted(each.hex() for each in {*leaves, *_told_bodies(engine, names, bodies).leaves}),
         sorted(each.hex() for each in names),
         said_by,
         max([engine.clock.now(), *times]),
     )
 
 
-def _rejected_of(engine: Engine, names: set[NodeId]) -> set[bytes]:
-    """The rejected bodies that tell one of these names; each is its own leaf."""
+def _told_bodies(engine: Engine, names: set[NodeId], before: Bodies | None = None) -> Bodies:
+    """The rejected bodies that tell one of these names; each is its own leaf. Those that were looked through
+    `before` for the same names are not again."""
     values = engine.state.values(names)
-    places = engine.db.execute("SELECT position, frame_offset FROM rejected ORDER BY 1, 2").fetchall()
-    found: set[bytes] = set()
+    if before is None or before.values != values:
+        before = Bodies(values)
+    query = "SELECT position, frame_offset FROM rejected WHERE position > ? ORDER BY 1, 2"
+    places = engine.db.execute(query, (before.until,)).fetchall()
+    found = set(before.leaves)
     for start in range(0, len(places), BODIES_MAX):
         for stored in engine.journal.entries(places[start : start + BODIES_MAX]):
             if stored.body is not None and is_told(texts_in(_rejected.decode(stored.body).body), values):
                 found.add(stored.leaf)
-    return found
+    return Bodies(values, max((position for position, _ in places), default=before.until), found)
 
 
 def finish(engine: Engine) -> int:
@@ -160,11 +193,6 @@ def finish(engine: Engine) -> int:
                     (now, body, signature, erasure_id),
                 )
     return len(rows)
-
-
-def is_unfinished(engine: Engine) -> bool:
-    """Whether anything is left to do for an erasure."""
-    return bool(_unfinished(engine))
 
 
 def _unfinished(engine: Engine) -> list[tuple[str, str, int, int, bytes]]:

@@ -9,6 +9,7 @@ takes the period away is durable. From there on it is as with an erasure (`hetki
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from hashlib import blake2b
 
 import msgspec
@@ -17,7 +18,7 @@ from hetki.consent.retention import over_at
 from hetki.engine.advance import advance, catch_up
 from hetki.engine.commands import Expire
 from hetki.engine.engine import Engine
-from hetki.engine.erase import begun, finish
+from hetki.engine.erase import begun, enter, finish
 from hetki.engine.folding import read_event
 from hetki.engine.forgetting import take_away
 from hetki.events.event import OWN_SOURCE, Event, EventId, LeafId
@@ -79,8 +80,8 @@ def expire_next(engine: Engine, said_by: str = SAID_BY) -> str | None:
     now = engine.clock.now()
     for _, kept in _over(engine)[:1]:
         _keep_signals(engine, kept)
-        command = expiry_of(engine, kept, said_by, now)
-        engine.acceptor.command(command)
+        catch_up(engine)
+        command = enter(engine, partial(expiry_of, engine, kept, said_by, now))
         take_away(engine, command)
         return command.erasure_id
     return None

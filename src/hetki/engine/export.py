@@ -52,6 +52,7 @@ class Table(msgspec.Struct, frozen=True):
 def export(engine: Engine, customer: LeafId) -> Exported:
     """Everything that is kept of a customer, as of what is folded. Raises `NotFound`."""
     with reading(engine.disk) as views:
+        views.db.execute("BEGIN")  # all of one instant; it ends with the connection
         nodes = set(views.state.members([customer]).get(customer, {}))
         if not nodes:
             raise NotFound(Fault("customer", customer.hex(), "a customer that is known"))
@@ -90,7 +91,7 @@ def _tables(engine: Engine, views: Views, customer: LeafId, nodes: set[NodeId]) 
         "occurrences": _occurrences(handled),
         "decisions": _decisions(engine, views, handled, nodes),
         "messages": _messages(views, leaves),
-        "accounts": _accounts(engine, leaves),
+        "accounts": _accounts(views, leaves),
     }
 
 
@@ -255,10 +256,10 @@ def _messages(views: Views, leaves: Sequence[LeafId]) -> Table:
     return Table((*columns.split(), "n_attempts"), lines)
 
 
-def _accounts(engine: Engine, leaves: Sequence[LeafId]) -> Table:
+def _accounts(views: Views, leaves: Sequence[LeafId]) -> Table:
     lines: list[Line] = [
         {"group_id": group, "joined_at": None if joined_at is None else _when(joined_at)}
-        for group, (_, joined_at) in belongs_to(engine.db, leaves).items()
+        for group, (_, joined_at) in belongs_to(views.db, leaves).items()
     ]
     return Table(("group_id", "joined_at"), lines)
 

@@ -16,9 +16,9 @@ from hetki.decisions.question import Decision
 from hetki.engine.accept import take_secrets
 from hetki.engine.accounts import accounts_around, namings
 from hetki.engine.commands import Erase, Expire, Remove, Taking, read_command
-from hetki.engine.deciding import apply_repairs, miss_all
+from hetki.engine.deciding import apply_repairs, context_of, miss_all
 from hetki.engine.engine import Engine
-from hetki.engine.folding import Folding, Repair, load_facts, refold
+from hetki.engine.folding import Folding, Repair, decode_occurrence, load_facts, refold
 from hetki.engine.unlinking import unlink
 from hetki.events.event import LeafId
 from hetki.identity.identifier import NodeId
@@ -69,8 +69,9 @@ def take_away(engine: Engine, command: Taking) -> None:
     elif isinstance(command, Expire):
         secrets.expire([command.period], command.said_at)
     else:
-        secrets.remove(bytes.fromhex(command.erasure_id), command.places, command.said_at)
         overwrite(engine.journal, command.places)
+        # from now on the lake takes for gone what it holds of it: so nobody may read it any more
+        secrets.remove(bytes.fromhex(command.erasure_id), command.places, command.said_at)
 
 
 def joined(foldings: Sequence[Folding]) -> Folding:
@@ -131,12 +132,15 @@ def _forget_places(
             return True  # by whatever way something of it came into the decision
         if question.account in accounts and question.context:
             return True  # what is told of an account is told by any of its members
-        return not ids.isdisjoint(question.data_used)
+        if not ids.isdisjoint(question.data_used):
+            return True
+        if not question.context:
+            return False
+        body = engine.ledger.occurrence_of(decision.decision_id)  # a figure may have counted what is gone
+        return body is None or context_of(decode_occurrence(body)) != question.context
 
     whose = [LeafId(node) for node in members] if removal.cause == ERASED else leaves
-    n_decisions, n_messages = blank_deeds(
-        state.db, whose, is_told_of, since, removal.cause, erased.accounts if accounts else ()
-    )
+    n_decisions, n_messages = blank_deeds(state.db, whose, is_told_of, since, removal.cause, erased.accounts)
     counts = {
         "events": erased.n_events,
         "rejections": n_rejected,
@@ -178,11 +182,10 @@ def _forget_customer(engine: Engine, command: Erase, advance_to: int, now: int) 
     folding = _fold_again(engine, again, erased.reported_at, "erasure", advance_to)
     gone = {each for each in again if each not in folding.folded}
     drop_warmed(state.db, again | leaves)
-    mine = [each for each in folding.repairs if _rests_on(each, leaves)]
-    apply_repairs(engine.ledger, [each for each in folding.repairs if each not in mine], advance_to)
-    ledgered = erase_deeds(
-        state.db, leaves, units | gone | set(nodes), {each.caught.occurrence.occurrence_id for each in mine}
-    )
+    others = [each for each in folding.repairs if not _rests_on(each, leaves)]
+    apply_repairs(engine.ledger, others, advance_to)
+    mine = {each.caught.occurrence.occurrence_id for each in folding.repairs if _rests_on(each, leaves)}
+    ledgered = erase_deeds(state.db, leaves, units | gone | set(nodes), mine)
     # what others were told of an account may be the customer's word
     n_blanked, n_messages = blank_deeds(
         state.db, (), lambda decision: bool(decision.question.context), 0, ERASED, erased.accounts

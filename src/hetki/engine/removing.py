@@ -7,7 +7,8 @@ erasure (`hetki.engine.erase`). Statements of consent stay, and signals of priva
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 
 import msgspec
 
@@ -15,7 +16,7 @@ from hetki.consent.retention import outlives
 from hetki.engine.advance import advance, catch_up
 from hetki.engine.commands import Remove
 from hetki.engine.engine import Engine
-from hetki.engine.erase import BUSY, LOCK, LOCK_WAIT_S, begun, finish
+from hetki.engine.erase import BEGUN, BUSY, LOCK, LOCK_WAIT_S, begun, enter, finish
 from hetki.engine.expiring import tell_signals
 from hetki.engine.folding import read_event
 from hetki.engine.forgetting import take_away
@@ -31,6 +32,8 @@ from hetki.store.staff import checked_name
 ENTRIES_MAX = 10_000
 #: Entries of one command, and so of one receipt.
 PLACES_MAX = 10_000
+
+PARTLY = Fault("erase", "a part of the range", "all of it", "run the same command again: it takes the rest")
 
 _rejected = msgspec.msgpack.Decoder(Rejected)
 _Signal = tuple[Event, EventId, LeafId]
@@ -58,7 +61,8 @@ class Range(msgspec.Struct, frozen=True):
 
 class Found(msgspec.Struct, frozen=True):
     """What a range holds: how many events and rejected bodies, where all their copies lie, and the signals
-    that came with them."""
+    that came with them. A repeat that claims a time in it, of an event that did not happen in it, goes by
+    itself."""
 
     n_events: int
     n_rejected: int
@@ -70,30 +74,52 @@ def find(engine: Engine, wanted: Range) -> Found:
     """Look through the whole journal. Raises `Invalid` for a range that is none."""
     if wanted.since >= wanted.until:
         raise Invalid(Fault("--until", "not later than --from", "later"))
-    ids: set[EventId] = set()
+    named: set[EventId] = set()
+    whole: set[EventId] = set()
+    repeats: set[Place] = set()
     rejected: set[EventId] = set()
     signals: list[_Signal] = []
-    places: list[Place] = []
+    for stored in _read(engine):
+        told = [(each, event) for each in stored if (event := _event_in(each, wanted)) is not None]
+        first = engine.state.places_of([each.event_id for each, _ in told])
+        for each, event in told:
+            named.add(each.event_id)
+            if first.get(each.event_id, _place(each)) != _place(each):
+                repeats.add(_place(each))
+                continue
+            whole.add(each.event_id)
+            signals += [(event, each.event_id, each.leaf)] if event.gpc else []
+        rejected.update(
+            each.event_id
+            for each in stored
+            if each.body is not None and _is_rejected(each, each.body, wanted)
+        )
+    gone = {Kind.EVENT: whole, Kind.REJECTED: rejected}
+    places = [
+        _place(each)
+        for stored in (_read(engine) if named or rejected else ())
+        for each in stored
+        if each.body is not None and (each.event_id in gone.get(each.kind, ()) or _place(each) in repeats)
+    ]
+    return Found(len(named), len(rejected), places, signals)
+
+
+def _place(stored: Stored) -> Place:
+    return stored.position, stored.frame_offset
+
+
+def _read(engine: Engine) -> Iterator[list[Stored]]:
+    """The whole journal, many entries at a time."""
     after = 0
     while stored := engine.journal.read(after, ENTRIES_MAX):
         after = stored[-1].position
-        for each in stored:
-            event = read_event(each) if each.kind is Kind.EVENT else None
-            if event is not None and wanted.has(event):
-                ids.add(each.event_id)
-                signals += [(event, each.event_id, each.leaf)] if event.gpc else []
-            elif each.body is not None and _is_rejected(each, each.body, wanted):
-                rejected.add(each.event_id)
-    after = 0
-    while ids | rejected and (stored := engine.journal.read(after, ENTRIES_MAX)):
-        after = stored[-1].position
-        gone = {Kind.EVENT: ids, Kind.REJECTED: rejected}
-        places += [
-            (each.position, each.frame_offset)
-            for each in stored
-            if each.body is not None and each.event_id in gone.get(each.kind, ())
-        ]
-    return Found(len(ids), len(rejected), places, signals)
+        yield stored
+
+
+def _event_in(stored: Stored, wanted: Range) -> Event | None:
+    """The event of an entry, if that is one in a range."""
+    event = read_event(stored) if stored.kind is Kind.EVENT else None
+    return event if event is not None and wanted.has(event) else None
 
 
 def _is_rejected(stored: Stored, body: bytes, wanted: Range) -> bool:
@@ -118,16 +144,22 @@ def remove(
         done: list[str] = []
         for start in range(0, len(found.places), PLACES_MAX):
             places = found.places[start : start + PLACES_MAX]
-            erasure_id = engine.chance.bytes(16).hex()
-            command = removal_of(engine, erasure_id, places, name, engine.clock.now())
-            engine.acceptor.command(command)
-            with begun():
-                take_away(engine, command)
-                catch_up(engine)
-            done.append(erasure_id)
+            left = BEGUN if places[-1] == found.places[-1] else PARTLY
+            with begun(PARTLY) if done else nullcontext():
+                done.append(_remove(engine, places, name, left))
     with begun():
         finish(engine)
     return done
+
+
+def _remove(engine: Engine, places: Sequence[Place], said_by: str, left: Fault) -> str:
+    """Remove some entries; return the id of it. Once it has begun, what is refused says what is `left`."""
+    command = removal_of(engine, engine.chance.bytes(16).hex(), places, said_by, engine.clock.now())
+    enter(engine, lambda: command, left)
+    with begun(left):
+        take_away(engine, command)
+        catch_up(engine)
+    return command.erasure_id
 
 
 def removal_of(engine: Engine, erasure_id: str, places: Sequence[Place], said_by: str, now: int) -> Remove:

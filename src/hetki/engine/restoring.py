@@ -15,8 +15,8 @@ import msgspec
 
 from hetki.engine import manifests
 from hetki.engine.advance import catch_up
-from hetki.engine.backup import ABOUT, ABOUT_NOBODY, INSTEAD
-from hetki.engine.commands import Erase, Taking, commands_in
+from hetki.engine.backup import ABOUT, ABOUT_NOBODY, INSTEAD, LEFT
+from hetki.engine.commands import Erase, Remove, Taking, commands_in
 from hetki.engine.engine import DATABASES, RESTORING, Engine, open_engine
 from hetki.engine.erase import empty_logs, finish, wipe
 from hetki.engine.expiring import SAID_BY as BY_RETENTION
@@ -29,8 +29,8 @@ from hetki.engine.rebuilding import fold_again
 from hetki.engine.receipts import public_key
 from hetki.engine.removing import removal_of
 from hetki.errors import Conflict, Fault, Invalid, NotFound
-from hetki.store.chain import leave_links
-from hetki.store.erasing import fill_used
+from hetki.store.chain import keep_blanked, leave_links
+from hetki.store.erasing import BLANKED, fill_used
 from hetki.store.journal import Journal, Row, chained
 from hetki.store.ledger import FILE, Ledger
 from hetki.store.parts import read_parts
@@ -170,15 +170,20 @@ def _bring_people(opened: Opened, data: Disk, chance: Chance) -> int:
 
 
 def _count_lost(engine: Engine) -> None:
-    """Have an erasure that is about to be signed count the decisions that did not come back because of it: it
-    was entered before the backup and folded after it, and found them gone."""
-    n_lost: int = engine.db.execute("SELECT count(*) FROM chain WHERE decision_id IS NULL").fetchone()[0]
+    """Have an erasure that is about to be signed count the decisions, and values in them, that did not come
+    back because of it: it was entered before the backup and folded after it, and found them gone."""
     rows = engine.db.execute("SELECT erasure_id, destroyed, finished_at FROM erasures ORDER BY said_at, 1")
     found = [(erasure_id, _counts.decode(told), at is None) for erasure_id, told, at in rows]
-    n_lost -= sum(counts.get("decisions", 0) for _, counts, _ in found)
+    gone = engine.db.execute(
+        "SELECT count(*) - count(decision_id), count(blanked) FROM chain"  # of an erased one none is kept
+    ).fetchone()
+    lost = {
+        name: n - sum(counts.get(name, 0) for _, counts, _ in found)
+        for name, n in zip(("decisions", BLANKED), gone, strict=True)
+    }
     for erasure_id, counts, is_open in found:
-        if n_lost > 0 and is_open and "decisions" in counts:
-            counts["decisions"] += n_lost
+        if is_open and "decisions" in counts:
+            counts |= {name: counts.get(name, 0) + n for name, n in lost.items() if n > 0}
             with transaction(engine.db):
                 row = msgspec.json.encode(counts), erasure_id
                 engine.db.execute("UPDATE erasures SET destroyed = ? WHERE erasure_id = ?", row)
@@ -216,11 +221,17 @@ def _bring_ledger(opened: Opened, data: Disk, sealer: Sealer) -> tuple[Project, 
     ledger = Ledger(db)
     n_rows: dict[str, int] = {}
     n_gone = 0
+    left: list[list[object]] = []
     with transaction(db):
         for table, row in open_rows(opened, sealer):
             if table == INSTEAD:  # behind its decision, if that could be sealed
                 if row is not None and not ledger.handled([str(row[0])]):
                     _insert(db, "missed", row)
+                continue
+            if table == LEFT:  # the same
+                if row is not None and not ledger.handled([str(row[1])]):
+                    _insert(db, "decisions", row)
+                    left.append(row)
                 continue
             n_gone += row is None
             if row is not None:
@@ -232,6 +243,8 @@ def _bring_ledger(opened: Opened, data: Disk, sealer: Sealer) -> tuple[Project, 
             "SELECT decision_id FROM chain WHERE decision_id NOT IN (SELECT decision_id FROM decisions)"
         )
         leave_links(db, [row[0] for row in lost.fetchall()])
+        for row in left:
+            keep_blanked(db, row)
         fill_used(db)
         texts = ledger.declarations(opened.manifest.program)
     db.close()
@@ -258,7 +271,12 @@ def _fold(engine: Engine, manifest: Manifest, progress: Tell) -> int:
 
 def _erase_again(engine: Engine) -> int:
     """Enter the erasures that the secrets tell of and the journal does not; return how many."""
-    known = {each.erasure_id for each in commands_in(engine.journal) if isinstance(each, Taking)}
+    known: set[str] = set()
+    for each in commands_in(engine.journal):
+        if isinstance(each, Remove):  # what the next one leaves of a row is without what this one takes
+            take_away(engine, each)
+        if isinstance(each, Taking):
+            known.add(each.erasure_id)
     n = 0
     position = engine.journal.head()[0]
     for removal, (removed_at, places) in engine.journal.secrets.removed_by(position).items():

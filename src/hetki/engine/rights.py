@@ -25,10 +25,8 @@ from hetki.store.ports import Chance, Clock
 from hetki.store.staff import checked_name
 from hetki.store.views import Views
 
-#: By what an event names a leaf of each namespace.
+#: By what an event names a leaf of each namespace, best known first.
 NAMES: Final = {"user_id": "user_id", "anonymous_id": "anonymous_id", "record": "record_id", "event": "event"}
-#: What of the same is a person rather than one event or row.
-_KNOWN: Final = ("user_id", "anonymous_id", "record", "event")
 REASON_CHARS_MAX: Final = 500
 
 _encode = msgspec.json.Encoder().encode
@@ -102,7 +100,7 @@ def enter(
     """
     known = sorted(
         (each for each in leaves if each.namespace in NAMES),
-        key=lambda each: (_KNOWN.index(each.namespace), each.value),
+        key=lambda each: (list(NAMES).index(each.namespace), each.value),
     )
     now = clock.now()
     events = [

@@ -29,7 +29,7 @@ from hetki.patterns.words import words
 from hetki.store.accounts import groups_of
 from hetki.store.identity_views import Named
 from hetki.store.journal import Journal
-from hetki.store.views import Views
+from hetki.store.views import Views, reading
 
 
 def titles(project: Project) -> Titles:
@@ -129,11 +129,11 @@ def answer(views: Views, a: Named, b: Named) -> Answer:
 
 def why_one(engine: Engine, a: NodeId, b: NodeId) -> list[str]:
     """The same in words. Raises `KeyError` for nodes that are not known."""
-    views = Views(engine.disk)
-    named = views.identities.nodes([a, b])
-    told = answer(views, named[a], named[b])
-    nodes = {node for each in told.links for node in each.ends}
-    names = {node: owner_words(each) for node, each in views.identities.nodes({a, b, *nodes}).items()}
+    with reading(engine.disk) as views:
+        named = views.identities.nodes([a, b])
+        told = answer(views, named[a], named[b])
+        nodes = {node for each in told.links for node in each.ends}
+        names = {node: owner_words(each) for node, each in views.identities.nodes({a, b, *nodes}).items()}
     return why_words(told, names[a], names[b], names, engine.project.settings.time_zone)
 
 

@@ -7,7 +7,7 @@ the next time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import msgspec
@@ -48,7 +48,7 @@ def verify(engine: Engine, progress: Callable[[int], None] = lambda position: No
         folded = engine.state.progress()
     heads = {name: engine.journal.secrets.head(name) for name in (JOURNAL, DECISIONS)}
     n_rows = engine.journal.verify(progress, overwritten.__setitem__)
-    _accounted(engine, overwritten)
+    _accounted(engine, overwritten, folded.position if folded is not None else 0)
     if folded is not None and folded.position > n_rows:
         got, must = f"{n_rows} rows", f"at least {folded.position}, which were folded"
         raise Invalid(Fault(journal.FILE, got, must, HINT))
@@ -65,18 +65,25 @@ def verify(engine: Engine, progress: Callable[[int], None] = lambda position: No
     return Verified(n_rows, chained.n_links - chained.n_erased, chained.n_erased, n_receipts)
 
 
-def _accounted(engine: Engine, overwritten: dict[int, bytes]) -> None:
-    """Every row with overwritten entries has the body that a command of the journal has left."""
-    told: dict[int, str] = {}
+def _accounted(engine: Engine, overwritten: dict[int, bytes], folded: int) -> None:
+    """Every row with overwritten entries has the body that the last command of the journal has left, of those
+    that were folded before the walk, or one after it: that is carried out just then, or was cut short."""
+    told: dict[int, set[str]] = {}
     if overwritten:
         with sound(journal.FILE):  # whoever has changed a row may have changed where its entries begin
-            for command in commands_in(engine.journal):
-                if isinstance(command, Remove):
-                    told.update(command.rows)
+            waiting = {each.erasure_id for each in _removals(engine, folded)}
+            for command in _removals(engine):
+                for position, left in command.rows:
+                    before = told.get(position, set()) if command.erasure_id in waiting else set()
+                    told[position] = {*before, left}
     for position, digest in overwritten.items():
-        if told.get(position) != digest.hex():
+        if digest.hex() not in told.get(position, ()):
             got, must = "entries that nobody has erased are overwritten", "what an erasure has left"
             raise Invalid(Fault(f"{journal.FILE}: row {position}", got, must, HINT))
+
+
+def _removals(engine: Engine, after: int = 0) -> Iterator[Remove]:
+    return (each for each in commands_in(engine.journal, after) if isinstance(each, Remove))
 
 
 def keep_heads(engine: Engine) -> None:

@@ -93,6 +93,12 @@ def accounts_of(
     return found
 
 
+def leaves_of(db: sqlite3.Connection, account: AccountId) -> set[LeafId]:
+    """The leaves of which an event names an account."""
+    rows = db.execute("SELECT leaf FROM account_leaves WHERE account = ?", (account,))
+    return {LeafId(row[0]) for row in rows}
+
+
 def groups_of(db: sqlite3.Connection, accounts: Iterable[LeafId]) -> dict[AccountId, str]:
     """The group id of each account; ids that are no account's are left out."""
     found: dict[AccountId, str] = {}

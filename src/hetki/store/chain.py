@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -80,16 +80,28 @@ def leave_links(db: sqlite3.Connection, decision_ids: Collection[str]) -> None:
 
 
 def leave_blanked(db: sqlite3.Connection, decision_id: str, record: bytes) -> None:
-    """Put the record of a decision whose values were blanked into its row, and keep the hash of what is left.
+    """Put the record of a decision whose values were blanked into its row; the hash of what is left stays."""
+    row = db.execute(f"SELECT {COLUMNS} FROM decisions WHERE decision_id = ?", (decision_id,)).fetchone()
+    left = dict(zip(COLUMNS.split(", "), left_of(row, record), strict=True))
+    db.execute("UPDATE decisions SET record = :record, salt = :salt WHERE decision_id = :decision_id", left)
+    keep_blanked(db, (*left.values(),))
+
+
+def left_of(row: Sequence[object], record: bytes) -> tuple[object, ...]:
+    """A decision's row (`COLUMNS`) with the record whose values were blanked.
 
     The salt becomes its own SHA-256, from which nobody gets back to the one that the first hash has.
     """
-    row = db.execute(f"SELECT {COLUMNS} FROM decisions WHERE decision_id = ?", (decision_id,)).fetchone()
     columns = dict(zip(COLUMNS.split(", "), row, strict=True))
-    salt = hashlib.sha256(columns["salt"]).digest()
-    db.execute("UPDATE decisions SET record = ?, salt = ? WHERE decision_id = ?", (record, salt, decision_id))
-    digest = hashlib.sha256(_encode((*(columns | {"record": record, "salt": salt}).values(),))).digest()
-    db.execute("UPDATE chain SET blanked = ? WHERE decision_id = ?", (digest, decision_id))
+    salt = columns["salt"]
+    assert isinstance(salt, bytes)
+    return (*(columns | {"record": record, "salt": hashlib.sha256(salt).digest()}).values(),)
+
+
+def keep_blanked(db: sqlite3.Connection, row: Sequence[object]) -> None:
+    """Keep the hash of a decision's row (`COLUMNS`) in which the values are blanked."""
+    digest = hashlib.sha256(_encode(row)).digest()
+    db.execute("UPDATE chain SET blanked = ? WHERE decision_id = ?", (digest, row[0]))
 
 
 def verify_chain(db: sqlite3.Connection) -> Chained:

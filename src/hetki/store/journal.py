@@ -12,6 +12,7 @@ import hashlib
 import struct
 from contextlib import contextmanager, nullcontext
 from enum import IntEnum
+from itertools import islice
 from typing import Callable, Collection, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 import msgspec
@@ -34,8 +35,8 @@ FRAME = struct.Struct(">BI16s16sI")
 #: position, received_at, n_entries, n_statements
 ROW = struct.Struct(">QqII")
 CIPHERS_MAX = 50_000
-#: Rows that are read at once where all are walked.
-ROWS_READ = 200
+#: Rows that are read, or replaced, at once: one may have as many bytes as a request.
+ROWS_READ = 8
 ORIGIN = hashlib.sha256(b"hetki journal").digest()
 
 SCHEMA = """
@@ -111,7 +112,7 @@ class Journal:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Nobody else appends until the block ends; what is appended in it is durable then.
+        """Nobody else writes until the block ends; what is written in it is durable then.
 
         Raises `Unavailable`; then nothing of it is kept.
         """
@@ -121,6 +122,12 @@ class Journal:
                 yield
             finally:
                 self._is_held = False
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One durable transaction, or a part of that of `held`."""
+        with nullcontext() if self._is_held else transaction(self._db):
+            yield
 
     def append(
         self,
@@ -141,7 +148,7 @@ class Journal:
         self._forget_erased()
         self.secrets.ensure(leaves, periods, received_at)
         bodies = [(len(batch), self._seal(batch, month)) for batch in batches]
-        with nullcontext() if self._is_held else transaction(self._db):
+        with self._writing():
             if looked_at is not None and self.has_statements_after(looked_at):
                 return 0
             position, chain = self.head()
@@ -175,7 +182,7 @@ class Journal:
             "SELECT position, received_at, body FROM journal WHERE n_statements > 0 AND position > ?"
             " ORDER BY position",
             (position,),
-        ).fetchall()
+        )
         return [
             each
             for place, received_at, body in rows
@@ -253,14 +260,19 @@ class Journal:
         return [row[0] for row in self._db.execute(query, (since, until))]
 
     def replace(self, bodies: Iterable[tuple[int, bytes]]) -> None:
-        """Put other bodies into rows, by position, durably; each row keeps the SHA-256 of the first."""
-        with transaction(self._db):
-            for position, body in bodies:
-                before = next(self.rows(position - 1, position))
-                was = before.was or hashlib.sha256(before.body).digest()
-                self._db.execute(
-                    "UPDATE journal SET body = ?, was = ? WHERE position = ?", (body, was, position)
-                )
+        """Put other bodies into rows, by position, durably; each row keeps the SHA-256 of the first.
+
+        A few rows at a time, so that who appends waits for no more. Raises `Unavailable`; some may be done.
+        """
+        left = iter(bodies)
+        while part := list(islice(left, ROWS_READ)):
+            with self._writing():
+                for position, body in part:
+                    before = next(self.rows(position - 1, position))
+                    was = before.was or hashlib.sha256(before.body).digest()
+                    self._db.execute(
+                        "UPDATE journal SET body = ?, was = ? WHERE position = ?", (body, was, position)
+                    )
 
     def chain_at(self, position: int) -> bytes | None:
         """The chain of a row; None without such a row."""

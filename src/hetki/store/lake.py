@@ -136,8 +136,10 @@ def _forget_events(disk: Disk, journal: Journal, state: State, mark: Mark) -> Ma
     number = journal.secrets.number()
     if number == mark.n_erasures:
         return mark
+    files = disk.names(EVENT_FILES)
     leaves = {leaf.hex() for leaf in journal.secrets.erased_after(mark.n_erasures)}
-    framed = removed_after(journal, mark.n_erasures)
+    # of a lake that begins now nothing is looked for: that would be all that ever went
+    framed = removed_after(journal, mark.n_erasures) if files else []
     places = state.places_of([each.event_id for each in framed])
     events = {
         each.event_id.hex(): each.leaf.hex()
@@ -149,7 +151,7 @@ def _forget_events(disk: Disk, journal: Journal, state: State, mark: Mark) -> Ma
     gone = {"leaf": _listed(leaves), "event_id": _listed(events)}
     buckets = {leaf[0] for leaf in (*leaves, *events.values())}
     n_gone = 0
-    for name in disk.names(EVENT_FILES) if buckets else ():
+    for name in files:
         if name.partition("bucket=")[2][0] in buckets:
             n = drop_rows(disk, name, gone)
             n_gone += n if start_of(name) <= mark.position else 0  # an interrupted refresh has not counted it

@@ -34,7 +34,9 @@ class PageLinks:
         self._db = db
 
     def make(self, state: State, chance: Chance, customer: LeafId, by: str, now: int, expires_at: int) -> str:
-        """A new link to a customer's page: its token (64 hex digits), which is kept nowhere."""
+        """A new link to a customer's page: its token (64 hex digits), which is kept nowhere. Those that have
+        ended in time go."""
+        self._db.execute("DELETE FROM page_links WHERE expires_at <= ?", (now,))
         token = chance.bytes(TOKEN_BYTES).hex()
         nodes = b"".join(sorted(state.members([customer]).get(customer, {})))
         row = (_digest(token), customer, nodes, now, by, expires_at)

@@ -11,6 +11,7 @@ before it trusts what it remembers.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from typing import Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
@@ -125,7 +126,7 @@ class Secrets:
         return self._erased
 
     def erase(
-        self, erasure: bytes, leaves: Collection[bytes], names: Collection[bytes], erased_at: int
+        self, erasure: bytes, leaves: AbstractSet[bytes], names: AbstractSet[bytes], erased_at: int
     ) -> None:
         """Take the secrets of leaves away from every reader, and refuse what tells one of these names.
 
@@ -141,7 +142,7 @@ class Secrets:
                 " erased_at = ?6, back_at = NULL WHERE erased_at < ?6",
                 [
                     (node, erasure, number, node in leaves, node in names, erased_at)
-                    for node in sorted({*leaves, *names})
+                    for node in sorted(leaves | names)
                 ],
             )
         self.number()
@@ -295,7 +296,8 @@ class Secrets:
 
     def is_erased(self, leaf: bytes) -> bool:
         """Whether a leaf was erased and has not come back."""
-        return self._is_erased(leaf)
+        erased = self._erased.get(leaf)
+        return erased is not None and erased.is_leaf and erased.back_at is None
 
     def head(self, name: str) -> tuple[int, bytes] | None:
         """How far a chain was known to go, and its link there; None if that was never kept."""
@@ -332,7 +334,7 @@ class Secrets:
         An erased leaf gets none: what is sealed for it in the moment of its erasure nobody can open.
         """
         new_leaves = self._missing([leaf for leaf in leaves if leaf not in self._leaves])
-        new_leaves = [leaf for leaf in new_leaves if not self._is_erased(leaf)]
+        new_leaves = [leaf for leaf in new_leaves if not self.is_erased(leaf)]
         new_periods = [period for period in periods if period not in self._periods]
         if new_leaves or new_periods:
             with transaction(self._db):
@@ -383,14 +385,10 @@ class Secrets:
         wanted = list(leaves)
         for marks, part in chunks(wanted):
             rows = self._db.execute(f"SELECT leaf, secret FROM leaves WHERE leaf IN ({marks})", part)
-            self._leaves.update((LeafId(leaf), secret) for leaf, secret in rows if not self._is_erased(leaf))
+            self._leaves.update((LeafId(leaf), secret) for leaf, secret in rows if not self.is_erased(leaf))
         missing = [leaf for leaf in wanted if leaf not in self._leaves]
         excess = len(self._leaves) - CACHED_MAX
         if excess > len(wanted):
             for leaf in list(self._leaves)[:excess]:
                 del self._leaves[leaf]
         return missing
-
-    def _is_erased(self, leaf: bytes) -> bool:
-        erased = self._erased.get(leaf)
-        return erased is not None and erased.is_leaf and erased.back_at is None

@@ -8,6 +8,7 @@ restricted. docs/lake.md says what that is worth, and what not.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import msgspec
 import pyarrow as pa
@@ -73,8 +74,7 @@ def share(disk: Disk, catalogue: Catalogue, to: Disk) -> Shared:
     if to.names("**"):
         raise Conflict(Fault("lake share", "a folder with files in it", "an empty or a new folder"))
     n_events = n_left_out = 0
-    with alone(disk, LOCK, BUSY, LOCK_WAIT_S):
-        lake = open_lake(disk)
+    with alone(disk, LOCK, BUSY, LOCK_WAIT_S), closing(open_lake(disk)) as lake:
         n_hidden = n_restricted(lake)
         for month, names in sorted(_months(disk).items()):
             files = {"files": [disk.path(each) for each in names]}
@@ -88,7 +88,6 @@ def share(disk: Disk, catalogue: Catalogue, to: Disk) -> Shared:
             if f"{FOLDER}/{name}.parquet" in disk.names(f"{FOLDER}/*"):
                 rows = lake.sql(f"SELECT {', '.join(columns)} FROM {name} WHERE {_ROWS[name]}")
                 write_table(to, f"{name}.parquet", _blurred(rows.to_arrow_table()))
-        lake.close()
     return Shared(n_events, n_left_out, n_hidden)
 
 
