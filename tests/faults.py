@@ -241,7 +241,7 @@ class Process:
         self._alive()
         return self._shared.read(name)
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes | Iterable[bytes]) -> None:
         if self._fate.point(self, self._kind(name), "write") == "full":
             raise Unavailable(Fault(name, FULL, "a disk with room"))
         self._shared.write(name, data)

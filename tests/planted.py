@@ -279,9 +279,9 @@ def mark_before_the_files(patch: Patch) -> None:
     """The lake's mark says that events are written, and then they are."""
     write = lakes._write_events
 
-    def mark_first(disk: Disk, state: State, stored: Sequence[journals.Stored], start: int) -> int:
-        save_mark(disk, msgspec.structs.replace(read_mark(disk), position=stored[-1].position))
-        return write(disk, state, stored, start)
+    def mark_first(disk: Disk, journal: Journal, state: State, after: int, until: int) -> tuple[int, int]:
+        save_mark(disk, msgspec.structs.replace(read_mark(disk), position=until))
+        return write(disk, journal, state, after, until)
 
     patch.setattr(lakes, "_write_events", mark_first)
 

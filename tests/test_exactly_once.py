@@ -13,9 +13,11 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import _lru_cache_wrapper
 from http.client import HTTPException
 from pathlib import Path
 
+import msgspec
 import pytest
 from serving import Command, Warm, post
 from test_fold_property import PROJECT, random_event
@@ -26,9 +28,10 @@ from hetki.engine.advance import advance
 from hetki.engine.engine import Engine, open_engine, open_folder
 from hetki.events import segment
 from hetki.events.wire import Parsed
+from hetki.identity.identifier import REMEMBERED_CHARS_MAX, _identifier, _named, identifier, leaf_of
 from hetki.settings import DAY, Limits
 from hetki.simulation.world import SimulatedClock
-from hetki.store import journal, secrets
+from hetki.store import keyring, secrets
 
 N_EVENTS, N_TOLD = 60, 150
 
@@ -128,14 +131,36 @@ def test_memory_does_not_grow_with_the_ids_that_are_known() -> None:
 
 def test_what_is_remembered_of_leaves_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secrets, "CACHED_MAX", 100)
-    monkeypatch.setattr(journal, "CIPHERS_MAX", 100)
+    monkeypatch.setattr(keyring, "KEYS_MAX", 100)
     world = World()
     for start in range(0, 1_000, 50):
         world.accept([event(f"10:00 web u=u{n} Page Viewed") for n in range(start, start + 50)])
         world.advance()
     kept = world.engine.journal
-    assert len(kept._ciphers) <= 100 and len(kept.secrets._leaves) <= 100 + 50
+    assert len(kept._keys) <= 100 and len(kept.secrets._leaves) <= 100 + 50
     assert world.engine.state.counts()["customers"] == 1_000
+
+
+def test_whatever_is_looked_up_and_kept_has_a_bound() -> None:
+    bounds = {
+        f"{module.__name__}.{name}": each.cache_parameters()["maxsize"]
+        for module in list(sys.modules.values())
+        if module.__name__.startswith("hetki.")
+        for name, each in vars(module).items()
+        if isinstance(each, _lru_cache_wrapper)
+    }
+    assert "hetki.identity.identifier._identifier" in bounds
+    unbounded = {name for name, bound in bounds.items() if bound is None or bound > 20_000}
+    assert unbounded == {"hetki.declarations.read._type_of", "hetki.declarations.walk._kind_table"}, "by type"
+
+
+@pytest.mark.parametrize("n_chars, n_kept", [(REMEMBERED_CHARS_MAX, 1), (REMEMBERED_CHARS_MAX + 1, 0)])
+def test_long_identifiers_are_not_remembered(n_chars: int, n_kept: int) -> None:
+    _named.cache_clear()
+    _identifier.cache_clear()
+    told = msgspec.structs.replace(event("10:00 web u=u Page Viewed"), identifiers={"user_id": "a" * n_chars})
+    assert leaf_of(b"key", told) == identifier(b"key", "user_id", "a" * n_chars)
+    assert _named.cache_info().currsize == _identifier.cache_info().currsize == n_kept
 
 
 # -- the same with true processes, which are killed

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Thread
+from weakref import ref
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +20,7 @@ from hetki.events.event import EventId, LeafId
 from hetki.events.wire import Parsed
 from hetki.settings import DAY
 from hetki.simulation.world import MemoryDisk, SeededChance
+from hetki.store import journal as kept_in
 from hetki.store.journal import FRAME, ORIGIN, Entry, Journal, Kind
 from hetki.store.ports import Disk
 from hetki.store.secrets import Secrets
@@ -73,6 +77,34 @@ def test_what_is_read_is_what_was_appended(
         assert all(each.received_at == NOW and each.kind is Kind.EVENT for each in read)
         places = [(each.position, each.frame_offset) for each in reversed(read)]
         assert reader.entries(places) == list(reversed(read))
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_what_python_keeps_of_bodies_that_were_read_in_part_has_a_bound(
+    is_held: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection keeps a weak reference to every blob that it ever opened, and to some 200 cursors."""
+    monkeypatch.setattr(kept_in, "BLOBS_MAX", 5)
+    disk = MemoryDisk()
+    journal = opened(disk)
+    journal.append([[entry(1), entry(2)], [entry(3)]], NOW, 0)
+    places = [(each.position, each.frame_offset) for each in journal.read(0, 9)]
+    before = n_dead()
+    with journal.held() if is_held else nullcontext():  # what is not committed is seen by no other connection
+        journal.append([[entry(4)]], NOW, 0)
+        for _ in range(400):
+            assert [each.event_id[-1] for each in journal.entries(places)] == [1, 2, 3]
+        assert [each.event_id[-1] for each in journal.entries([(3, 0)])] == [4]
+    journal.entries(places)
+    journal.entries(places)
+    assert n_dead() - before < 400
+    assert journal.verify() == 3
+
+
+def n_dead() -> int:
+    """How many weak references there are to what is gone."""
+    gc.collect()
+    return sum(type(each) is ref and each() is None for each in gc.get_objects())
 
 
 def test_a_row_is_never_read_in_part() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from world import World, event, moment, project
 from hetki.errors import Unavailable
 from hetki.server import worker
 from hetki.simulation.world import MemoryDisk
-from hetki.store import lake, lake_files, sharing
+from hetki.store import lake, lake_files, lake_tables, sharing
 from hetki.store.lake import EVENTS, ask, open_lake, refresh, remove_lake
 from hetki.store.lake_files import EVENT_FILES, event_files, merge_small, read_mark
+from hetki.store.lake_tables import MEMBERS, TABLES
 from hetki.store.sharing import FREE
 from hetki.store.system import SystemDisk
 
@@ -96,8 +97,44 @@ def test_what_grew_equals_what_is_made_at_once(disk: MemoryDisk) -> None:
 def test_small_steps_give_the_same(disk: MemoryDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     world = living(disk)
     at_once = rebuilt(world)
+    monkeypatch.setattr(lake, "ENTRIES_MAX", 3)
+    monkeypatch.setattr(lake, "ENTRIES_READ", 2)
+    monkeypatch.setattr(lake_tables, "ROWS_AT_ONCE", 1)
+    assert rebuilt(world) == at_once
     monkeypatch.setattr(lake, "ENTRIES_MAX", 1)
     assert rebuilt(world) == at_once
+
+
+@pytest.mark.parametrize("name", [each for each in TABLES if MEMBERS not in TABLES[each][1]])
+def test_no_table_is_sorted_or_gathered_in_memory(name: str) -> None:
+    """SQLite would do it whole; of members it does it for some accounts at a time."""
+    plan = World().engine.db.execute(f"EXPLAIN QUERY PLAN {TABLES[name][1]}")
+    steps = [row[3] for row in plan]
+    assert steps and not [step for step in steps if re.search("TEMP B-TREE|MATERIALIZE|AUTOMATIC", step)]
+
+
+def test_a_file_is_written_in_pieces_of_bounded_size(
+    disk: MemoryDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(disk=disk)
+    n, largest = 2_000, {}
+    world.accept([event(f"10:00 web u=u{number} Page Viewed") for number in range(n)])
+    world.advance()
+
+    def watched(name: str, data: bytes | Iterable[bytes]) -> None:
+        pieces = [data] if isinstance(data, bytes) else list(data)
+        largest[name] = max(map(len, pieces))
+        write(name, pieces)
+
+    write = disk.write
+    monkeypatch.setattr(disk, "write", watched)
+    monkeypatch.setattr(lake_tables, "ROWS_AT_ONCE", 100)
+    refresh(world.disk, world.engine.journal, world.engine.state)
+    whole = len(disk.read("lake/customers.parquet"))
+    assert largest["lake/customers.parquet"] < whole / 5
+    db = open_lake(disk)
+    assert db.execute("SELECT count(*) FROM customers").fetchall() == [(n,)]
+    db.close()
 
 
 def test_an_interrupted_refresh_is_continued(disk: MemoryDisk, monkeypatch: pytest.MonkeyPatch) -> None:

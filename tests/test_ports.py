@@ -18,7 +18,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hetki.errors import Invalid, NotFound, Unavailable
+from hetki.errors import Fault, Invalid, NotFound, Unavailable
 from hetki.simulation.world import LocalNet, MemoryDisk, SeededChance, SimulatedClock
 from hetki.store.network import SystemNet
 from hetki.store.ports import Chance, Clock, Disk, Net, Sent
@@ -180,6 +180,20 @@ def test_a_file_reads_as_last_written(disk: Disk) -> None:
     assert disk.read("lake//events/./1.parquet") == b"\x00two"
 
 
+def test_a_file_may_come_in_pieces_and_stays_if_one_cannot_be_made(disk: Disk) -> None:
+    def pieces(n: int) -> Iterator[bytes]:
+        for number in range(n):
+            yield b"%d," % number
+        if n > 3:
+            raise Invalid(Fault("piece", "4", "at most 3"))
+
+    disk.write("lake/1", pieces(3))
+    disk.write("lake/2", pieces(0))
+    with pytest.raises(Invalid):
+        disk.write("lake/1", pieces(4))
+    assert disk.read("lake/1") == b"0,1,2," and disk.read("lake/2") == b""
+
+
 @pytest.mark.parametrize("name", ["no.txt", "lake", "lake/1.parquet/below"])
 def test_reading_what_is_no_file_is_not_found(disk: Disk, name: str) -> None:
     disk.write("lake/1.parquet", b"")
@@ -276,6 +290,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(
         patched.setattr("os.fsync", full)
         with pytest.raises(Unavailable, match="receipt: got No space left on device"):
             disk.write("receipt", b"new")
+    with pytest.raises(ZeroDivisionError):
+        disk.write("receipt", (bytes(1 // each) for each in (1, 0)))
     assert disk.read("receipt") == b"old"
     assert [each.name for each in tmp_path.iterdir()] == ["receipt"]
 

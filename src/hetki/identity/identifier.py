@@ -35,6 +35,9 @@ JUNK = frozenset(
 EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]+\.[^@\s.]{2,}")
 NOT_DIGITS = re.compile(r"[\s().\-/]+")
 PHONE = re.compile(r"\+?[0-9]{7,15}")
+#: Identifiers that are remembered, and characters of one: a long one is large, and strings of more than half
+#: a kilobyte that are kept lie strewn over what could be given back to the system.
+REMEMBERED_MAX, REMEMBERED_CHARS_MAX = 16_384, 100
 
 
 class Identifier(msgspec.Struct, frozen=True, gc=False):
@@ -66,9 +69,14 @@ def normalised(namespace: Namespace, value: str) -> str | None:
     return text
 
 
-@lru_cache(maxsize=65_536)
 def identifier(key: bytes, namespace: Namespace, value: str) -> Identifier | None:
     """An identifier with its node; None when the value names nobody."""
+    make = _identifier if len(value) <= REMEMBERED_CHARS_MAX else _identifier.__wrapped__
+    return make(key, namespace, value)
+
+
+@lru_cache(maxsize=REMEMBERED_MAX)
+def _identifier(key: bytes, namespace: Namespace, value: str) -> Identifier | None:
     text = normalised(namespace, value)
     if text is None:
         return None
@@ -79,7 +87,11 @@ def identifier(key: bytes, namespace: Namespace, value: str) -> Identifier | Non
 def leaf_of(key: bytes, event: Event) -> Identifier:
     """The leaf of an event: its user id, else its anonymous id, else its record, else the event itself."""
     names = event.identifiers
-    named = _named(key, names.get("user_id", ""), names.get("anonymous_id", ""), names.get("record_id", ""))
+    user, anonymous = names.get("user_id", ""), names.get("anonymous_id", "")
+    record = names.get("record_id", "")
+    n_chars = len(user) + len(anonymous) + len(record)
+    find = _named if n_chars <= REMEMBERED_CHARS_MAX else _named.__wrapped__
+    named = find(key, user, anonymous, record)
     if named is not None:
         return named
     itself = f"{event.source}:{event.message_id}"
@@ -90,7 +102,7 @@ def leaf_of(key: bytes, event: Event) -> Identifier:
     return own
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=REMEMBERED_MAX)
 def _named(key: bytes, user_id: str, anonymous_id: str, record_id: str) -> Identifier | None:
     return (
         identifier(key, "user_id", user_id)

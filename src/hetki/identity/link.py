@@ -19,6 +19,7 @@ from hetki.events.fields import json_object
 from hetki.identity.identifier import (
     BUILT_IN,
     LEAVES,
+    REMEMBERED_MAX,
     Identifier,
     Namespace,
     NodeId,
@@ -116,7 +117,7 @@ def make_link(
     return Link(link_id, kind, low, high, linked_at, cause, weight, rule, said_by, told)
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=REMEMBERED_MAX)
 def _link_id(kind: LinkKind, low: NodeId, high: NodeId, once: bytes) -> bytes:
     return blake2b(kind.encode() + low + high + once, digest_size=16).digest()
 

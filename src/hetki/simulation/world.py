@@ -10,7 +10,7 @@ import random
 import sqlite3
 import threading
 from itertools import count
-from typing import Callable
+from typing import Callable, Iterable
 
 from hetki.errors import Fault, NotFound, Unavailable
 from hetki.store.ports import Sent
@@ -88,12 +88,12 @@ class MemoryDisk:
             raise NotFound(Fault(name, "no such file", "an existing file"))
         return self._files[name]
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes | Iterable[bytes]) -> None:
         name = plain_name(name)
         if self._folder is not None:
             self._folder.write(name, data)
         else:
-            self._files[name] = bytes(data)
+            self._files[name] = data if isinstance(data, bytes) else b"".join(data)
 
     def names(self, pattern: str) -> list[str]:
         with self._lock:

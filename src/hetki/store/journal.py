@@ -17,13 +17,12 @@ from typing import Callable, Collection, Iterable, Iterator, Mapping, NamedTuple
 
 import msgspec
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from hetki.consent.retention import month_of
 from hetki.errors import Fault, Invalid
 from hetki.events.event import EventId, LeafId
+from hetki.store.keyring import Keyring
 from hetki.store.ports import Chance, Disk
 from hetki.store.secrets import SECRET_BYTES, Secrets
 from hetki.store.sqlite import check, opened, sound, transaction, truncate_log
@@ -34,7 +33,8 @@ NONCE_BYTES = 12
 FRAME = struct.Struct(">BI16s16sI")
 #: position, received_at, n_entries, n_statements
 ROW = struct.Struct(">QqII")
-CIPHERS_MAX = 50_000
+#: Bodies that one connection opens: Python keeps a weak reference to each until the connection is closed.
+BLOBS_MAX = 50_000
 #: Rows that are read, or replaced, at once: one may have as many bytes as a request.
 ROWS_READ = 8
 ORIGIN = hashlib.sha256(b"hetki journal").digest()
@@ -99,12 +99,13 @@ class Journal:
     """`journal.db`. Any process may append; rows are never changed, but for what is erased by its place."""
 
     def __init__(self, disk: Disk, chance: Chance, secrets: Secrets) -> None:
+        self._disk = disk
         self._db = opened(disk, FILE, SCHEMA)
+        self._n_blobs = 0
         self._chance = chance
         self.secrets = secrets
-        self._number = 0
         self._is_held = False
-        self._ciphers: dict[tuple[LeafId, int], AESGCM] = {}
+        self._keys = Keyring(secrets)
 
     def close(self) -> None:
         """Give the connection back; that of the secrets is theirs."""
@@ -145,7 +146,7 @@ class Journal:
         month = month_of(received_at)
         leaves = {entry.leaf for batch in batches for entry in batch}
         periods = {(entry.source, entry.retention, month) for batch in batches for entry in batch}
-        self._forget_erased()
+        self._keys.forget_erased()
         self.secrets.ensure(leaves, periods, received_at)
         bodies = [(len(batch), self._seal(batch, month)) for batch in batches]
         with self._writing():
@@ -177,7 +178,7 @@ class Journal:
 
     def commands_after(self, position: int) -> list[Stored]:
         """The commands that count as statements, after a position."""
-        self._forget_erased()
+        self._keys.forget_erased()
         rows = self._db.execute(
             "SELECT position, received_at, body FROM journal WHERE n_statements > 0 AND position > ?"
             " ORDER BY position",
@@ -208,7 +209,7 @@ class Journal:
     def read(self, after: int, n_entries_max: int) -> list[Stored]:
         """The entries of whole rows after a position, in order: at least one row, if there is one."""
         stored: list[Stored] = []
-        self._forget_erased()
+        self._keys.forget_erased()
         rows = self._db.execute(
             "SELECT position, received_at, body FROM journal WHERE position > ? ORDER BY position", (after,)
         )
@@ -223,9 +224,10 @@ class Journal:
         """The entries at `(position, frame offset)`, in the order asked; all must exist."""
         found: dict[tuple[int, int], Stored] = {}
         by_row: dict[int, list[int]] = {}
-        self._forget_erased()
+        self._keys.forget_erased()
         for position, frame_offset in places:
             by_row.setdefault(position, []).append(frame_offset)
+        self._renew(len(by_row))
         for position, offsets in by_row.items():
             received_at = self._db.execute(
                 "SELECT received_at FROM journal WHERE position = ?", (position,)
@@ -239,6 +241,14 @@ class Journal:
                         position, received_at, frame_offset, frame, sealed
                     )
         return [found[place] for place in places]
+
+    def _renew(self, n_blobs: int) -> None:
+        """Read on by another connection before this one has opened too many blobs. The other is opened first:
+        who closes a file last empties its log."""
+        if self._n_blobs > BLOBS_MAX and not self._db.in_transaction:
+            before, self._db, self._n_blobs = self._db, opened(self._disk, FILE, SCHEMA), 0
+            before.close()
+        self._n_blobs += n_blobs
 
     def rows(self, after: int, until: int) -> Iterator[Row]:
         """The rows behind one position up to another, as they lie in the file."""
@@ -306,13 +316,6 @@ class Journal:
             assert self.head() == (0, ORIGIN), "rows are brought back into an empty journal"
             self._db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", chained(rows))
 
-    def _forget_erased(self) -> None:
-        """Drop the keys in memory, if an erasure has happened since they were made."""
-        number = self.secrets.number()
-        if number != self._number:
-            self._ciphers.clear()
-            self._number = number
-
     def truncate_log(self) -> bool:
         """Copy the write-ahead log into the file and empty it; False while a reader is in the way."""
         return truncate_log(self._db)
@@ -322,17 +325,13 @@ class Journal:
         parts: list[bytes] = []
         at = 0
         for kind, leaf, event_id, source, retention, body in batch:
-            period, period_secret = self.secrets.period((source, retention, month))
-            cipher = self._ciphers.get((leaf, period))
-            if cipher is None:
-                leaf_secret = self.secrets.leaf(leaf)
-                if leaf_secret is None:  # erased since it was looked at: sealed with what nobody keeps
-                    cipher = AESGCM(self._chance.bytes(SECRET_BYTES))
-                else:
-                    cipher = self._cipher(leaf, leaf_secret, period, period_secret)
+            period = self.secrets.period((source, retention, month))[0]
+            key = self._keys.key(leaf, period)
+            if key is None:  # erased since it was looked at: sealed with what nobody keeps
+                key = self._chance.bytes(SECRET_BYTES)
             nonce = nonces[at : at + NONCE_BYTES]
             at += NONCE_BYTES
-            sealed = cipher.encrypt(nonce, body, event_id)
+            sealed = AESGCM(key).encrypt(nonce, body, event_id)
             parts += (FRAME.pack(kind, period, leaf, event_id, NONCE_BYTES + len(sealed)), nonce, sealed)
         return b"".join(parts)
 
@@ -352,29 +351,17 @@ class Journal:
         self, position: int, received_at: int, frame_offset: int, frame: bytes, sealed: bytes
     ) -> Stored:
         kind, period, leaf, event_id, _ = FRAME.unpack(frame)
-        cipher = self._ciphers.get((leaf, period))
-        if cipher is None:
-            leaf_secret, period_secret = self.secrets.leaf(leaf), self.secrets.period_secret(period)
-            if leaf_secret is not None and period_secret is not None:
-                cipher = self._cipher(leaf, leaf_secret, period, period_secret)
+        key = self._keys.key(leaf, period)
         body = None
-        if cipher is not None:
+        if key is not None:
             try:
-                body = cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], event_id)
+                body = AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], event_id)
             except InvalidTag as error:
                 if any(sealed) and not self.secrets.is_newer(leaf, received_at):
                     where = f"{FILE}: row {position} at byte {frame_offset}"
                     got, must = "bytes that its key does not open", "what was once sealed"
                     raise Invalid(Fault(where, got, must, "hetki verify")) from error
         return Stored(Kind(kind), leaf, event_id, position, frame_offset, received_at, body)
-
-    def _cipher(self, leaf: LeafId, leaf_secret: bytes, period: int, period_secret: bytes) -> AESGCM:
-        derived = HKDF(hashes.SHA256(), 32, salt=period_secret, info=b"hetki entry").derive(leaf_secret)
-        if len(self._ciphers) >= CIPHERS_MAX:
-            for key in list(self._ciphers)[: CIPHERS_MAX // 4]:
-                del self._ciphers[key]
-        cipher = self._ciphers[(leaf, period)] = AESGCM(derived)
-        return cipher
 
 
 def chained(rows: Iterable[Row]) -> Iterator[Row]:

@@ -52,8 +52,9 @@ SPILLED = f"{FOLDER}/spilled"
 LOCK = "lake.db"
 LOCK_WAIT_S = 60.0
 BUSY = Fault(FOLDER, "a refresh by another process", "written by one at a time", "try again in a minute")
-#: Buckets of leaves: the first hex digit of the leaf.
-ENTRIES_MAX = 100_000
+#: Entries of the journal of which one file per bucket and month is made, and how many are held at once as
+#: they come out of the journal: as columns they take a tenth of the memory.
+ENTRIES_MAX, ENTRIES_READ = 100_000, 10_000
 
 EVENTS = pa.schema(
     [
@@ -116,11 +117,8 @@ def _refresh(disk: Disk, journal: Journal, state: State, progress: Callable[[int
         disk.remove(FOLDER)
     mark = _forget_events(disk, journal, state, tidy_files(disk, read_mark(disk)))
     while folded is not None and mark.position < folded.position:
-        stored = [
-            each for each in journal.read(mark.position, ENTRIES_MAX) if each.position <= folded.position
-        ]
-        n_new = _write_events(disk, state, stored, mark.position)
-        mark = save_mark(disk, Mark(stored[-1].position, mark.n_events + n_new, mark.n_erasures, FORM))
+        position, n_new = _write_events(disk, journal, state, mark.position, folded.position)
+        mark = save_mark(disk, Mark(position, mark.n_events + n_new, mark.n_erasures, FORM))
         progress(mark.position)
     mark = merge_small(disk, mark)
     write_tables(disk, state.db)
@@ -240,13 +238,32 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _write_events(disk: Disk, state: State, stored: Sequence[Stored], start: int) -> int:
-    """Write the new events of some journal rows, one file per bucket and month; return how many."""
+def _write_events(disk: Disk, journal: Journal, state: State, after: int, until: int) -> tuple[int, int]:
+    """Write the new events of some journal rows, one file per bucket and month; return the position of the
+    last of these rows, and how many events there were."""
+    parts: dict[tuple[str, str], list[pa.Table]] = {}
+    words: list[Word] = []
+    position, n_entries = after, 0
+    while position < until and n_entries < ENTRIES_MAX:
+        n_max = min(ENTRIES_READ, ENTRIES_MAX - n_entries)
+        stored = [each for each in journal.read(position, n_max) if each.position <= until]
+        tables, said = _tables(state, stored)
+        for key, table in tables.items():
+            parts.setdefault(key, []).append(table)
+        words += said
+        position, n_entries = stored[-1].position, n_entries + len(stored)
+    for (bucket, month), found in parts.items():
+        write_table(disk, name_of(bucket, month, after + 1), pa.concat_tables(found))
+    remember(disk, words)
+    return position, sum(table.num_rows for found in parts.values() for table in found)
+
+
+def _tables(state: State, stored: Sequence[Stored]) -> tuple[dict[tuple[str, str], pa.Table], list[Word]]:
+    """The new events of some entries by bucket and month, and what they say of restricting."""
     events = [each for each in stored if each.kind is Kind.EVENT]
     places = state.places_of([each.event_id for each in events])
     parts: dict[tuple[str, str], _Columns] = {}
     words: list[Word] = []
-    n = 0
     for each in events:
         if each.body is None or places.get(each.event_id) != (each.position, each.frame_offset):
             continue
@@ -257,12 +274,12 @@ def _write_events(disk: Disk, state: State, stored: Sequence[Stored], start: int
             column.append(value)
         word = word_of(each.leaf.hex(), each.event_id.hex(), event)
         words += [word] if word else []
-        n += 1
-    for (bucket, month), columns in parts.items():
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, EVENTS, strict=True)]
-        write_table(disk, name_of(bucket, month, start + 1), pa.Table.from_arrays(arrays, schema=EVENTS))
-    remember(disk, words)
-    return n
+    return {key: _table(columns) for key, columns in parts.items()}, words
+
+
+def _table(columns: _Columns) -> pa.Table:
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, EVENTS, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=EVENTS)
 
 
 def _row(stored: Stored, event: Event) -> Iterable[object]:

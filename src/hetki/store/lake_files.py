@@ -9,13 +9,13 @@ any instant each row counts once, also for who finds the files after a crash.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hetki.store.lake_tables import FOLDER, write_table
+from hetki.store.lake_tables import FOLDER, ROWS_AT_ONCE, write_parts
 from hetki.store.ports import Disk
 
 MARK = f"{FOLDER}/position.json"
@@ -80,16 +80,26 @@ def tidy_files(disk: Disk, mark: Mark) -> Mark:
 
 
 def merge_small(disk: Disk, mark: Mark) -> Mark:
-    """Merge the small files of each bucket and month that has too many. The rows of one new file are held in
-    memory: less than twice `ROWS_MIN`."""
+    """Merge the small files of each bucket and month that has too many. The rows of one small file and of one
+    part of a new one are held in memory."""
     merged = {_merged(run): run for run in _runs(disk, disk.names(EVENT_FILES))}
     if not merged:
         return mark
     mark = save_mark(disk, msgspec.structs.replace(mark, hidden=tuple(merged)))
     for name, run in merged.items():
-        write_table(disk, name, pa.concat_tables([pq.ParquetFile(disk.path(each)).read() for each in run]))
+        write_parts(disk, name, pq.read_schema(disk.path(run[0])), _parts(disk, run))
     gone = tuple(each for run in merged.values() for each in run)
     return tidy_files(disk, save_mark(disk, msgspec.structs.replace(mark, hidden=gone)))
+
+
+def _parts(disk: Disk, run: list[str]) -> Iterator[pa.Table]:
+    """The rows of some files, in parts that are good to read."""
+    held: list[pa.Table] = []
+    for name in run:
+        held.append(pq.ParquetFile(disk.path(name)).read())
+        if name == run[-1] or sum(each.num_rows for each in held) >= ROWS_AT_ONCE:
+            yield pa.concat_tables(held)
+            held = []
 
 
 def _runs(disk: Disk, names: Collection[str]) -> Iterable[list[str]]:

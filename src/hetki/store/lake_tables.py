@@ -7,7 +7,10 @@ out of the files as they are. docs/lake.md describes the columns.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from io import BytesIO
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,19 +18,23 @@ import pyarrow.parquet as pq
 
 from hetki.store.accounts import members_query
 from hetki.store.ports import Disk
+from hetki.store.sqlite import IN_MAX, chunks
 
 FOLDER = "lake"
 INSTANT = pa.timestamp("us", tz="UTC")
-#: Rows that are held in memory while a table is written.
-ROWS_AT_ONCE = 50_000
+#: Rows that are held in memory while a table is written; they are a part of its file, too.
+ROWS_AT_ONCE = 20_000
+#: Stands in a query for who is a member of some accounts.
+MEMBERS = "@members"
 #: Columns that say whose a row is.
 OWNERS = ("leaf", "customer", "account", "node_a", "node_b")
 
-#: Small tables: name -> (columns with types, how each is read from state.db).
+#: Small tables: name -> (columns with types, how each is read from state.db). Rows come in an order in which
+#: they lie there: SQLite would sort all of a table in memory, as it may write no other file.
 TABLES: dict[str, tuple[pa.Schema, str]] = {
     "customers": (
         pa.schema([("leaf", pa.string()), ("namespace", pa.string()), ("customer", pa.string())]),
-        "SELECT lower(hex(node)), namespace, lower(hex(customer)) FROM nodes ORDER BY 3, 1",
+        "SELECT lower(hex(node)), namespace, lower(hex(customer)) FROM nodes ORDER BY node",
     ),
     "links": (
         pa.schema(
@@ -42,7 +49,7 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
         ),
         "SELECT lower(hex(link_id)), kind, lower(hex(node_a)), lower(hex(node_b)), linked_at,"
         " CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN refusal <> '' THEN 'refused: '"
-        " || refusal WHEN joins THEN 'stands' ELSE 'agrees' END FROM links ORDER BY linked_at, 1",
+        " || refusal WHEN joins THEN 'stands' ELSE 'agrees' END FROM links ORDER BY link_id",
     ),
     "accounts": (
         pa.schema(
@@ -55,8 +62,7 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
             ]
         ),
         "SELECT lower(hex(a.account)), a.group_id, a.first_at, count(m.joined_at), sum(m.is_folded)"
-        f" FROM accounts a JOIN ({members_query()}) m USING (account)"
-        " GROUP BY a.account ORDER BY 2, 1",
+        " FROM accounts a JOIN @members m USING (account) GROUP BY a.account ORDER BY a.account",
     ),
     "account_members": (
         pa.schema(
@@ -69,13 +75,13 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
             ]
         ),
         "SELECT lower(hex(account)), lower(hex(customer)), joined_at, first_at, is_folded"
-        f" FROM ({members_query()}) ORDER BY 1, 4, 2",
+        " FROM @members ORDER BY account, first_at, customer",
     ),
     "households": (
         pa.schema([("household", pa.string()), ("customer", pa.string()), ("n_members", pa.int64())]),
         "SELECT lower(hex(household)), lower(hex(customer)), n_members FROM (SELECT household, customer,"
         " count(*) OVER (PARTITION BY household) AS n_members FROM customers WHERE household IS NOT NULL)"
-        " WHERE n_members > 1 ORDER BY 1, 2",
+        " WHERE n_members > 1",
     ),
     "occurrences": (
         pa.schema(
@@ -88,21 +94,21 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
                 ("status", pa.string()),
             ]
         ),
-        "SELECT o.occurrence_id, o.moment, CASE WHEN a.account IS NULL THEN lower(hex(o.customer)) END,"
+        "SELECT * FROM (SELECT o.occurrence_id, o.moment,"
+        " CASE WHEN a.account IS NULL THEN lower(hex(o.customer)) END,"
         " nullif(lower(hex(a.account)), ''), o.occurred_at,"
-        " CASE WHEN m.occurrence_id IS NOT NULL THEN 'missed' WHEN r.occurrence_id IS NOT NULL THEN 'revised'"
+        " CASE WHEN m.occurrence_id IS NOT NULL THEN 'missed' WHEN EXISTS (SELECT 1 FROM revisions r"
+        " WHERE r.occurrence_id = o.occurrence_id AND r.kind = 'revised') THEN 'revised'"
         " ELSE 'caught' END FROM occurrences o LEFT JOIN accounts a ON a.account = o.customer"
-        " LEFT JOIN missed m USING (occurrence_id)"
-        " LEFT JOIN (SELECT DISTINCT occurrence_id FROM revisions WHERE kind = 'revised') r"
-        " USING (occurrence_id) UNION ALL SELECT r.occurrence_id, r.moment,"
+        " LEFT JOIN missed m USING (occurrence_id) ORDER BY o.occurrence_id)"
+        " UNION ALL SELECT r.occurrence_id, r.moment,"
         " CASE WHEN a.account IS NULL THEN lower(hex(coalesce(n.customer, r.customer))) END,"
         " nullif(lower(hex(a.account)), ''), coalesce(d.occurred_at, m.occurred_at), 'retracted'"
         " FROM (SELECT occurrence_id, moment, customer, max(revised_at) FROM revisions"
         " WHERE kind = 'retracted' GROUP BY occurrence_id) r LEFT JOIN nodes n ON n.node = r.customer"
         " LEFT JOIN accounts a ON a.account = r.customer"
         " LEFT JOIN decisions d USING (occurrence_id) LEFT JOIN missed m USING (occurrence_id)"
-        " WHERE NOT EXISTS (SELECT 1 FROM occurrences o WHERE o.occurrence_id = r.occurrence_id)"
-        " ORDER BY 5, 2, 1",
+        " WHERE NOT EXISTS (SELECT 1 FROM occurrences o WHERE o.occurrence_id = r.occurrence_id)",
     ),
     "decisions": (
         pa.schema(
@@ -128,7 +134,7 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
         " d.arm, d.chosen, d.propensity, d.holdout_share FROM decisions d LEFT JOIN nodes n"
         " ON n.node = d.customer WHERE NOT EXISTS (SELECT 1 FROM chain c"
         " WHERE c.decision_id = d.decision_id AND c.blanked IS NOT NULL)"
-        " ORDER BY d.decided_at, d.decision_id",
+        " ORDER BY d.decision_id",
     ),
     "assignments": (
         pa.schema(
@@ -146,7 +152,7 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
         " CASE WHEN x.account IS NULL THEN lower(hex(coalesce(n.customer, a.customer))) END,"
         " nullif(lower(hex(x.account)), ''), a.arm, a.holdout_share, a.assigned_at FROM assignments a"
         " LEFT JOIN nodes n ON n.node = a.customer LEFT JOIN accounts x ON x.account = a.customer"
-        " ORDER BY a.initiative, a.assigned_at, 2",
+        " ORDER BY a.initiative, a.customer",
     ),
     "deliveries": (
         pa.schema(
@@ -170,23 +176,56 @@ def write_tables(disk: Disk, db: sqlite3.Connection) -> None:
     db.execute("BEGIN")
     try:
         for name, (schema, query) in TABLES.items():
-            sink = pa.BufferOutputStream()
-            with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-                rows = db.execute(query)
-                while part := rows.fetchmany(ROWS_AT_ONCE):
-                    columns = zip(zip(*part, strict=True), schema, strict=True)
-                    arrays = [_as_kind(column, field.type) for column, field in columns]
-                    writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-            disk.write(_file_of(name), sink.getvalue().to_pybytes())
+            with closing(_read(db, schema, query)) as tables:  # an error that is kept would keep its reading
+                write_parts(disk, _file_of(name), schema, tables)
     finally:
         db.execute("COMMIT")
 
 
+def _read(db: sqlite3.Connection, schema: pa.Schema, query: str) -> Generator[pa.Table, None, None]:
+    """What a query gives, some rows at a time."""
+    rows = _by_account(db, query) if MEMBERS in query else db.execute(query)
+    while part := list(islice(rows, ROWS_AT_ONCE)):
+        columns = zip(zip(*part, strict=True), schema, strict=True)
+        arrays = [_as_kind(column, field.type) for column, field in columns]
+        yield pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _by_account(db: sqlite3.Connection, query: str) -> Iterator[tuple[object, ...]]:
+    """The rows of some accounts at a time: who is a member is sorted to be told."""
+    accounts = db.execute("SELECT account FROM accounts ORDER BY account")
+    while found := accounts.fetchmany(IN_MAX):
+        for marks, part in chunks(row[0] for row in found):
+            members = members_query(f"WHERE l.account IN ({marks})")
+            yield from db.execute(query.replace(MEMBERS, f"({members})"), part)
+
+
 def write_table(disk: Disk, name: str, table: pa.Table) -> None:
     """Write one file."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    disk.write(name, sink.getvalue().to_pybytes())
+    write_parts(disk, name, table.schema, [table])
+
+
+def write_parts(disk: Disk, name: str, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:
+    """Write one file, of which one part at a time is held in memory."""
+    disk.write(name, _packed(schema, parts))
+
+
+def _packed(schema: pa.Schema, tables: Iterable[pa.Table]) -> Iterator[bytes]:
+    """The bytes of a Parquet file, by and by."""
+    sink = BytesIO()
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table)
+            yield _taken(sink)
+    yield _taken(sink)
+
+
+def _taken(sink: BytesIO) -> bytes:
+    """What was written since this was asked last; it is not kept. The writer counts its bytes by itself."""
+    written = sink.getvalue()
+    sink.seek(0)
+    sink.truncate()
+    return written
 
 
 def forget_rows(disk: Disk, nodes: Collection[str]) -> None:
@@ -231,11 +270,9 @@ def drop_rows(disk: Disk, name: str, gone: Mapping[str, pa.Array]) -> int:
     if n_gone == file.metadata.num_rows and name.count("/") > 1:
         disk.remove(name)
     elif n_gone:
-        sink = pa.BufferOutputStream()
-        with pq.ParquetWriter(sink, file.schema_arrow, compression="zstd") as writer:
-            for rows, mask in zip(_row_groups(file, None), masks, strict=True):
-                writer.write_table(rows.filter(pc.invert(mask)))
-        disk.write(name, sink.getvalue().to_pybytes())
+        groups = zip(_row_groups(file, None), masks, strict=True)
+        left = (rows.filter(pc.invert(mask)) for rows, mask in groups)
+        write_parts(disk, name, file.schema_arrow, left)
     return n_gone
 
 

@@ -7,6 +7,7 @@ twins, and one suite (`tests/test_ports.py`) holds both to the same promises.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
@@ -69,8 +70,11 @@ class Disk(Protocol):
         """A file's bytes. Raises `NotFound`."""
         ...
 
-    def write(self, name: str, data: bytes) -> None:
-        """Replace a file at once and durably: a reader sees the old or the new bytes, never a mixture."""
+    def write(self, name: str, data: bytes | Iterable[bytes]) -> None:
+        """Replace a file at once and durably: a reader sees the old or the new bytes, never a mixture.
+
+        `data` may come in pieces, of which no more than one is held. If making one raises, the file stays.
+        """
         ...
 
     def names(self, pattern: str) -> list[str]:

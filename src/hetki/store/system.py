@@ -18,7 +18,7 @@ import time
 from contextlib import closing, contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Iterator, Mapping
+from typing import Iterable, Iterator, Mapping
 
 from hetki.errors import Fault, Invalid, NotFound, shown
 from hetki.store import wiping
@@ -192,18 +192,19 @@ class SystemDisk:
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 raise NotFound(Fault(name, "no such file", "an existing file")) from None
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes | Iterable[bytes]) -> None:
         path = self._inside(name)
+        pieces = [data] if isinstance(data, bytes) else data
         beside = path.with_name(f".{path.name}.{os.urandom(8).hex()}.new")
         with _as_unavailable(name):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                    file.write(data)
+                    file.writelines(pieces)
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(beside, path)
-            except OSError:
+            except BaseException:  # making a piece may raise anything
                 beside.unlink(missing_ok=True)
                 raise
             _sync_folder(path.parent)
