@@ -25,11 +25,12 @@ def called(
     words: Iterable[object],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    typed: str = "",
+    typed: str | bytes = "",
 ) -> Ended:
     """`hetki WORDS`, with what is typed into it; a Python error of any kind fails the test."""
     monkeypatch.setattr(sys, "argv", ["hetki", *map(str, words)])
-    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    read = io.StringIO(typed) if isinstance(typed, str) else io.TextIOWrapper(io.BytesIO(typed), "utf-8")
+    monkeypatch.setattr(sys, "stdin", read)
     capsys.readouterr()
     code: object = 0
     try:

@@ -33,9 +33,9 @@ class Hetki:
         self._monkeypatch = monkeypatch
         self._capsys = capsys
 
-    def __call__(self, *words: object) -> Ended:
+    def __call__(self, *words: object, typed: str = "") -> Ended:
         """`hetki WORDS` as it is; a Python error of any kind fails the test."""
-        return called(words, self._monkeypatch, self._capsys)
+        return called(words, self._monkeypatch, self._capsys, typed)
 
     def on(self, *words: object) -> str:
         """The same on the project; it must end well. What it printed."""
@@ -139,6 +139,7 @@ def test_who_somebody_was_held_to_be(hetki: Hetki) -> None:
     assert known[1:] == ["  anonymous_id  kiosk", "  user_id  anna"]
     assert "nobody known" in hetki.refused("not_found", "customer", "anna", "--known-at", "2020-01-01")[0]
     assert "ISO 8601" in hetki.refused("invalid", "customer", "anna", "--known-at", "then")[0]
+    hetki.refused("not_found", "customer", "anna", "--known-at", "0001-01-01T00:00+14:00")
 
 
 IN_VAIN = "number,what,at,customer,browser,hits,words\n" + "".join(
@@ -325,9 +326,47 @@ def test_errors_end_with_the_status_of_their_code_and_say_what_where_and_why(het
     for words in (("customer", "\udcff"), ("rejected", "show", "\udcff"), ("explain", "\udcff")):
         assert "not UTF-8" in hetki.refused("invalid", *words)[0]
     hetki.refused("conflict", "serve", "--host", "no.such.host.invalid")
+    assert "an address of this machine" in hetki.refused("invalid", "serve", "--host", "")[0], (
+        "not all of them"
+    )
     hetki.put("project/data/state.db", b"no database at all, whatever its name says " * 100)
     for words in (("advance",), ("status",), ("report",), ("serve", "--port", "0")):
         assert "state.db: got file is not a database" in hetki.refused("unavailable", *words)[0]
+
+
+def test_the_folder_may_stand_before_what_is_to_be_done(
+    hetki: Hetki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the word would be done, without a word, to the project that one stands in."""
+    here = hetki.folder / "here"
+    for folder in (here, hetki.project):
+        hetki("init", folder)
+    monkeypatch.chdir(here)
+    words = ("staff", "-C", hetki.project, "add", "Eve", "--role", "agent")
+    assert hetki(*words, typed="five words that nobody says\n").code == 0
+    assert hetki("staff").out.startswith("nobody") and hetki.on("staff").startswith("Eve")
+    hetki.put("project/hetki.toml", "colour = 1\n")
+    assert hetki("rejected", "-C", hetki.project, "show", "x").code == EXIT["invalid"]
+    assert hetki("rejected", "-C", hetki.project, "show", "x", "-C", here).code == EXIT["not_found"]
+
+
+def test_a_name_by_which_two_are_known_is_nobody_s(hetki: Hetki) -> None:
+    """One customer's user id may be another's number: the first that fits would be erased for ever."""
+    hetki("init", hetki.project)
+    rows = "who,browser,at\n77,,2026-03-02 10:00\n,77,2026-03-02 11:00\nanna,b1,2026-03-02 12:00\n"
+    names = (
+        "import: x\nsource: web\nevent: Help Viewed\noccurred_at: at\nuser_id: who\nanonymous_id: browser\n"
+    )
+    hetki.on("import", hetki.put("rows.csv", rows), "--map", hetki.put("map.yaml", names))
+    for words in (("customer", "77"), ("export", "77", "--to", hetki.folder / "x.zip")):
+        (told,) = hetki.refused("conflict", *words)
+    (told,) = hetki.refused("conflict", "erase", "77", "--by", "desk")
+    assert "by which more than one is known" in told
+    first, second = re.findall(r"[0-9a-f]{32}", told)
+    assert "user_id  77" in hetki.on("customer", first) and "anonymous_id  77" in hetki.on("customer", second)
+    assert "user_id  anna" in hetki.on("customer", "b1"), "by whichever name one is known"
+    assert "1 name" in hetki.on("erase", second, "--by", "desk")
+    assert "user_id  77" in hetki.on("customer", "77")
 
 
 def versions(hetki: Hetki) -> None:

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import httpx
 import msgspec
@@ -151,6 +152,16 @@ def test_a_session_ends_after_twelve_hours_or_by_signing_out_and_outlives_a_rest
     assert not again.who(first) and again.who(second)
     signing.clock.move(signing.clock.now() + SESSION_S * SECOND)
     assert not again.who(second)
+
+
+@pytest.mark.parametrize("name", ["access/token.json", "access/sessions.json"])
+def test_a_file_that_cannot_be_read_is_told_with_what_to_do(name: str) -> None:
+    signing = Signing()
+    signing.access.sign_in(signing.access.new_token())
+    signing.access.new_token()
+    signing.disk.write(name, signing.disk.read(name)[:-9])
+    with pytest.raises(Unavailable, match=f"{name}: .+ Hint: delete it"):
+        Access(signing.disk, signing.clock, SeededChance(2)).first_token()
 
 
 def test_what_is_stored_opens_nothing() -> None:
@@ -417,7 +428,22 @@ def test_a_store_that_fails_is_a_calm_page_too(house: House) -> None:
     fields = {name: getattr(engine, name) for name in Engine.__slots__}
     broken = console_app(Engine(**{**fields, "disk": Broken(house.disk)}), house.access)
     page = ask(broken, "/", house.session)
-    assert page.status_code == 503 and "Not available just now" in page.text
+    assert page.status_code == 503 and "Not available just now" in page.text and page.headers["retry-after"]
+    own = ask(broken, "/my/x", "")
+    assert own.status_code == 503 and "Try again" in own.text and own.headers["retry-after"]
+    assert "disk" not in own.text, "that is for the operator"
+
+
+@pytest.mark.parametrize("failing", ["hetki.server.access.Access.who", "hetki.server.pages.Pages.render"])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
+def test_where_memory_is_missing_for_the_page_of_the_error_too(
+    house: House, monkeypatch: pytest.MonkeyPatch, failing: str, error: Exception
+) -> None:
+    """Who is asked for first, and what says that something failed."""
+    monkeypatch.setattr(failing, Mock(side_effect=error))
+    page = ask(house.app, "/moments", house.session)
+    assert page.status_code == 503 and page.headers["retry-after"]
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
 
 
 def test_the_console_cannot_write(house: House) -> None:

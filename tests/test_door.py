@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import resource
 import socket
 import sqlite3
 import time
-import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 import pytest
-import uvicorn
 from serving import Command, Warm, eventually, post
 from test_serve import FILES
 
 from hetki.engine.advance import advance
 from hetki.engine.engine import open_folder
 from hetki.server import serve
-from hetki.server.door import Door
-from hetki.server.doorkeeper import Doorkeeper
-from hetki.server.site import Site, known_as
+from hetki.server.site import known_as
 from hetki.settings import Connections, Server
 
 TOML = """
@@ -320,6 +314,36 @@ def test_what_is_too_large_or_no_http_is_refused_in_our_words(served: Served, na
     assert served.says(f"after {name}") == 200
 
 
+def test_what_follows_a_body_is_no_header(served: Served) -> None:
+    """Proxies check and add headers, and pass on what follows a body as it came: an address, a key."""
+    body = track("trailer").replace(b"key-web", b"nobody")
+
+    async def story(trailer: str) -> bytes:
+        async with connected(served.address) as (reader, writer):
+            writer.write(f"{CHUNKED}{len(body):x}\r\n".encode() + body + f"\r\n0\r\n{trailer}\r\n".encode())
+            return await asyncio.wait_for(reader.read(4_096), 30)
+
+    assert asyncio.run(story("")).startswith(b"HTTP/1.1 401 ")
+    assert asyncio.run(story("authorization: Bearer key-web\r\n")).startswith(b"HTTP/1.1 401 ")
+
+
+def test_of_requests_sent_at_once_each_has_its_own_headers(served: Served) -> None:
+    body = track("whose").replace(b"key-web", b"nobody")
+    keys = ["key-web", "nobody", "key-web"]
+    sent = [request(body).replace(b"host: x", f"authorization: Bearer {each}".encode()) for each in keys]
+
+    async def story() -> bytes:
+        async with connected(served.address) as (reader, writer):
+            writer.write(b"".join(sent))
+            answer = b""
+            while answer.count(b"HTTP/1.1") < 3 and (more := await asyncio.wait_for(reader.read(9_999), 30)):
+                answer += more
+            return answer
+
+    assert [part[:4] for part in asyncio.run(story()).split(b"HTTP/1.1 ")[1:]] == [b"200 ", b"401 ", b"200 "]
+    served.sent.add("whose")
+
+
 def test_a_sender_that_is_refused_early_may_send_on_and_reads_why(served: Served) -> None:
     """A body beyond its bound is refused at its first byte; the rest of it does not take the answer back."""
 
@@ -407,67 +431,3 @@ def test_deadlines_are_looked_at_also_when_the_clock_of_the_machine_is_set_back(
 def test_known_as_one_sender() -> None:
     assert known_as("2001:db8:0:1:2::3") == known_as("2001:db8:0:1:ffff::") != known_as("2001:db8:0:2::3")
     assert known_as("fe80::1%eth0") == known_as("fe80::2%eth0")
-
-
-class Noting(Doorkeeper):
-    """Remembers every door, without keeping it."""
-
-    def __init__(self) -> None:
-        super().__init__(Connections(), Site(Server()))
-        self.noted: list[weakref.ref[Door]] = []
-
-    def enter(self, door: Door) -> None:
-        self.noted.append(weakref.ref(door))
-        super().enter(door)
-
-
-async def answering(scope: object, receive: Callable, send: Callable) -> None:  # type: ignore[type-arg]
-    """A handler that reads the whole body and answers."""
-    while (await receive()).get("more_body"):
-        pass
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-    await send({"type": "http.response.body", "body": b"ok"})
-
-
-#: What is sent, whether an answer is waited for, and whether the connection is reset.
-ENDINGS = {
-    "answered": (request(track("x")), True, False),
-    "answered twice": (request(track("x")) * 2, True, False),
-    "gone before the answer": (request(track("x")), False, True),
-    "gone within the body": (request(track("x"))[:-9], False, False),
-    "gone within the headers": (HEAD.encode(), False, True),
-    "no HTTP": (b"\0\0\r\n\r\n", True, False),
-    "nothing": (b"", False, False),
-}
-
-
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_a_connection_that_ended_waits_for_no_collection_of_garbage(ending: str) -> None:
-    """What refers to itself stays until it is collected, and a busy process collects rarely."""
-    sent, waits, resets = ENDINGS[ending]
-    keeper = Noting()
-
-    async def come_and_go() -> None:
-        config = uvicorn.Config(answering, lifespan="off", log_config=None)
-        config.load()
-        made = partial(Door, keeper, config, uvicorn.server.ServerState(), {})
-        server = await asyncio.get_running_loop().create_server(made, "127.0.0.1", 0)
-        for _ in range(5):
-            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-            writer.write(sent)
-            await writer.drain()
-            if waits:
-                await reader.read(65_536)
-            (writer.transport.abort if resets else writer.close)()
-        ends = asyncio.get_running_loop().time() + 60
-        while len(keeper.noted) < 5 or any(each() is not None for each in keeper.noted):
-            assert asyncio.get_running_loop().time() < ends, "a door that has closed is still there"
-            await asyncio.sleep(0.01)
-        server.close()
-
-    gc.collect()
-    gc.disable()
-    try:
-        asyncio.run(come_and_go())
-    finally:
-        gc.enable()

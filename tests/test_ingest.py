@@ -24,12 +24,13 @@ from starlette.concurrency import run_in_threadpool
 from hetki.consent.source import Source, admitted
 from hetki.errors import Fault, HetkiError, Unavailable
 from hetki.events.wire import Parsed, Rejected
-from hetki.server import ingest
+from hetki.server import arrivals, ingest
 from hetki.server.committer import Committer, Waiting, _answer
 from hetki.server.ingest import Ingest
+from hetki.server.site import Site, known_as
 from hetki.server.status import STATUS
 from hetki.server.threads import N_PAGES, start_threads
-from hetki.settings import Limits
+from hetki.settings import Limits, Server
 from hetki.simulation.world import SimulatedClock
 
 WEB = Source(source="web", channel="site", purposes=["service"], write_keys=keyed("key-web"))
@@ -431,7 +432,7 @@ def test_bad_bodies_are_refused_with_a_reason(
         house.send("/v1/batch", gzip.compress(BATCH), AUTH | {"content-encoding": "gzip"}).status_code == 200
     )
     house.committer.stop()
-    assert house.journal.ids == ["m1"] and house.app._n_arriving == 0
+    assert house.journal.ids == ["m1"] and house.app._arrivals.n_bytes == 0
 
 
 def scope(path: str = "/v1/batch") -> dict[str, Any]:
@@ -459,7 +460,7 @@ def test_a_body_that_stops_halfway_stores_nothing_and_harms_nothing(house: House
 
     half = [{"type": "http.request", "body": BATCH[:20], "more_body": True}]
     asyncio.run(house.app(scope(), receiving(half, gone), send))
-    assert said == [] and house.journal.bodies == [] and house.app._n_arriving == 0
+    assert said == [] and house.journal.bodies == [] and house.app._arrivals.n_bytes == 0
     assert house.send("/v1/batch", BATCH).status_code == 200
 
 
@@ -507,9 +508,65 @@ def test_a_body_without_a_told_length_is_cut_off_at_the_bound(house: House) -> N
 
 
 def test_bodies_arriving_together_share_one_bound(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest, "ARRIVING_BYTES_MAX", 10)
+    monkeypatch.setattr(arrivals, "ARRIVING_BYTES_MAX", 10)
     answer = house.send("/v1/batch", BATCH)
-    assert "bytes arriving at once" in refused(answer, 503, "unavailable") and house.app._n_arriving == 0
+    assert "bytes arriving at once" in refused(answer, 503, "unavailable")
+    assert house.app._arrivals.n_bytes == 0
+
+
+def test_bodies_that_stop_halfway_leave_for_those_that_come(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a few senders without a key could keep everybody out, for as long as a body may take to arrive."""
+    monkeypatch.setattr(arrivals, "ARRIVING_BYTES_MAX", 1_000)
+    monkeypatch.setattr(arrivals, "STALLED_S", 0.005)
+    never = asyncio.Event
+
+    async def asked(body: bytes, is_whole: bool) -> tuple[int, bytes]:
+        said: list[Any] = []
+
+        async def send(message: Any) -> None:
+            said.append(message)
+
+        message = {"type": "http.request", "body": body, "more_body": not is_whole}
+        await house.app(scope(), receiving([message], never().wait), send)
+        return said[0]["status"], said[1]["body"]
+
+    async def story() -> None:
+        slow = [asyncio.ensure_future(asked(b"x" * 300, False)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        for _ in range(2):
+            assert (await asked(BATCH + b" " * (300 - len(BATCH)), True))[0] == 200
+        status, told = await slow[0]
+        assert status == 503 and b"slow to arrive" in told, "who has kept us waiting for the longest"
+        assert not slow[1].done() and not slow[2].done() and house.app._arrivals.n_bytes == 600
+        assert (await asked(b"x" * 1_001, False))[0] == 503, "more than all may have"
+        for each in slow[1:]:
+            assert (await each)[0] == 503
+
+    asyncio.run(story())
+    assert house.app._arrivals.n_bytes == 0 and len(house.journal.bodies) == 2
+
+
+def test_the_bodies_of_one_address_have_a_part_of_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast they come; this machine and proxies speak for many."""
+    monkeypatch.setattr(arrivals, "OF_ADDRESS_BYTES_MAX", 100)
+
+    async def story() -> None:
+        found = arrivals.Arrivals(Site(Server(proxies=["10.0.0.1"])))
+        first, second, other = (found.begin(each) for each in ("192.0.2.1", "192.0.2.1", "192.0.2.2"))
+        found.grow(first, 60)
+        found.grow(other, 60)
+        with pytest.raises(Unavailable, match="from one address"):
+            found.grow(second, 60)
+        found.end(second)
+        found.end(second)
+        for address in ("127.0.0.1", known_as("::1"), "10.0.0.1"):
+            found.grow(found.begin(address), 1_000)
+        assert found.n_bytes == 3_120
+        found.grow(first, 40)
+
+    asyncio.run(story())
 
 
 @given(st.binary(max_size=3_000), st.lists(st.integers(0, 3_100), min_size=1, max_size=4))

@@ -30,8 +30,11 @@ from jinja2 import Environment
 from markupsafe import Markup
 from world import World, action, moment, project
 
+from hetki.cli import accounts
+from hetki.dialogues.tracing import why_words
+from hetki.dialogues.wording import values_words
 from hetki.engine.commands import CannotLink, Matched, MatchedPair, Merge
-from hetki.engine.telling import titles
+from hetki.engine.telling import titles, why_moment
 from hetki.engine.warming import refuse
 from hetki.errors import Fault
 from hetki.events.event import IDENTIFIED, Event, LeafId
@@ -436,3 +439,31 @@ def test_names_of_columns_are_names_and_no_more() -> None:
     found = con.sql("SELECT * FROM cleaned ORDER BY row_id").fetchall()
     assert found == [(row, *(f"{number}-{row}" for number in range(len(names)))) for row in range(3)]
     assert {name for (name,) in con.sql("SELECT table_name FROM duckdb_tables()").fetchall()} == {"cleaned"}
+
+
+# -- a terminal
+
+
+def test_no_string_commands_the_terminal_of_who_reads_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a command prints what a sender told: what clears a screen, or says what was never said."""
+    steps = "joined: Account Joined where name != 'x' | searched: Help Searched where query = joined.name"
+    about = moment("known", "seen: Help Searched", more="about: account\nwho: account.name != 'x'")
+    about = {path: text.replace("initiative: keep_our_word\n", "") for path, text in about.items()}
+    world = World(project({**moment("asked", steps, more="within: 1 day"), **about}))
+    evil = "z\x1b[2J\x07\x9b1m\r\nz"
+    told = msgspec.json.encode({"name": evil, "query": evil + "!"})
+    for name in ("Account Joined", "Help Searched"):
+        now = world.clock.now() + SECOND
+        names = {"user_id": "anna", "group_id": "acme"}
+        world.accept([Event("web", name, "web", name, now, now, names, told)])
+    world.advance()
+    why = why_moment(world.engine, LeafId(world.node("anna")), "asked")
+    lines = why_words(why, world.engine.project.moments["asked"], {}, "UTC")
+    lines += [values_words({"query": evil, "n": 1})]
+    monkeypatch.setattr(accounts, "opened", lambda folder: world.engine)
+    accounts.account("acme")
+    lines += capsys.readouterr().out.splitlines()
+    assert sum("z" in line and "[2J" in line for line in lines) == 3, "each tells it"
+    assert not [line for line in lines if re.search(r"[\x00-\x1f\x7f-\x9f]", line)]

@@ -269,7 +269,12 @@ def test_the_command_prints_a_key_once_and_lists_what_is_declared(
     assert re.fullmatch(r"web  [0-9a-f]{12}  until 20\S+Z  Help Searched  \(shop\)", second)
     assert load(SystemDisk(folder)).sources["web"].write_keys[0].digest == digest_of(key)
     assert all(key.encode() not in file.read_bytes() for file in folder.rglob("*") if file.is_file())
-    for given, must in (("2020-01-01", "a time to come"), ("soon", "a duration"), ("2027-13-01", "ISO 8601")):
+    for given, must in (
+        ("2020-01-01", "a time to come"),
+        ("0 days", "a time to come"),
+        ("soon", "a duration"),
+        ("2027-13-01", "ISO 8601"),
+    ):
         code, out, told = hetki("key", "web", "--expires", given, "-C", str(folder))
         assert (code, out) == (EXIT["invalid"], "") and must in told
     (folder / "sources/web.yaml").write_text(

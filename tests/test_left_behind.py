@@ -12,6 +12,7 @@ import gc
 import gzip
 import json
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,9 +54,15 @@ def request(sent: bytes, headers: str = "", length: int | None = None) -> bytes:
 
 FULL = Fault("journal", "a full disk", "one with room")
 PACKED = "content-encoding: gzip\r\n"
-#: What is sent, and the status of the answer; 0: the sender leaves before there is one.
+#: For a status: the sender leaves before there is an answer, and in the second case as if cut off.
+LEAVES, BREAKS_OFF = 0, -1
+#: What is sent, and the status of the answer, or of the answers to all of it.
 ASKED: dict[str, tuple[bytes, int]] = {
+    "nothing": (b"", LEAVES),
     "an event": (request(body()), 200),
+    "two events, one behind the other": (request(body()) * 2, 200),
+    "an event, and nobody waits for the answer": (request(body()), BREAKS_OFF),
+    "half a head": (request(body())[:30], BREAKS_OFF),
     "an event, and the connection ends": (request(body(), "connection: close\r\n"), 200),
     "a large body": (request(body(padding=400_000)), 200),
     "no such path": (b"GET /v1/nothing HTTP/1.1\r\nhost: x\r\n\r\n", 404),
@@ -68,7 +75,7 @@ ASKED: dict[str, tuple[bytes, int]] = {
     "a large body that is no JSON": (request(b"{" * 400_000, "authorization: Bearer key-web\r\n"), 400),
     "more than may be inflated": (request(gzip.compress(b" " * 3_000_000), PACKED), 413),
     "more than a body may be": (request(b" " * 9_999, length=9_999_999), 413),
-    "half a body": (request(body()[:-9], length=len(body())), 0),
+    "half a body": (request(body()[:-9], length=len(body())), LEAVES),
     "what fails to be committed": (request(body()), 503),
 }  # fmt: skip
 
@@ -104,12 +111,17 @@ class House:
             runner.run(heard())
 
     def ask(self, sent: bytes, status: int) -> None:
+        n_answers = max(1, sent.count(b" HTTP/1.1\r\n"))
         with socket.create_connection(self._listening.getsockname(), 30) as line:
             line.sendall(sent)
+            if status == BREAKS_OFF:
+                line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             answer = b""
-            while status and not answer.endswith(b"}") and (more := line.recv(9_999)):
+            while status > 0 and not (answer.count(b"HTTP/1.1 ") == n_answers and answer.endswith(b"}")):
+                more = line.recv(9_999)
+                assert more, answer
                 answer += more
-        assert not status or answer.startswith(f"HTTP/1.1 {status} ".encode()), answer
+        assert answer.count(f"HTTP/1.1 {status} ".encode()) == (n_answers if status > 0 else 0), answer
 
     def is_quiet(self) -> bool:
         return not self._server.server_state.connections and not self._server.server_state.tasks

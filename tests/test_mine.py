@@ -21,9 +21,10 @@ from hetki.engine.receipts import listed
 from hetki.events.event import LeafId
 from hetki.identity.identifier import NodeId
 from hetki.moments.fold import decode, in_force
-from hetki.server.mine import COSTLY_MAX, MISSES_MAX
+from hetki.server.app import console_app
+from hetki.server.rates import COSTLY_MAX, MISSES_MAX, Rates
 from hetki.server.visit import token_of
-from hetki.settings import DAY, SECOND
+from hetki.settings import DAY, SECOND, Server
 from hetki.store.pages import PageLinks
 from hetki.store.sqlite import transaction
 
@@ -33,6 +34,7 @@ CONTROLLER = '\n[controller]\nname = "Ravintolat Oy"\ncontact = "tieto@ravintola
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> House:
     house = House(tmp_path_factory.mktemp("mine"), CONTROLLER)
+    house.app = console_app(house.engine, house.access, rates=Rates(Server(), house.clock.now))
     for user in ("anna", "berta"):
         house.say(user, "Consent Granted", purpose="marketing", notice_version="7")
         house.late_order(user)
@@ -169,7 +171,10 @@ def test_what_a_customer_says_takes_effect(house: House) -> None:
     advance(house.engine)
     assert is_open(house, "berta", "marketing")
     house.clock.move(house.clock.now() + SECOND)
+    assert "Object to “Reminders and offers”" in words(opened(house, address)), "it says to what"
     assert post(house, address, "say", what="object").status_code == 303
+    advance(house.engine)
+    assert not is_open(house, "berta", "marketing") and is_open(house, "berta", "service")
     house.clock.move(house.clock.now() + SECOND)
     assert post(house, address, "say", what="restrict").status_code == 303
     advance(house.engine)
@@ -192,6 +197,24 @@ def test_a_word_is_told_once_as_the_customers_own_whatever_they_are_known_by(hou
     page = house.get(f"/customers/{house.customer('user_id', 'gita')}", session)
     story = words(page).partition("Story")[2]
     assert story.count("Processing Restricted") == 1
+
+
+def test_a_look_reads_the_newest_of_what_happened_and_says_so(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one link would hold the server up, the more the longer somebody has been a customer."""
+    house.say("helga", "Consent Granted", purpose="marketing")
+    for _ in range(3):
+        house.clock.move(house.clock.now() + SECOND)
+        house.say("helga", "Order Tracked")
+    advance(house.engine)
+    address, more = link(house, "helga"), "what you said before that is in the download"
+    page = words(opened(house, address))
+    assert "Consent Granted marketing" in page and more not in page
+    for room in ("people", "mine"):
+        monkeypatch.setattr(f"hetki.server.{room}.EVENTS_MAX", 3)
+    page = words(opened(house, address))
+    assert "Consent Granted marketing" not in page and more in page
 
 
 @pytest.mark.parametrize(
@@ -263,6 +286,14 @@ def test_guessing_links_is_refused_by_address_and_keeps_nobody_out(house: House)
     assert answers == {404}
     refused = opened(house, "/my/" + "f" * 64)
     assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
+    assert opened(house, address).status_code == 200
+
+
+def test_a_clock_that_is_set_back_keeps_nobody_out(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    address, now = link(house, "anna"), house.clock.now()
+    monkeypatch.setattr(house, "app", console_app(house.engine, house.access))
+    assert opened(house, address).status_code == 200
+    monkeypatch.setattr(house.clock, "now", lambda: now - 60 * MINUTE)
     assert opened(house, address).status_code == 200
 
 

@@ -25,6 +25,7 @@ from contextlib import closing, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
+import duckdb
 import pytest
 from anyio import to_thread
 from anyio._backends._asyncio import WorkerThread
@@ -418,6 +419,11 @@ def test_each_shortage_says_what_must_be_done() -> None:
     assert shortage(OSError(errno.ENOENT, "no such file")) is None and shortage(ValueError("x")) is None
     assert isinstance(shortage(RuntimeError("can't start new thread")), Unavailable)
     assert shortage(RuntimeError("a mistake of ours")) is None
+    with pytest.raises(duckdb.Error) as asked:
+        duckdb.connect(config={"memory_limit": "1MB", "temp_directory": ""}).execute(
+            "SELECT list(i) FROM range(1000000) t(i)"
+        ).fetchall()
+    assert isinstance(shortage(asked.value), Unavailable), "the lake's engine has errors of its own"
 
 
 def test_memory_that_is_short_undoes_a_transaction(tmp_path: Path) -> None:

@@ -119,6 +119,12 @@ ONE_FAULT = [
     (
         "hetki.toml",
         "[contact]",
+        "[hetki.limits]\nbody_bytes_max = 134217729\n[contact]",
+        ":[hetki.limits].body_bytes_max: got 134217729, must be at most 134217728, ",
+    ),
+    (
+        "hetki.toml",
+        "[contact]",
         "[hetki.connections]\nhead_s = 0\n[contact]",
         ":[hetki.connections].head_s: got less than 1, must be 1 or more.",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -170,10 +171,18 @@ class Door:
         else:
             body["writeKey"] = key
 
+        return self._sent(json.dumps(body).encode(), headers, address)
+
+    def post(self, body: bytes, encoding: str = "", key: str = "") -> int:
+        """A body as it is, packed as is said; the status of the answer."""
+        headers = {"content-encoding": encoding, **({"authorization": f"Bearer {key}"} if key else {})}
+        return self._sent(body, headers, "192.0.2.1").status_code
+
+    def _sent(self, body: bytes, headers: dict[str, str], address: str) -> httpx.Response:
         async def sent() -> httpx.Response:
             async def content() -> Any:
                 self.n_read += 1
-                yield json.dumps(body).encode()
+                yield body
 
             transport = httpx.ASGITransport(self.app, client=(address, 4711))
             async with httpx.AsyncClient(transport=transport, base_url="http://hetki") as client:
@@ -259,6 +268,27 @@ def test_an_address_without_a_valid_key_is_held_low_and_valid_keys_pass(
     assert [door.send("guess", where=where).status_code for _ in range(3)] == [401, 401, 429]
     door.move(1)
     assert door.send("one", where="body").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("br", b"{}", 400),
+        ("gzip", b"no gzip", 400),
+        ("gzip", gzip.compress(b" " * (Limits().inflated_bytes_max + 1)), 413),
+        ("", b" " * (Limits().body_bytes_max + 1), 413),
+    ],
+)
+def test_what_has_no_valid_key_is_held_low_however_it_is_refused(
+    doors: list[Door], encoding: str, body: bytes, status: int
+) -> None:
+    """Else a sender without a key could have as much unpacked as it likes."""
+    door = opened(doors, refused_per_s=1)
+    assert [door.post(body, encoding) for _ in range(8)] == [status] * 5 + [429] * 3
+    assert [door.post(body, encoding, "one") for _ in range(8)] == [status] * 8, "with a key it is its own"
+    door.move(5)
+    known = b'{"writeKey": "one", "batch": 7}'
+    assert [door.post(known) for _ in range(8)] == [400] * 8, "a key in the body is one"
 
 
 def test_an_address_of_ones_own_making_has_no_rate_of_its_own(doors: list[Door]) -> None:

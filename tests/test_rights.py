@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -12,12 +14,15 @@ from hetki.consent.purpose import Controller, Purpose
 from hetki.consent.record import Declared, Record, records
 from hetki.consent.statements import ALL, SPOKEN, spoken, told_by
 from hetki.consent.vocabulary import MARKETING, PURPOSES
+from hetki.dialogues.tracing import why_words
+from hetki.dialogues.wording import spoken_at
 from hetki.engine.erase import erase
+from hetki.engine.export import export
 from hetki.engine.rights import Entered, correction, enter, objection, restriction
-from hetki.engine.telling import known_traits
+from hetki.engine.telling import known_traits, why_moment
 from hetki.errors import Invalid
 from hetki.events.catalogue import SHIPPED
-from hetki.events.event import LeafId
+from hetki.events.event import LeafId, instant
 from hetki.identity.identifier import NodeId, leaf_of
 from hetki.moments.fold import decode
 from hetki.settings import SECOND
@@ -321,10 +326,31 @@ def test_a_restriction_is_a_record_of_all_purposes() -> None:
     assert lifted.no_effect == "not_theirs_to_lift"
 
 
+@pytest.mark.parametrize(
+    "edge", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "9999-12-31T23:59:59Z"]
+)
+def test_a_time_at_the_edge_of_the_calendar_can_be_said(edge: str) -> None:
+    """Whoever sends events may tell any: no page and no export of the customer may break by it."""
+    world = World()
+    world.live(
+        f"""
+        09:00 web u=anna Consent Granted purpose=marketing until={edge}
+        10:00 web u=anna Delivery Delayed order_id=o1 promised_at={edge}
+        """
+    )
+    customer, promise = LeafId(world.node("anna")), world.engine.project.moments["promise"]
+    assert export(world.engine, customer).n_rows["consents"] == 1
+    (granted,) = told(f"09:00 web u=anna Consent Granted purpose=service until={edge}", PURPOSE)
+    assert granted.validity_duration.partition("/")[2].startswith(edge[:4])
+    for zone in ("UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago"):
+        assert f" {int(edge[:4])}, " in spoken_at(instant(datetime.fromisoformat(edge)), zone)
+        assert why_words(why_moment(world.engine, customer, "promise"), promise, {}, zone)
+
+
 SAID = st.lists(
     st.tuples(
         st.sampled_from(sorted(SPOKEN)),
-        st.sampled_from(["marketing", "service", "odd"]),
+        st.sampled_from(["purpose=marketing", "purpose=service", "purpose=odd", ""]),
         st.sampled_from(["anna", "bertta"]),
     ),
     max_size=8,
@@ -334,15 +360,14 @@ SAID = st.lists(
 @given(SAID)
 def test_no_statement_is_without_a_record_and_none_is_overwritten(said: list[tuple[str, str, str]]) -> None:
     story = "\n".join(
-        f"09:{number:02} hetki u={who} {name} purpose={purpose}"
-        for number, (name, purpose, who) in enumerate(said)
+        f"09:{number:02} hetki u={who} {name} {purpose}" for number, (name, purpose, who) in enumerate(said)
     )
     if not story:
         return
     found = told(story, PURPOSE)
     spoke = {each.event_time for each in found}
-    # An objection without a purpose may find none to refuse; here each names one.
     assert len(spoke) == len(said)
+    assert len({each.event_time for each in told(story, {"service": PURPOSE["service"]})}) == len(said)
     assert found[: len(found) - 1] == told(story, PURPOSE)[:-1]
     longer = told(f"{story}\n10:00 web u=anna Consent Refused purpose=service", PURPOSE)
     assert longer[: len(found)] == found, "what comes later changes no record"
@@ -423,6 +448,8 @@ def test_what_may_not_be_objected_to_is_refused_with_a_hint() -> None:
         objection(purposes, "service", "Sami")
     with pytest.raises(Invalid, match="news"):
         objection(purposes, "new", "Sami")
+    with pytest.raises(Invalid, match=r"one that may be objected to.+hetki restrict"):
+        objection(purposes, "", "Sami")
     assert objection(purposes, "news", "Sami").properties["purpose"] == "news"
 
 

@@ -329,6 +329,8 @@ def test_what_looks_deep_or_wide_but_is_not_is_kept() -> None:
         (b'{"batch": {}}', "body.batch: got object, must be array."),
         (b'{"batch": [], "sentAt": 5}', "body.sentAt: got int, must be str | null."),
         (b'{"batch": [{}], "batch": []}', "body.batch: got more than one list, must be one."),
+        (b'{"batch": [{}], "b\\u0061tch": []}', "body.batch: got more than one list, must be one."),
+        (b'{"\\u0062atc\\u0068": [{}], "batch": []}', "body.batch: got more than one list, must be one."),
         (b'{"batch": [{"a": NaN}], "batch": [{}]}', "body.batch: got more than one list, must be one."),
         (b'{"batch": [], "sentAt": "soon"}', "body.sentAt: got 'soon', must be a time in ISO 8601."),
     ],

@@ -101,6 +101,7 @@ def test_behind_tls_every_answer_asks_for_https_from_now_on(house: House, secure
         ("https://cx.example.com:8443", "cx.example.com:8443", 403),
         ("https://evil.example", "evil.example", 403),  # a name that leads here
         ("null", "cx.example.com", 403),
+        ("https://[", "cx.example.com", 403),
     ],
 )
 def test_with_an_origin_a_form_must_come_from_it(
@@ -108,6 +109,20 @@ def test_with_an_origin_a_form_must_come_from_it(
 ) -> None:
     headers = {"content-type": FORM_TYPE, "origin": origin, "host": host}
     assert ask(secure, "/sign-in", "", "POST", "name=x&password=y", headers).status_code == status
+
+
+@pytest.mark.parametrize("origin", ["http://[", "https://[::1", "null", ""])
+def test_an_origin_that_is_none_is_not_ours(house: House, origin: str) -> None:
+    headers = {"content-type": FORM_TYPE, "origin": origin, "host": "hetki"}
+    assert ask(house.app, "/sign-in", "", "POST", "name=x&password=y", headers).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/customers/", "/sign-in/?token=x", "/my/x/", "/my/x/data.zip/"])
+def test_nobody_is_sent_to_another_host_or_to_plain_http(house: House, secure: ASGIApp, path: str) -> None:
+    """An address with a token in it would go there."""
+    mine = {"cookie": f"__Host-{COOKIE}={house.session}", "host": "evil.example"}
+    answer = ask(secure, path, "", headers=mine)
+    assert answer.status_code == 404 and "location" not in answer.headers
 
 
 # -- whose address it is

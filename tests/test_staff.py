@@ -399,7 +399,7 @@ def test_the_command_adds_lists_changes_and_removes(
 ) -> None:
     folder = tmp_path / "shop"
 
-    def hetki(*given: str, typed: str = "") -> Ended:
+    def hetki(*given: str, typed: str | bytes = "") -> Ended:
         return called([*given, "-C", folder], monkeypatch, capsys, typed)
 
     assert called(["init", folder], monkeypatch, capsys).code == 0
@@ -410,6 +410,9 @@ def test_the_command_adds_lists_changes_and_removes(
     assert staff.proved("Sami", PASSWORD) and not staff.proved("Sami", "")
     refused = hetki("staff", "add", "Oma", "--role", "agent", typed="short\n")
     assert refused[0] == EXIT["invalid"] and "15 to 256 characters" in refused[2]
+    for typed in (PASSWORD + "\udce9", PASSWORD.encode() + b"\xe9"):
+        refused = hetki("staff", "add", "Oma", "--role", "agent", typed=typed)
+        assert refused[0] == EXIT["invalid"] and "text in UTF-8" in refused[2], "no browser could send it"
     assert hetki("staff", "add", "SAMI", "--role", "agent", typed=PASSWORD)[0] == EXIT["conflict"]
     unknown = hetki("staff", "add", "Oma", "--role", "agnet", typed=PASSWORD)
     assert unknown[0] == EXIT["invalid"] and "did you mean 'agent'" in unknown[2]

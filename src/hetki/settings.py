@@ -10,6 +10,8 @@ import msgspec
 #: One second in the unit of every instant: instants are whole microseconds since 1970-01-01 UTC.
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
+#: Bodies that are being taken in may hold this much memory together; one alone cannot have more.
+ARRIVING_BYTES_MAX = 128 * 1024 * 1024
 #: What has a rate per second may come at once for this many seconds of it.
 BURST_S = 5
 

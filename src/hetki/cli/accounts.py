@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hetki.cli.opening import HERE, Folder, opened
-from hetki.dialogues.wording import counted, spoken_at
+from hetki.dialogues.wording import counted, in_one_line, spoken_at
 from hetki.engine.engine import Engine
 from hetki.engine.telling import find_account
 from hetki.moments.fold import Folded, decode
@@ -39,7 +39,7 @@ def account(
     row = engine.state.load_customers([found]).get(found)
     folded = decode(row.state) if row else Folded()
     for trait, value in sorted(folded.traits.items()):
-        print(f"  trait  {trait}  {value}")
+        print(f"  trait  {trait}  {in_one_line(value)}")
     _print_members(engine, members_of(engine.db, [found]).get(found, []), n_shown)
     for moment, (n_tries, n_values) in dropped(folded).items():
         given_up = f"{counted(n_tries, 'try')}, {counted(n_values, 'value')}"

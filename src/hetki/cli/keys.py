@@ -59,7 +59,7 @@ def _instant(text: str, now: int) -> str:
     if text == NEVER:
         return ""
     if not text[:4].isdigit() or "-" not in text:
-        return f"{utc(now + seconds(text, '--expires') * SECOND):%Y-%m-%dT%H:%M:%SZ}"
+        text = f"{utc(now + seconds(text, '--expires') * SECOND):%Y-%m-%dT%H:%M:%SZ}"
     ends_at = expiry(text, "--expires")
     if ends_at is None or ends_at <= now:
         raise Invalid(Fault("--expires", shown(text), "a time to come"))

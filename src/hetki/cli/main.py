@@ -10,7 +10,7 @@ import typer
 
 from hetki import __version__
 from hetki.errors import Fault, HetkiError
-from hetki.store.shortage import SHORT, shortage
+from hetki.store.shortage import shortage
 from hetki.store.system import collect_rarely
 
 #: Command -> the module of this package that holds it, and what it does. A module is loaded when one of its
@@ -165,12 +165,12 @@ def main() -> None:
         for fault in error.faults:
             print(fault, file=sys.stderr)
         sys.exit(EXIT[error.code])
-    except (*SHORT, OSError) as error:
+    except UnicodeEncodeError:
+        print(Fault("command line", "bytes that are not UTF-8", "text in UTF-8"), file=sys.stderr)
+        sys.exit(EXIT["invalid"])
+    except Exception as error:
         short = shortage(error)
         if short is None:
             raise
         print(short, file=sys.stderr)
         sys.exit(EXIT[short.code])
-    except UnicodeEncodeError:
-        print(Fault("command line", "bytes that are not UTF-8", "text in UTF-8"), file=sys.stderr)
-        sys.exit(EXIT["invalid"])

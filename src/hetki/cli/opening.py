@@ -24,6 +24,14 @@ def opened(folder: Path) -> Engine:
     return open_folder(str(folder))
 
 
+def hand_down(ctx: typer.Context, folder: Path) -> bool:
+    """Whether a command has another behind it; that one works on the folder that was named before it, unless
+    it is told another."""
+    if ctx.invoked_subcommand is not None:
+        ctx.default_map = {ctx.invoked_subcommand: {"project": folder}}
+    return ctx.invoked_subcommand is not None
+
+
 def look(folder: Path) -> None:
     """Raise `NotFound` if a folder holds no project."""
     if not (folder / "hetki.toml").is_file():

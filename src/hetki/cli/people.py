@@ -30,7 +30,7 @@ from hetki.engine.telling import (
 from hetki.errors import Conflict, Fault, Invalid, NotFound, shown
 from hetki.events.event import LeafId
 from hetki.events.wire import instant_of
-from hetki.identity.identifier import NodeId, as_leaf
+from hetki.identity.identifier import LEAVES, NodeId, as_leaf
 from hetki.identity.joining import strongest_first
 from hetki.identity.survival import Word
 from hetki.moments.fold import Folded, decode
@@ -278,16 +278,22 @@ def unmerge(
 
 
 def find(engine: Engine, who: str) -> LeafId:
-    """The customer that a name belongs to. Raises `NotFound`."""
+    """The customer that a name belongs to. Raises `NotFound`, or `Conflict` where it is more than one's."""
     node = found_as(engine, who)
     return engine.state.customers_of([node])[node]
 
 
 def found_as(engine: Engine, who: str) -> NodeId:
-    """The identifier that a name is. Raises `NotFound`."""
+    """The identifier that a name is. Raises `NotFound`, or `Conflict` where more than one is known by it."""
     nodes = meant(engine, who)
     known = engine.state.customers_of(nodes)
-    for node in nodes:
-        if node in known:
-            return node
-    raise NotFound(Fault("customer", repr(who), "a name that some event has told"))
+    found = [node for node in nodes if node in known]
+    if not found:
+        raise NotFound(Fault("customer", repr(who), "a name that some event has told"))
+    customers = list(dict.fromkeys(known[node] for node in found))
+    members = engine.state.members(customers)
+    people = [each for each in customers if any(space in LEAVES for space in members[each].values())]
+    if len(people) > 1:
+        hint = "give one's own id: " + " or ".join(each.hex() for each in people)
+        raise Conflict(Fault("customer", f"{who!r}, by which more than one is known", "one customer", hint))
+    return found[0]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hetki.cli.opening import HERE, Folder, look, opened
+from hetki.cli.opening import HERE, Folder, hand_down, look, opened
 from hetki.engine.standing import data_of
 from hetki.errors import Fault, Invalid, nearest, shown
 from hetki.events.event import utc
@@ -37,7 +37,7 @@ def token(project: Folder = HERE) -> None:
 @staff.callback()
 def listing(ctx: typer.Context, project: Folder = HERE) -> None:
     """List who may sign in, by name, with their roles."""
-    if ctx.invoked_subcommand is not None:
+    if hand_down(ctx, project):
         return
     look(project)
     disk = _disk(project)
@@ -111,4 +111,9 @@ def _password() -> str:
     if sys.stdin.isatty():
         typed: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
         return typed
-    return sys.stdin.readline(LINE_CHARS_MAX).rstrip("\r\n")
+    try:
+        line = sys.stdin.readline(LINE_CHARS_MAX).rstrip("\r\n")
+        line.encode()  # in some locales other bytes are read as halves of characters
+    except UnicodeError:
+        raise Invalid(Fault("password", "bytes that are not UTF-8", "text in UTF-8")) from None
+    return line

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from hetki.cli.opening import HERE, Folder, look, opened, over_journal
+from hetki.cli.opening import HERE, Folder, hand_down, look, opened, over_journal
 from hetki.engine.advance import advance as advance_engine
 from hetki.engine.rebuilding import rebuild as rebuild_engine
 from hetki.engine.repair import list_rejected, replay_rejected, show_rejected
@@ -25,7 +25,7 @@ app.add_typer(rejected, name="rejected")
 @rejected.callback()
 def listing(ctx: typer.Context, project: Folder = HERE) -> None:
     """List what was refused and not replayed since, newest first."""
-    if ctx.invoked_subcommand is not None:
+    if hand_down(ctx, project):
         return
     rows = list_rejected(opened(project))
     for row in rows:

@@ -24,8 +24,8 @@ SPOKEN = frozenset({GRANTED, REFUSED, WITHDRAWN, OBJECTED, RESTRICTED, LIFTED})
 #: Where a restriction stands among the purposes; no purpose can have this name.
 ALL: Final = "*"
 
-#: Why a statement changes nothing: it names a purpose that is not declared, is not readable, was given under
-#: a notice that does not count, or lifts a restriction from outside.
+#: Why a statement changes nothing: no purpose that it is about is declared, it is not readable, was given
+#: under a notice that does not count, or lifts a restriction from outside.
 NoEffect = Literal["", "no_such_purpose", "unreadable", "notice", "not_theirs_to_lift"]
 #: Why a purpose is open or closed.
 Why = Literal["granted", "basis", "refused", "ended", "unknown", "restricted"]
@@ -93,7 +93,8 @@ def told_by(event: Event, purposes: Mapping[str, Purpose]) -> list[Said]:
                 named = msgspec.json.decode(event.properties, type=_Objected).purpose
                 if named is not None:
                     return [_of(named, refusal, purposes)]
-                return [Said(name, refusal) for name, each in purposes.items() if each.may_be_objected_to]
+                found = [Said(name, refusal) for name, each in purposes.items() if each.may_be_objected_to]
+                return found or [Said("", None, "no_such_purpose")]
             case "Processing Restricted":
                 return [Said(ALL, refusal)]
             case "Restriction Lifted":

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from hetki.declarations.durations import spoken
-from hetki.dialogues.wording import counted, spoken_at
+from hetki.dialogues.wording import counted, in_one_line, spoken_at
 from hetki.moments.moment import Moment
 from hetki.moments.sentence import sentence, step_names
 from hetki.moments.why import Try, Why
@@ -109,6 +109,6 @@ def miss_words(miss: Miss, called: Mapping[str, str]) -> str:
     """Why a part of a condition was not true: what must be, and what was."""
     was = []
     for node, value in miss.values:
-        shown = "missing" if value is None else f"'{value}'" if isinstance(value, str) else f"{value}"
-        was.append(f"{words(node, called)} was {shown}")
+        told = f"'{in_one_line(value)}'" if isinstance(value, str) else f"{value}"
+        was.append(f"{words(node, called)} was {'missing' if value is None else told}")
     return f"must be that {words(miss.part, called)}" + (f", but {' and '.join(was)}" if was else "")

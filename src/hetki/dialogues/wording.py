@@ -6,6 +6,7 @@ explanation of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
@@ -15,8 +16,9 @@ import msgspec
 from hetki.consent.statements import NoEffect, Why
 from hetki.decisions.question import Reason, Scalar
 from hetki.declarations.durations import spoken
-from hetki.events.event import utc
+from hetki.events.event import FIRST, LAST, utc
 from hetki.identity.survival import Survival
+from hetki.settings import DAY
 
 Reader = Literal["analyst", "customer"]
 
@@ -36,17 +38,19 @@ class Titles(msgspec.Struct, frozen=True):
     time_zone: str = "UTC"
 
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 #: Names as they are declared, times in UTC.
 PLAIN = Titles()
 
 
 def spoken_at(at: int, time_zone: str) -> str:
-    """An instant as people of a time zone say it.
+    """An instant as people of a time zone say it; the first and the last day of the calendar, which not every
+    zone has whole, as the days beside them.
 
     >>> spoken_at(0, "Europe/Helsinki")
     'Thu 1 Jan 1970, 02:00:00'
     """
-    local = utc(at).astimezone(ZoneInfo(time_zone))
+    local = utc(min(max(at, FIRST + DAY), LAST - DAY)).astimezone(ZoneInfo(time_zone))
     return f"{local:%a} {local.day} {local:%b %Y, %H:%M:%S}"
 
 
@@ -86,11 +90,20 @@ def purpose_words(name: Scalar, titles: Titles) -> str:
     return f"'{titles.purposes.get(str(name), str(name))}'"
 
 
+def in_one_line(value: object) -> str:
+    """A value as text that commands no terminal: a sign for each control character and line break.
+
+    >>> in_one_line("Anna\\x1b[2J"), in_one_line(7)
+    ('Anna�[2J', '7')
+    """
+    return _CONTROL.sub("\ufffd", str(value))
+
+
 def values_words(values: Mapping[str, Scalar]) -> str:
     """What values were, by their names."""
     told = {True: "true", False: "false", None: "unknown"}
     return ", ".join(
-        f"{name} was {told[value] if value is None or isinstance(value, bool) else value}"
+        f"{name} was {told[value] if value is None or isinstance(value, bool) else in_one_line(value)}"
         for name, value in sorted(values.items())
     )
 
@@ -131,11 +144,11 @@ def no_effect_words(because: NoEffect) -> str:
     """Why a statement changes nothing, as a short phrase.
 
     >>> no_effect_words("no_such_purpose")
-    'no purpose of this name is declared'
+    'no such purpose is declared'
     """
     return {
         "": "",
-        "no_such_purpose": "no purpose of this name is declared",
+        "no_such_purpose": "no such purpose is declared",
         "unreadable": "it cannot be read",
         "notice": "it was given under a notice that does not count for this purpose",
         "not_theirs_to_lift": "only staff can lift a restriction",

@@ -48,10 +48,13 @@ def restriction(said_by: str, reason: str = "", lifts: bool = False) -> Entered:
 def objection(purposes: Mapping[str, Purpose], purpose: str, said_by: str, reason: str = "") -> Entered:
     """The customer objects to a purpose, or ("") to all that may be objected to (article 21).
 
-    Raises `Invalid` for a purpose that is not declared, or that may not be objected to.
+    Raises `Invalid` for a purpose that is not declared, or that may not be objected to, and where none may.
     """
     said = _said(said_by, reason)
     if not purpose:
+        if not any(each.may_be_objected_to for each in purposes.values()):
+            must = "one that may be objected to: of legitimate interests, public task or marketing"
+            raise Invalid(Fault("purpose", "none", must, "name one, or hetki restrict ends all processing"))
         return Entered(OBJECTED, said)
     given = purposes.get(purpose)
     if given is None:

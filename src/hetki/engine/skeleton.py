@@ -26,6 +26,7 @@ basis = "contract"
 title = "News and offers"
 basis = "consent"
 gpc = true                       # a browser's Sec-GPC signal refuses it
+dpv = "DirectMarketing"          # what it is in the W3C's vocabulary: to this one may always object
 
 [destinations.app]
 kind = "webhook"

@@ -33,6 +33,9 @@ OWN_SOURCE = "hetki"
 
 OrderKey = tuple[int, str, int, str]
 
+#: The first and the last instant of the calendar. A sender in another zone may tell one up to a day beyond.
+FIRST, LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
+
 
 class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What happened, where, to whom, as one source told it.
@@ -73,12 +76,12 @@ def instant(at: datetime) -> int:
 
 
 def utc(at: int) -> datetime:
-    """An instant as an aware datetime in UTC.
+    """An instant as an aware datetime in UTC; one beyond the calendar as its first or last.
 
     >>> utc(86_400_000_000).isoformat()
     '1970-01-02T00:00:00+00:00'
     """
-    seconds, micros = divmod(at, 1_000_000)
+    seconds, micros = divmod(min(max(at, FIRST), LAST), 1_000_000)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=micros)
 
 

@@ -7,6 +7,8 @@ and `group` become properties. The envelope is typed, unknown members of it are 
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from hetki.errors import Fault, Invalid, nearest, shown
@@ -56,6 +58,8 @@ class Batch(msgspec.Struct, rename="camel", gc=False):
     sent_at: str | None = None
 
 
+#: The name of the list of calls, whichever of its letters are escaped.
+_SPELLED = re.compile(rb'"(?:b|\\u0062)(?:a|\\u0061)(?:t|\\u0074)(?:c|\\u0063)(?:h|\\u0068)"')
 _BATCH = msgspec.json.Decoder(Batch)
 _MESSAGE = msgspec.json.Decoder(Message)
 
@@ -84,7 +88,8 @@ def parse(
     if kind != "batch":
         arrival = Arrival(source, channel, kind, received_at, limits, gpc, skew, scope)
         return wire.judged([wire.single(body)], body, "body", arrival, _read)
-    if body.count(b'"batch"') > 1 and _is_doubled(body):
+    spelled = _SPELLED.sub(b'"batch"', body) if b"\\u00" in body else body
+    if spelled.count(b'"batch"') > 1 and _is_doubled(spelled):
         raise Invalid(
             Fault("body.batch", "more than one list", "one", "the first would vanish without a word")
         )

@@ -14,7 +14,7 @@ from hmac import compare_digest
 
 import msgspec
 
-from hetki.errors import Fault, Forbidden, NotFound
+from hetki.errors import Fault, Forbidden, NotFound, Unavailable
 from hetki.server.status import Busy
 from hetki.settings import SECOND
 from hetki.store.ports import Chance, Clock, Disk
@@ -142,11 +142,14 @@ class Access:
                 self._n_checks -= 1
 
     def _load(self, name: str) -> list[Kept] | None:
-        """What a file holds; None when there is no such file."""
+        """What a file holds; None when there is no such file. Raises `Unavailable`."""
         try:
             return msgspec.json.decode(self._disk.read(name), type=list[Kept])
         except NotFound:
             return None
+        except msgspec.MsgspecError:
+            got, hint = "something else", "delete it: whoever it let in signs in again"
+            raise Unavailable(Fault(name, got, "what was once written", hint)) from None
 
     def _begin(self, name: str, stamp: str) -> str:
         """A new session, the oldest of the same person giving way. The lock is held."""

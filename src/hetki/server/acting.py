@@ -1,6 +1,6 @@
-"""Acting: what the console writes: commands into the journal, and nothing else.
+"""Acting: what the console writes: commands, and what customers ask for, into the journal, and nothing else.
 
-A command is durable when the browser is answered, and in force when the worker has folded it.
+It is durable when the browser is answered, and in force when the worker has folded it.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from hetki.server.ingest import Ingest
 from hetki.server.mine import HEADERS as SEALED
 from hetki.server.mine import PREFIX as MINE
 from hetki.server.mine import READS, WRITES, Mine, own_failure
-from hetki.server.pages import ASSETS, Pages
+from hetki.server.pages import ASSETS, RETRY_AFTER_S, Pages
 from hetki.server.rates import Rates
 from hetki.server.roles import LEAST, is_enough, unlisted
 from hetki.server.signing import SIGN_IN, SIGN_OUT, Signing
@@ -57,6 +57,10 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
 }
+#: Made beforehand, for when there is no memory to make anything.
+NOT_NOW = Response(
+    "Not available just now. Try again in a moment.\n", 503, {"retry-after": str(RETRY_AFTER_S)}, "text/plain"
+)
 PAGES = {
     "/": console.live,
     "/customers": people.customers,
@@ -137,7 +141,7 @@ def console_app(
     is_stopping: Callable[[], bool] = lambda: False,
     rates: Rates | None = None,
 ) -> ASGIApp:
-    """The console alone. It reads the project's stores, and writes its own sessions and people's commands."""
+    """The console alone. It reads the project's stores, and writes its own sessions and what people enter."""
     project = engine.project
     pages = Pages(project.settings.name, project.settings.time_zone)
     effects = Effects(engine.disk, engine.clock, [measured(each) for each in project.moments.values()])
@@ -164,7 +168,8 @@ def console_app(
             return pages.failure(error.status_code, [error.detail])
         return pages.failure(500, ["The operator's log says more."])
 
-    signing = Signing(access, pages, rates or Rates(project.server))
+    rates = rates or Rates(project.server)
+    signing = Signing(access, pages, rates)
     actions: dict[str, Handler] = {**ACTIONS, SIGN_OUT: signing.leave}
     routes = [Route(path, showing(handler)) for path, handler in PAGES.items()]
     routes += [Route(path, acting(each, desk_of), methods=["POST"]) for path, each in actions.items()]
@@ -176,11 +181,13 @@ def console_app(
         *(Route(f"/{name}", partial(_asset, pages, name)) for name in ASSETS),
     ]
     site = Site(project.server)
-    mine = Mine(desk, site)
+    mine = Mine(desk, site, rates)
     routes += [Route(path, mine.reading(*each)) for path, each in READS.items()]
     routes += [Route(path, mine.acting(*each), methods=["POST"]) for path, each in WRITES.items()]
     handlers = dict.fromkeys((HetkiError, HTTPException, *SHORT, Exception), fail)
-    return Guard(Starlette(routes=routes, exception_handlers=handlers), routes, access, pages, site)
+    inner = Starlette(routes=routes, exception_handlers=handlers)
+    inner.router.redirect_slashes = False  # it would send on to whatever `Host` says, by plain HTTP
+    return Guard(inner, routes, access, pages, site)
 
 
 class Guard:
@@ -204,8 +211,11 @@ class Guard:
             return
 
         is_own = scope["path"].startswith(MINE)
+        has_started = False
 
         async def guarded(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(SEALED if is_own else {})
@@ -213,7 +223,12 @@ class Guard:
                     headers.setdefault(name, text)
             await send(message)
 
-        await self._admitted(scope, is_own)(scope, receive, guarded)
+        try:
+            await self._admitted(scope, is_own)(scope, receive, guarded)
+        except Exception as error:  # also of whoever would have told it
+            if has_started or shortage(error) is None:
+                raise
+            await NOT_NOW(scope, receive, guarded)
 
     def _admitted(self, scope: Scope, is_own: bool) -> ASGIApp:
         """What answers a request: the console, or a refusal."""

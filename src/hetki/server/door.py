@@ -93,7 +93,7 @@ class Door(HttpToolsProtocol):
         self._raw: asyncio.Transport
         self._running: RequestResponseCycle | None = None
         self._fault: tuple[int, HetkiError] | None = None  # what the parser's callbacks found
-        self._n_head = self._n_framing = self._n_body = self._n_body_now = 0
+        self._n_headers = self._n_head = self._n_framing = self._n_body = self._n_body_now = 0
         self._begins_now = False
         self._lingering: asyncio.TimerHandle | None = None
 
@@ -162,7 +162,7 @@ class Door(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._begins_now = True
-        self._n_head = self._n_framing = self._n_body = self._n_body_now = 0
+        self._n_headers = self._n_head = self._n_framing = self._n_body = self._n_body_now = 0
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -172,13 +172,15 @@ class Door(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._n_head += len(name) + len(value)
+        self._n_headers += 1
         n_max, bytes_max = self.bounds.headers_max, self.bounds.head_bytes_max
-        if len(self.headers) >= n_max:
+        if self._n_headers > n_max:
             self._stop(431, Exhausted(Fault("headers", "more of them", f"at most {n_max}")))
         if self._n_head > bytes_max:
             got = f"{self._n_head} bytes"
             self._stop(431, Exhausted(Fault("headers", got, f"at most {bytes_max} bytes")))
-        super().on_header(name, value)
+        if self.stage is not Stage.BODY:  # what follows a body is none: no proxy has looked at it
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if len(self.pipeline) >= self.bounds.pipelined_max:

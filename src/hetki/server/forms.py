@@ -2,7 +2,8 @@
 
 A page that is not ours can make a browser send a form, and the browser would add the cookie. So a form
 carries a token that only our pages know (a hash of the session's id, which no page can read), and what the
-browser says of its origin must be us. Whoever writes goes through `acting`; there is no other way to write.
+browser says of its origin must be us. Whoever writes in the console goes through `acting`; there is no other
+way. Customers' own pages have no session, and a check of their own (`mine.py`).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import re
 import zlib
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -23,10 +24,11 @@ from hetki.errors import Exhausted, Fault, Forbidden, HetkiError, Invalid, NotFo
 from hetki.events import cloudevents, segment
 from hetki.events.event import utc
 from hetki.events.wire import UNREADABLE, Parsed
+from hetki.server.arrivals import SLOW, Arrivals, Arriving
 from hetki.server.committer import Committer
 from hetki.server.rates import Rates
 from hetki.server.site import Site
-from hetki.server.status import AGAIN, Refusal, retry_after_s, status_of
+from hetki.server.status import AGAIN, Busy, Refusal, retry_after_s, status_of
 from hetki.server.threads import N_BODIES, beside
 from hetki.settings import Limits, Server
 from hetki.store.ports import Clock
@@ -51,8 +53,6 @@ KINDS = {
     "a": "alias",
     "cloudevents": cloudevents.KIND,
 }
-#: Bodies that are being taken in may hold this much memory together.
-ARRIVING_BYTES_MAX = 128 * 1024 * 1024
 #: A larger body is read in a thread of its own, so that no sender can hold up the others.
 INLINE_BYTES_MAX = 256 * 1024
 HEALTHY = {"success": True}
@@ -83,6 +83,16 @@ class WriteKey(msgspec.Struct, rename="camel"):
         return "WriteKey(...)"
 
 
+@dataclass(slots=True)
+class Asked:
+    """One request without its body. `admitted` is what its key opens, None until a valid one was found."""
+
+    kind: str
+    headers: dict[str, str]
+    received_at: int
+    admitted: Admitted | None = None
+
+
 class SenderGone(Exception):
     """The sender left before its body was complete: nothing is stored, nobody is there to be told."""
 
@@ -105,7 +115,7 @@ class Ingest:
         self._limits = limits
         self._rates = rates or Rates(Server())
         self._site = site or Site(Server())
-        self._n_arriving = 0
+        self._arrivals = Arrivals(self._site)
         self._large = CapacityLimiter(N_BODIES)  # each may become many times as large in memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,6 +128,7 @@ class Ingest:
             return
         allowed = "GET" if path == "health" else "POST"
         address = self._site.address(scope)
+        asked: Asked | None = None
         try:
             if path not in KINDS and path != "health":
                 raise NotFound(
@@ -130,17 +141,15 @@ class Ingest:
             if path == "health":
                 await _send(send, 200, msgspec.json.encode(HEALTHY))
                 return
-            key, parsed, n_bytes = await self._parsed(KINDS[path], _headers(scope), receive, address)
+            asked = Asked(KINDS[path], _headers(scope), self._clock.now())
+            key, parsed, n_bytes = await self._parsed(asked, receive, address)
             self._rates.take(key, address, len(parsed.events) + len(parsed.rejected), n_bytes)
             await self._committer.commit(parsed, n_bytes)
         except SenderGone:
             return
-        except Forbidden as error:
-            # Not kept under a name of this frame, which the error holds, and with it the whole body.
-            await _refuse(send, self._rates.refused(address, error))
-            return
         except HetkiError as error:
-            await _refuse(send, error)
+            # Not kept under a name of this frame, which the error holds, and with it the whole body.
+            await _refuse(send, self._counted(error, asked, address))
             return
         except asyncio.CancelledError:  # the server stops, and has waited long enough for what is under way
             await _refuse(send, Unavailable(Fault("server", "a request while it stops", "sent again")))
@@ -152,57 +161,55 @@ class Ingest:
             return
         await _send(send, 200, msgspec.json.encode(Answer(True, len(parsed.rejected))))
 
-    async def _parsed(
-        self, kind: str, headers: dict[str, str], receive: Receive, address: str
-    ) -> tuple[str, Parsed, int]:
+    def _counted(self, error: HetkiError, asked: Asked | None, address: str) -> HetkiError:
+        """What to answer a request with that is refused, and counted if it is its own fault and it has shown
+        no valid key: whoever has none can have no more looked at than that."""
+        is_own = isinstance(error, Forbidden | Invalid | Exhausted) and not isinstance(error, Busy)
+        is_strange = asked is not None and asked.admitted is None
+        return self._rates.refused(address, error) if is_own and is_strange else error
+
+    async def _parsed(self, asked: Asked, receive: Receive, address: str) -> tuple[str, Parsed, int]:
         """The digest of the request's key, its events, and how many bytes they came in."""
-        received_at = self._clock.now()
-        key = _key(headers)
-        admitted = self._admitted(key, received_at) if key else None
-        if admitted:
-            self._rates.check_key(admitted.digest, address)
+        key = _key(asked.headers)
+        if key:
+            asked.admitted = self._admitted(key, asked.received_at)
+            self._rates.check_key(asked.admitted.digest, address)
         else:
             self._rates.check_address(address)
-        body = await self._body(headers, receive)
+        arriving = self._arrivals.begin(address)
         try:
+            body = await self._body(asked.headers, receive, arriving)
             self._committer.check_room()  # before any work that would be for nothing
-            packed = Packed(body, headers.get("content-encoding", ""))
+            packed = Packed(body, asked.headers.get("content-encoding", ""))
             at_once = min(INLINE_BYTES_MAX, self._limits.inflated_bytes_max)
             plain = packed.up_to(at_once) if len(body) <= INLINE_BYTES_MAX else None
             if plain is not None:
-                return self._taken(kind, headers, admitted, received_at, plain)
-            read = partial(self._large_taken, kind, headers, admitted, received_at, packed)
-            return await beside(read, self._large)
+                return self._taken(asked, plain)
+            return await beside(partial(self._large_taken, asked, packed), self._large)
         finally:
-            self._n_arriving -= len(body)
+            self._arrivals.end(arriving)
 
-    def _taken(
-        self, kind: str, headers: dict[str, str], admitted: Admitted | None, received_at: int, body: bytes
-    ) -> tuple[str, Parsed, int]:
-        admitted = admitted or self._admitted(_key_in(body), received_at)
-        return admitted.digest, self._read(body, kind, headers, admitted, received_at), len(body)
+    def _taken(self, asked: Asked, body: bytes) -> tuple[str, Parsed, int]:
+        admitted = asked.admitted or self._admitted(_key_in(body), asked.received_at)
+        asked.admitted = admitted
+        return admitted.digest, self._read(body, asked, admitted), len(body)
 
-    def _large_taken(
-        self, kind: str, headers: dict[str, str], admitted: Admitted | None, received_at: int, packed: Packed
-    ) -> tuple[str, Parsed, int]:
+    def _large_taken(self, asked: Asked, packed: Packed) -> tuple[str, Parsed, int]:
         bytes_max = self._limits.inflated_bytes_max
         plain = packed.up_to(bytes_max)
         if plain is None:
             got, must = f"more than {bytes_max} bytes inflated", f"at most {bytes_max} bytes"
             raise Exhausted(Fault("body", got, must))
-        return self._taken(kind, headers, admitted, received_at, plain)
+        return self._taken(asked, plain)
 
-    def _read(
-        self, body: bytes, kind: str, headers: dict[str, str], admitted: Admitted, received_at: int
-    ) -> Parsed:
+    def _read(self, body: bytes, asked: Asked, admitted: Admitted) -> Parsed:
+        headers, limits = asked.headers, self._limits
         gpc = headers.get("sec-gpc", "").strip() == "1"
-        name, channel, limits = admitted.source.source, admitted.source.channel, self._limits
-        if kind != cloudevents.KIND:
-            return segment.parse(body, kind, name, channel, received_at, limits, gpc, scope=admitted.events)
+        name, channel, at = admitted.source.source, admitted.source.channel, asked.received_at
+        if asked.kind != cloudevents.KIND:
+            return segment.parse(body, asked.kind, name, channel, at, limits, gpc, scope=admitted.events)
         media = headers.get("content-type", "")
-        return cloudevents.parse(
-            body, media, headers, name, channel, received_at, limits, gpc, admitted.events
-        )
+        return cloudevents.parse(body, media, headers, name, channel, at, limits, gpc, admitted.events)
 
     def _admitted(self, key: str, now: int) -> Admitted:
         """What a write key opens. Raises `Forbidden`; the key itself is never said back.
@@ -219,10 +226,10 @@ class Ingest:
             raise Forbidden(Fault("write key", got, "one that is in force", "hetki key makes another"))
         return found
 
-    async def _body(self, headers: dict[str, str], receive: Receive) -> bytes:
-        """The whole body, counted as arriving until the caller has read it.
+    async def _body(self, headers: dict[str, str], receive: Receive, arriving: Arriving) -> bytes:
+        """The whole body. Raises `Exhausted`, `Unavailable`, `SenderGone`.
 
-        Raises `Exhausted`, `Unavailable`, `SenderGone`. How long it may take is the door's affair.
+        How long it may take is the door's affair.
         """
         bytes_max = self._limits.body_bytes_max
         told = headers.get("content-length", "")
@@ -231,27 +238,24 @@ class Ingest:
                 Fault("body", f"{told[:19]} bytes", f"at most {bytes_max} bytes", "send it in parts")
             )
         chunks: list[bytes] = []
-        n_bytes = 0
-        try:
-            while True:
+        while True:
+            try:
                 message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise SenderGone
-                chunk: bytes = message.get("body", b"")
-                n_bytes += len(chunk)
-                self._n_arriving += len(chunk)
-                if n_bytes > bytes_max:
-                    got = f"more than {bytes_max} bytes"
-                    raise Exhausted(Fault("body", got, f"at most {bytes_max} bytes", "send it in parts"))
-                if self._n_arriving > ARRIVING_BYTES_MAX:
-                    got = f"{self._n_arriving} bytes arriving at once"
-                    raise Unavailable(Fault("server", got, f"at most {ARRIVING_BYTES_MAX}"))
-                chunks.append(chunk)
-                if not message.get("more_body", False):
-                    return b"".join(chunks)
-        except BaseException:
-            self._n_arriving -= n_bytes
-            raise
+            except asyncio.CancelledError:
+                if not arriving.has_left or arriving.task is None:
+                    raise
+                arriving.task.uncancel()
+                raise Unavailable(SLOW) from None
+            if message["type"] == "http.disconnect":
+                raise SenderGone
+            chunks.append(message.get("body", b""))
+            self._arrivals.grow(arriving, len(chunks[-1]))
+            if arriving.n_bytes > bytes_max:
+                got = f"more than {bytes_max} bytes"
+                raise Exhausted(Fault("body", got, f"at most {bytes_max} bytes", "send it in parts"))
+            if not message.get("more_body", False):
+                arriving.task = None
+                return b"".join(chunks)
 
 
 def _headers(scope: Scope) -> dict[str, str]:

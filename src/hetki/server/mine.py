@@ -7,13 +7,15 @@ send a form but not know it. What is asked for too often is refused.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from hmac import compare_digest
 from typing import Final
 
 import msgspec
+from anyio import from_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -26,33 +28,27 @@ from hetki.dialogues.explaining import explain
 from hetki.engine.engine import Engine, open_engine
 from hetki.engine.erase import erase
 from hetki.engine.export import export
-from hetki.engine.folding import load_facts
 from hetki.engine.rights import Entered, enter, leaves_of, objection, restriction
 from hetki.engine.telling import history_of, known_traits
 from hetki.errors import Fault, HetkiError, Invalid, Unavailable, shown
 from hetki.events.event import OWN_SOURCE, LeafId
 from hetki.identity.identifier import as_leaf
-from hetki.moments.fold import decode
+from hetki.moments.fold import Fact, decode
 from hetki.server.desk import Desk, entered_at, is_folded
 from hetki.server.forms import Form, read_form
 from hetki.server.lines import Standing, standing
 from hetki.server.pages import Pages
-from hetki.server.rates import Buckets
+from hetki.server.people import EVENTS_MAX, facts_of
+from hetki.server.rates import Rates
 from hetki.server.site import Site
-from hetki.server.status import status_of
+from hetki.server.status import Busy, retry_after, status_of
 from hetki.server.visit import Visit, token_of
-from hetki.settings import SECOND
 from hetki.store.pages import PageLinks
 from hetki.store.views import Views
 
 #: Where the own pages lie, and what every answer there carries: nobody learns the address from it.
 PREFIX: Final = "/my/"
 HEADERS: Final = {"referrer-policy": "no-referrer", "x-robots-tag": "noindex"}
-#: What one link may be asked for in a minute, and so much of it at once; what costs much has its own bound.
-LOOKS_MAX: Final = 60
-COSTLY_MAX: Final = 6
-#: The same of links that lead nowhere, by the address that asks for them.
-MISSES_MAX: Final = 60
 BY_CUSTOMER: Final = "the customer, by their own link"
 METHOD: Final = "own page"
 DECISIONS_SHOWN: Final = 25
@@ -85,11 +81,10 @@ class Told(msgspec.Struct, frozen=True):
 class Mine:
     """The own pages of all customers of a project, each behind its link."""
 
-    def __init__(self, desk: Desk, site: Site) -> None:
+    def __init__(self, desk: Desk, site: Site, rates: Rates) -> None:
         self._desk = desk
         self._site = site
-        self._looks, self._costly, self._misses = map(_in_a_minute, (LOOKS_MAX, COSTLY_MAX, MISSES_MAX))
-        self._counting = threading.Lock()
+        self._rates = rates
 
     def reading(self, handler: Handler, is_costly: bool = False) -> Callable[[Request], Response]:
         """A handler that only reads, behind the link."""
@@ -120,29 +115,29 @@ class Mine:
         with self._desk.views() as views:
             customer = PageLinks(views.db).opened(views.state, token, now)
         if customer is None:
-            self._count(self._misses, self._site.address(request.scope), now)
+            _count(partial(self._rates.miss, self._site.address(request.scope)))
             raise HTTPException(404, GONE)
-        self._count(self._costly if is_costly else self._looks, token, now)
+        _count(partial(self._rates.look, token, is_costly))
         return Opened(token, customer)
 
-    def _count(self, buckets: Buckets, key: str, now: int) -> None:
-        """Count one look; refused where it is too often."""
-        with self._counting:
-            wait_us = buckets.wait_us(key, 1, now)
-            if not wait_us:
-                buckets.take(key, 1, now)
-        if wait_us:
-            again = {"retry-after": str(-(-wait_us // SECOND))}
-            raise HTTPException(429, "Too often. Wait a minute.", again)
-
     def _desk_of(self, opened: Opened) -> Desk:
-        pages = self._desk.pages.read_by(Visit(opened.token))
-        engine, effects, titles = self._desk.engine, self._desk.effects, self._desk.titles
-        return Desk(engine, pages, effects, titles)
+        return replace(self._desk, pages=self._desk.pages.read_by(Visit(opened.token)))
 
 
-def _in_a_minute(n: int) -> Buckets:
-    return Buckets(n, 60 * SECOND, n)
+def _count(take: Callable[[], None]) -> None:
+    """Count one look, in the loop's own thread as all rates are; refused where it is too often."""
+    busy = from_thread.run_sync(_refusal, take)
+    if busy is not None:
+        raise HTTPException(429, "Too often. Wait a minute.", retry_after(busy))
+
+
+def _refusal(take: Callable[[], None]) -> Busy | None:
+    """As a value: what a future raises is held by it in turn."""
+    try:
+        take()
+    except Busy as busy:
+        return busy
+    return None
 
 
 def own_failure(pages: Pages, error: Exception) -> Response:
@@ -150,6 +145,10 @@ def own_failure(pages: Pages, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         found = pages.page("mine_failure", error.status_code, lines=[error.detail])
         found.headers.update(error.headers or {})
+        return found
+    if isinstance(error, Unavailable):
+        found = pages.page("mine_failure", status_of(error), lines=["Not just now. Try again in a moment."])
+        found.headers.update(retry_after(error))
         return found
     if isinstance(error, HetkiError):
         lines = [f"{each.got} is not {each.must}." for each in error.faults]
@@ -165,7 +164,9 @@ def page(desk: Desk, request: Request, opened: Opened, form: Form) -> Response:
         nodes = list(views.state.members([customer]).get(customer, {}))
         row = views.state.load_customers([customer]).get(customer)
         folded = decode(row.state) if row else None
-        handled = views.of_customer(customer, [as_leaf(node) for node in nodes], DECISIONS_SHOWN)
+        leaves = [as_leaf(node) for node in nodes]
+        handled = views.of_customer(customer, leaves, DECISIONS_SHOWN)
+        facts, n_events = facts_of(desk, views, leaves)
         entered = entered_at(desk, request)
         purposes = standing(project.purposes, folded, now) if folded else []
         return desk.pages.page(
@@ -175,8 +176,11 @@ def page(desk: Desk, request: Request, opened: Opened, form: Form) -> Response:
             traits=known_traits(desk.engine.program, folded, desk.titles) if folded else [],
             purposes=purposes,
             may_be_granted=[each.purpose for each in purposes if _may_grant(desk, each)],
+            objectionable=[each.title for each in project.purposes.values() if each.may_be_objected_to],
             is_restricted=folded is not None and is_restricted(whole(folded.statements)),
-            said=_said(desk, views, customer)[::-1][:STATEMENTS_SHOWN],
+            said=_said(desk, views, facts)[::-1][:STATEMENTS_SHOWN],
+            n_events=n_events,
+            n_events_max=EVENTS_MAX,
             decisions=[_told(desk, each.decision) for each in handled if each.decision is not None],
             controller=project.controller,
             is_waiting=entered is not None and not is_folded(views, entered),
@@ -185,11 +189,8 @@ def page(desk: Desk, request: Request, opened: Opened, form: Form) -> Response:
         )
 
 
-def _said(desk: Desk, views: Views, customer: LeafId) -> list[Record]:
+def _said(desk: Desk, views: Views, facts: Sequence[Fact]) -> list[Record]:
     """What the customer said, in order; a word that was kept with each of their identifiers once."""
-    nodes = views.state.members([customer]).get(customer, {})
-    with desk.journal() as journal:
-        facts = load_facts(journal, views.state, sorted(as_leaf(node) for node in nodes))
     once: dict[object, Record] = {}
     for each in history_of(desk.engine, views, facts):
         is_entered = each.source == OWN_SOURCE

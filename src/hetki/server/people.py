@@ -78,7 +78,7 @@ def _customer(desk: Desk, views: Views, customer: LeafId, request: Request) -> R
     project, now = desk.engine.project, desk.engine.clock.now()
     nodes = list(views.state.members([customer]).get(customer, {}))
     leaves = [as_leaf(node) for node in nodes]
-    facts, n_events = _facts(desk, views, leaves)
+    facts, n_events = facts_of(desk, views, leaves)
     handled = views.of_customer(customer, leaves, EVENTS_MAX)
     happened = lines(views, desk.titles, handled)
     told = story(facts, happened, views.messages_of(leaves, EVENTS_MAX), desk.titles)
@@ -100,10 +100,9 @@ def _customer(desk: Desk, views: Views, customer: LeafId, request: Request) -> R
         is_restricted=is_restricted(whole(folded.statements)),
         is_waiting=position is not None and not is_folded(views, position),
         objectionable=[
-            each
-            for each in standing(project.purposes, folded, now)
-            if project.purposes[each.purpose].basis == "consent"
-            or project.purposes[each.purpose].may_be_objected_to
+            (name, each.title)
+            for name, each in project.purposes.items()
+            if each.basis == "consent" or each.may_be_objected_to
         ],
         segments=in_segments(desk.engine.program, folded, now),
         dropped=dropped(folded),
@@ -119,7 +118,7 @@ def _customer(desk: Desk, views: Views, customer: LeafId, request: Request) -> R
     )
 
 
-def _facts(desk: Desk, views: Views, leaves: Sequence[LeafId]) -> tuple[list[Fact], int]:
+def facts_of(desk: Desk, views: Views, leaves: Sequence[LeafId]) -> tuple[list[Fact], int]:
     """The newest events of leaves that can still be read, and how many there are in all."""
     places = sorted(place for mine in views.state.history(leaves).values() for place in mine)
     facts = []

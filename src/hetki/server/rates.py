@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from hashlib import blake2b
 
-from hetki.errors import Fault, Forbidden, HetkiError
+from hetki.errors import Fault, HetkiError
 from hetki.server.status import Busy
 from hetki.settings import BURST_S, SECOND, Server
 from hetki.store.staff import handle_of
@@ -22,6 +22,9 @@ KEPT_MAX = 50_000
 SIGN_INS_OF_ADDRESS, SIGN_IN_OF_ADDRESS_S = 30, 2
 SIGN_INS_OF_NAME, SIGN_IN_OF_NAME_S = 10, 60
 KEYLESS = "requests without a valid key"
+#: What the link of an own page may be asked for in a minute, and so much of it at once; what costs much has
+#: its own bound. And what an address may ask of links that lead nowhere.
+LOOKS_MAX, COSTLY_MAX, MISSES_MAX = 60, 6, 60
 
 
 class Buckets:
@@ -86,6 +89,7 @@ class Rates:
         self._now = now
         self._of_address = Buckets(1, SIGN_IN_OF_ADDRESS_S * SECOND, SIGN_INS_OF_ADDRESS)
         self._of_name = Buckets(1, SIGN_IN_OF_NAME_S * SECOND, SIGN_INS_OF_NAME)
+        self._looks, self._costly, self._misses = map(_in_a_minute, (LOOKS_MAX, COSTLY_MAX, MISSES_MAX))
         self._set(server)
 
     def take_up(self, server: Server) -> None:
@@ -97,7 +101,7 @@ class Rates:
         """Raises `Busy` for an address that has come without a valid key too often."""
         self._check([(self._refusals, address, 1)], KEYLESS)
 
-    def refused(self, address: str, error: Forbidden) -> HetkiError:
+    def refused(self, address: str, error: HetkiError) -> HetkiError:
         """Count a request without a valid key; what to answer it with."""
         try:
             self._take([(self._refusals, address, 1)], KEYLESS)
@@ -122,6 +126,14 @@ class Rates:
         if name:
             whose = blake2b(handle_of(name).encode("utf-8", "replace"), digest_size=16).hexdigest()
             self._take([(self._of_name, whose, 1)], "attempts to sign in")
+
+    def look(self, link: str, is_costly: bool) -> None:
+        """Count a look at an own page. Raises `Busy`."""
+        self._take([(self._costly if is_costly else self._looks, link, 1)], "looks at one page")
+
+    def miss(self, address: str) -> None:
+        """Count a link that leads nowhere. Raises `Busy`."""
+        self._take([(self._misses, address, 1)], "links that lead nowhere")
 
     def _set(self, server: Server) -> None:
         self._server = server
@@ -156,3 +168,7 @@ class Rates:
 
 def _per_second(n: int) -> Buckets:
     return Buckets(n, SECOND, n * BURST_S)
+
+
+def _in_a_minute(n: int) -> Buckets:
+    return Buckets(n, 60 * SECOND, n)

@@ -16,7 +16,7 @@ import msgspec
 import uvicorn
 
 from hetki.engine.engine import open_folder
-from hetki.errors import Conflict, Fault
+from hetki.errors import Conflict, Fault, Invalid
 from hetki.server.access import Access
 from hetki.server.app import Served
 from hetki.server.committer import Committer
@@ -48,7 +48,7 @@ def serve(folder: str, host: str, port: int, say: Callable[[str], None]) -> None
     """Serve the project in a folder until interrupted; port 0 takes one that is free.
 
     `say` is told the console's address, on the first run with a one-time token. Raises what `open_folder`
-    raises, and `Conflict` if the project is served already or the address is taken.
+    raises, `Invalid` for no address, and `Conflict` if the project is served already or the address is taken.
     """
     set_up()
     engine = open_folder(folder)
@@ -58,6 +58,7 @@ def serve(folder: str, host: str, port: int, say: Callable[[str], None]) -> None
     with alone(engine.disk, LOCK, taken), _listening(host, port, bounds) as listening:
         committer = Committer(engine.acceptor.accept)
         access = Access(engine.disk, engine.clock, engine.chance)
+        token = access.first_token()
         served = Served(engine, committer, access, lambda: server.should_exit)
         server.config.app = served
         _stop_on_signals(server)
@@ -66,7 +67,6 @@ def serve(folder: str, host: str, port: int, say: Callable[[str], None]) -> None
         keeper.start()
         follower.start()
         committer.start()
-        token = access.first_token()
         opening = f"sign-in?token={token}   (opens once)" if token else "   (hetki token signs you in)"
         shown = f"[{host}]" if ":" in host else host
         here = f"http://{shown}:{listening.getsockname()[1]}"
@@ -120,7 +120,10 @@ def _within_files(bounds: Connections) -> Connections:
 
 
 def _listening(host: str, port: int, bounds: Connections) -> socket.socket:
-    """A socket that listens; raises `Conflict`. Connections inherit how long a silent peer is believed in."""
+    """A socket that listens; raises `Invalid` or `Conflict`. Connections inherit how long a silent peer is
+    believed in."""
+    if not host:  # to the system it would be all of them
+        raise Invalid(Fault("--host", "nothing", "an address of this machine", "0.0.0.0 is all of them"))
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family, backlog=BACKLOG_MAX)

@@ -43,7 +43,12 @@ class Site:
     def is_ours(self, origin: str, host: str) -> bool:
         """Whether a form of this origin is one of ours. Without a declared origin the `Host` header says
         what we are called."""
-        return origin == self.origin if self.origin else urlsplit(origin).netloc == host
+        if self.origin:
+            return origin == self.origin
+        try:
+            return urlsplit(origin).netloc == host
+        except ValueError:
+            return False
 
     def keep(self, answer: Response, name: str, text: str, kept_s: int) -> None:
         """Have the browser keep a text for us, which it shows to us alone; for 0 seconds: forget it."""
@@ -68,7 +73,7 @@ class Site:
 
     def speaks_for_others(self, address: str) -> bool:
         """Whether many senders may come from one address: from this machine, or through a proxy."""
-        return address in THIS_MACHINE or self._is_proxy(address)
+        return known_as(address) in _THIS_MACHINE or self._is_proxy(address)
 
     def _is_proxy(self, text: str) -> bool:
         found = _read(text)
@@ -100,3 +105,6 @@ def _read(text: str) -> IPv4Address | IPv6Address | None:
     if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
         return found.ipv4_mapped
     return found
+
+
+_THIS_MACHINE = frozenset(map(known_as, THIS_MACHINE))

@@ -17,6 +17,8 @@ WRITABLE = "a disk that can be read and written"
 WRITABLE_HINT = "see whether it is full, read-only or broken (df, mount, dmesg)"
 HELD_HINT = "another process holds the store; try again later"
 
+#: What DuckDB raises for want of memory. It is known by its name, as most commands never load DuckDB.
+OF_LAKE = "OutOfMemoryException"
 #: What is always a shortage, and never a mistake of ours.
 SHORT = (MemoryError, sqlite3.OperationalError)
 NO_MEMORY = Fault("memory", "no more of it", "enough for what was asked", "send less at once, or try later")
@@ -33,7 +35,7 @@ _BY_ERRNO = {
 
 def shortage(error: BaseException, where: str = "store") -> Unavailable | None:
     """What the machine lacks, if that is why something failed; None for any other error."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or type(error).__name__ == OF_LAKE:
         return Unavailable(NO_MEMORY)
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return Unavailable(NO_THREAD)
