@@ -132,12 +132,14 @@ def test_memory_does_not_grow_with_the_ids_that_are_known() -> None:
 def test_what_is_remembered_of_leaves_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secrets, "CACHED_MAX", 100)
     monkeypatch.setattr(keyring, "KEYS_MAX", 100)
+    monkeypatch.setattr(keyring, "CIPHERS_MAX", 10)
     world = World()
     for start in range(0, 1_000, 50):
         world.accept([event(f"10:00 web u=u{n} Page Viewed") for n in range(start, start + 50)])
         world.advance()
     kept = world.engine.journal
-    assert len(kept._keys) <= 100 and len(kept.secrets._leaves) <= 100 + 50
+    n_keys, n_ciphers = kept._keys.n_remembered()
+    assert 0 < n_keys <= 100 and 0 < n_ciphers <= 10 and len(kept.secrets._leaves) <= 100 + 50
     assert world.engine.state.counts()["customers"] == 1_000
 
 

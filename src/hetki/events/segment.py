@@ -88,7 +88,9 @@ def parse(
     if kind != "batch":
         arrival = Arrival(source, channel, kind, received_at, limits, gpc, skew, scope)
         return wire.judged([wire.single(body)], body, "body", arrival, _read)
-    spelled = _SPELLED.sub(b'"batch"', body) if b"\\u00" in body else body
+    # small letters, which hardly anybody escapes; one byte is looked for much faster than several
+    is_escaped = b"\\" in body and (b"\\u006" in body or b"\\u007" in body)
+    spelled = _SPELLED.sub(b'"batch"', body) if is_escaped else body
     if spelled.count(b'"batch"') > 1 and _is_doubled(spelled):
         raise Invalid(
             Fault("body.batch", "more than one list", "one", "the first would vanish without a word")

@@ -326,12 +326,12 @@ class Journal:
         at = 0
         for kind, leaf, event_id, source, retention, body in batch:
             period = self.secrets.period((source, retention, month))[0]
-            key = self._keys.key(leaf, period)
-            if key is None:  # erased since it was looked at: sealed with what nobody keeps
-                key = self._chance.bytes(SECRET_BYTES)
+            cipher = self._keys.cipher(leaf, period)
+            if cipher is None:  # erased since it was looked at: sealed with what nobody keeps
+                cipher = AESGCM(self._chance.bytes(SECRET_BYTES))
             nonce = nonces[at : at + NONCE_BYTES]
             at += NONCE_BYTES
-            sealed = AESGCM(key).encrypt(nonce, body, event_id)
+            sealed = cipher.encrypt(nonce, body, event_id)
             parts += (FRAME.pack(kind, period, leaf, event_id, NONCE_BYTES + len(sealed)), nonce, sealed)
         return b"".join(parts)
 
@@ -351,11 +351,11 @@ class Journal:
         self, position: int, received_at: int, frame_offset: int, frame: bytes, sealed: bytes
     ) -> Stored:
         kind, period, leaf, event_id, _ = FRAME.unpack(frame)
-        key = self._keys.key(leaf, period)
+        cipher = self._keys.cipher(leaf, period)
         body = None
-        if key is not None:
+        if cipher is not None:
             try:
-                body = AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], event_id)
+                body = cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], event_id)
             except InvalidTag as error:
                 if any(sealed) and not self.secrets.is_newer(leaf, received_at):
                     where = f"{FILE}: row {position} at byte {frame_offset}"

@@ -6,13 +6,14 @@ They are remembered up to a bound, and none that was made before an erasure is u
 from __future__ import annotations
 
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from hetki.events.event import LeafId
 from hetki.store.secrets import SECRET_BYTES, Secrets
 
-#: Keys that are remembered: 32 bytes each. What encrypts with one is made anew, as it would be 2.7 KB.
-KEYS_MAX = 50_000
+#: Keys that are remembered, 32 bytes each, and what encrypts with one, 2.7 KB each: for who is busy just now.
+KEYS_MAX, CIPHERS_MAX = 50_000, 4_096
 
 
 class Keyring:
@@ -22,19 +23,33 @@ class Keyring:
         self._secrets = secrets
         self._number = 0
         self._keys: dict[tuple[LeafId, int], bytes] = {}
+        self._ciphers: dict[tuple[LeafId, int], AESGCM] = {}
 
-    def __len__(self) -> int:
-        return len(self._keys)
+    def n_remembered(self) -> tuple[int, int]:
+        """How many keys, and how many ciphers."""
+        return len(self._keys), len(self._ciphers)
 
     def forget_erased(self) -> None:
         """Drop what is remembered, if an erasure has happened since it was made."""
         number = self._secrets.number()
         if number != self._number:
             self._keys.clear()
+            self._ciphers.clear()
             self._number = number
 
-    def key(self, leaf: LeafId, period: int) -> bytes | None:
-        """The key of a leaf's entries in a period; None once one of its secrets was destroyed."""
+    def cipher(self, leaf: LeafId, period: int) -> AESGCM | None:
+        """What encrypts a leaf's entries in a period; None once one of its secrets was destroyed."""
+        cipher = self._ciphers.get((leaf, period))
+        if cipher is None:
+            key = self._key(leaf, period)
+            if key is None:
+                return None
+            if len(self._ciphers) >= CIPHERS_MAX:
+                self._ciphers.clear()
+            cipher = self._ciphers[(leaf, period)] = AESGCM(key)
+        return cipher
+
+    def _key(self, leaf: LeafId, period: int) -> bytes | None:
         key = self._keys.get((leaf, period))
         if key is not None:
             return key
