@@ -550,7 +550,7 @@ def test_bodies_that_stop_halfway_leave_for_those_that_come(
 
 def test_the_bodies_of_one_address_have_a_part_of_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """However fast they come; this machine and proxies speak for many."""
-    monkeypatch.setattr(arrivals, "OF_ADDRESS_BYTES_MAX", 100)
+    monkeypatch.setattr(arrivals, "ADDRESS_BYTES_MAX", 100)
 
     async def story() -> None:
         found = arrivals.Arrivals(Site(Server(proxies=["10.0.0.1"])))

@@ -119,8 +119,8 @@ ONE_FAULT = [
     (
         "hetki.toml",
         "[contact]",
-        "[hetki.limits]\nbody_bytes_max = 134217729\n[contact]",
-        ":[hetki.limits].body_bytes_max: got 134217729, must be at most 134217728, ",
+        "[hetki.limits]\nbody_bytes_max = 33554433\n[contact]",
+        ":[hetki.limits].body_bytes_max: got 33554433, must be at most 33554432, ",
     ),
     (
         "hetki.toml",

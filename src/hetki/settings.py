@@ -12,6 +12,8 @@ SECOND = 1_000_000
 DAY = 86_400 * SECOND
 #: Bodies that are being taken in may hold this much memory together; one alone cannot have more.
 ARRIVING_BYTES_MAX = 128 * 1024 * 1024
+#: What those of one address may hold, but of this machine and of proxies; no body may be larger.
+ADDRESS_BYTES_MAX = ARRIVING_BYTES_MAX // 4
 #: What has a rate per second may come at once for this many seconds of it.
 BURST_S = 5
 

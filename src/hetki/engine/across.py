@@ -26,7 +26,7 @@ from hetki.patterns.condition import Condition, parse
 from hetki.patterns.scope import ACCOUNT, CONTEXT, CUSTOMER
 from hetki.patterns.segments import Segments
 from hetki.patterns.tree import InSegment, Node, Trait, children
-from hetki.settings import ARRIVING_BYTES_MAX, DAY, SECOND
+from hetki.settings import ADDRESS_BYTES_MAX, DAY, SECOND
 from hetki.store.ports import Shelf
 
 #: What Hetki itself is called as a source, and the candidate that is always there.
@@ -63,8 +63,11 @@ def check_toml(files: Files) -> list[Fault]:
             bound = getattr(bounds, key)
             if isinstance(bound, int) and bound < 1:
                 faults.append(Fault(declared.where("hetki", table, key), "less than 1", "1 or more"))
-    if given.hetki.limits.body_bytes_max > ARRIVING_BYTES_MAX:
-        got, must = shown(given.hetki.limits.body_bytes_max), f"at most {ARRIVING_BYTES_MAX}, as all together"
+    if given.hetki.limits.body_bytes_max > ADDRESS_BYTES_MAX:
+        got, must = (
+            shown(given.hetki.limits.body_bytes_max),
+            f"at most {ADDRESS_BYTES_MAX}, as all of one address together",
+        )
         faults.append(Fault(declared.where("hetki", "limits", "body_bytes_max"), got, must))
     for key in ("customer_weight", "business_weight"):
         if getattr(given.decisions, key) < 0:

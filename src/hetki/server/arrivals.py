@@ -12,10 +12,8 @@ from collections import Counter
 
 from hetki.errors import Fault, Unavailable
 from hetki.server.site import Site
-from hetki.settings import ARRIVING_BYTES_MAX
+from hetki.settings import ADDRESS_BYTES_MAX, ARRIVING_BYTES_MAX
 
-#: What the bodies of one address may hold, but of this machine and of proxies.
-OF_ADDRESS_BYTES_MAX = ARRIVING_BYTES_MAX // 4
 #: A body comes on while so much of it arrives in such a time; one that does not gives way to others.
 STEP_BYTES, STALLED_S = 16 * 1024, 1.0
 SLOW = Fault(
@@ -64,9 +62,9 @@ class Arrivals:
         if arriving.n_bytes - arriving.n_bytes_then >= STEP_BYTES:
             arriving.n_bytes_then, arriving.since = arriving.n_bytes, now
         of_address = self._of_address[arriving.address]
-        if of_address > OF_ADDRESS_BYTES_MAX and not self._site.speaks_for_others(arriving.address):
+        if of_address > ADDRESS_BYTES_MAX and not self._site.speaks_for_others(arriving.address):
             got = f"{of_address} bytes arriving at once from one address"
-            raise Unavailable(Fault("server", got, f"at most {OF_ADDRESS_BYTES_MAX}"))
+            raise Unavailable(Fault("server", got, f"at most {ADDRESS_BYTES_MAX}"))
         while self.n_bytes > ARRIVING_BYTES_MAX:
             waiting = [each for each in self._bodies if each.task is not None and each is not arriving]
             slowest = min(waiting, key=lambda each: each.since, default=arriving)
