@@ -10,7 +10,7 @@ import msgspec
 #: One second in the unit of every instant: instants are whole microseconds since 1970-01-01 UTC.
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
-#: Bodies that are being taken in may hold this much memory together; one alone cannot have more.
+#: Bodies that are being taken in may hold this much memory together.
 ARRIVING_BYTES_MAX = 128 * 1024 * 1024
 #: What those of one address may hold, but of this machine and of proxies; no body may be larger.
 ADDRESS_BYTES_MAX = ARRIVING_BYTES_MAX // 4

@@ -64,10 +64,8 @@ def check_toml(files: Files) -> list[Fault]:
             if isinstance(bound, int) and bound < 1:
                 faults.append(Fault(declared.where("hetki", table, key), "less than 1", "1 or more"))
     if given.hetki.limits.body_bytes_max > ADDRESS_BYTES_MAX:
-        got, must = (
-            shown(given.hetki.limits.body_bytes_max),
-            f"at most {ADDRESS_BYTES_MAX}, as all of one address together",
-        )
+        got = shown(given.hetki.limits.body_bytes_max)
+        must = f"at most {ADDRESS_BYTES_MAX}, as all of one address together"
         faults.append(Fault(declared.where("hetki", "limits", "body_bytes_max"), got, must))
     for key in ("customer_weight", "business_weight"):
         if getattr(given.decisions, key) < 0:
