@@ -103,7 +103,7 @@ def forget(disk: Disk, journal: Journal, state: State, erasures: Collection[byte
     with alone(disk, LOCK, BUSY, LOCK_WAIT_S):
         if not has_lake(disk):  # asked in here: whoever wrote a first one has ended
             return
-        _forget_events(disk, journal, state, tidy_files(disk, read_mark(disk)))
+        _forget_events(disk, journal, state)
         nodes = [journal.secrets.erased_by(each) for each in erasures]
         if all(nodes):
             forget_rows(disk, {node.hex() for mine in nodes for node in mine})
@@ -115,7 +115,7 @@ def _refresh(disk: Disk, journal: Journal, state: State, progress: Callable[[int
     folded = state.progress()
     if read_mark(disk).form != FORM:
         disk.remove(FOLDER)
-    mark = _forget_events(disk, journal, state, tidy_files(disk, read_mark(disk)))
+    mark = _forget_events(disk, journal, state)
     while folded is not None and mark.position < folded.position:
         position, n_new = _write_events(disk, journal, state, mark.position, folded.position)
         mark = save_mark(disk, Mark(position, mark.n_events + n_new, mark.n_erasures, FORM))
@@ -125,13 +125,13 @@ def _refresh(disk: Disk, journal: Journal, state: State, progress: Callable[[int
     return mark
 
 
-def _forget_events(disk: Disk, journal: Journal, state: State, mark: Mark) -> Mark:
+def _forget_events(disk: Disk, journal: Journal, state: State) -> Mark:
     """Take the events out that were erased or expired since: only the buckets of their leaves are looked
     through, and only files that have some are written again.
 
     What an interrupted write, or a question that needed much room, left behind goes, too.
     """
-    number = journal.secrets.number()
+    mark, number = tidy_files(disk, read_mark(disk)), journal.secrets.number()
     if number == mark.n_erasures:
         return mark
     files = disk.names(EVENT_FILES)
